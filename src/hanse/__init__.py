@@ -1,0 +1,1 @@
+"""Hanse: a federated model registry for edge AI."""

@@ -1,0 +1,40 @@
+"""Every bound that Hanse puts on what comes from outside, in one place.
+
+The names follow the table in `docs/formats.md`. Those marked *format* decide validity, so
+changing one is a new reader level; all others are local and may differ between daemons.
+"""
+
+from __future__ import annotations
+
+FRAME_BYTES_MAX = 256 * 1024
+EVENT_BYTES_MAX = 16 * 1024  # format
+MANIFEST_BYTES_MAX = 8 * 1024  # format
+SPEC_BYTES_MAX = 8 * 1024  # format
+CHUNK_EVENTS_MAX = 256
+CHUNK_BYTES_MAX = 240 * 1024  # leaves room for the checkpoint inside one frame
+NOTE_BYTES_MAX = 64 * 1024  # format
+NOTE_SIGNATURES_MAX = 16  # format
+DEPS_MAX = 16  # format
+SUPERSEDES_MAX = 16  # format
+ATTESTATIONS_MAX = 8  # format
+LABELS_MAX = 64  # format
+TEXT_BYTES_MAX = 512  # format
+PARENTS_MAX = 16  # format
+FILES_MAX = 64  # format
+FILE_BYTES_MAX = 64 * 1024**3
+INLINE_BYTES_MAX = 4 * 1024
+ANNOUNCES_OUTSTANDING_MAX = 64
+PULLS_IN_FLIGHT_MAX = 4
+PULL_TIMEOUT_S = 1.0
+COMMIT_EVENTS_MAX = 256
+FRAMES_PER_S = 50
+FRAMES_BURST = 500
+SEND_QUEUE_MAX = 256
+ANTI_ENTROPY_S = 10.0
+ANTI_ENTROPY_JITTER = 0.2
+RANDOM_LINK_S = 3600.0
+BLOB_CHUNK_BYTES = 1024 * 1024
+MEMBERS_FILE_BYTES_MAX = 512_000
+CONTROL_LINE_BYTES_MAX = 1024 * 1024
+REPORT_BYTES_MAX = 64 * 1024
+NODES_MAX = 20_000
