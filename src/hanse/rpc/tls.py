@@ -1,0 +1,196 @@
+"""Mutual TLS, pinned: membership comes from the trust file, never from a CA alone.
+
+A daemon's certificate is self-signed and listed in the members file; a client trusts exactly
+the one certificate of the member it means to reach. An edge node's certificate is issued by
+its region's edge CA. Identities are SPIFFE-like URIs in the subject alternative name:
+
+    spiffe://<federation>/<region>/daemon/<member id>
+    spiffe://<federation>/<region>/edge/<node>
+
+gRPC in Python cannot set the minimum TLS version, so servers read `ssl_tls_version` after
+the handshake and refuse anything below 1.3 (T43). Peers never use compression (T24).
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import grpc
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from hanse.core import limits
+from hanse.core.errors import NotPermitted
+from hanse.core.ids import Segment, segment
+
+SERVER_NAME = "hanse"  # the one DNS name in every certificate; identity is the URI
+_NO_COMPRESSION = ("grpc.compression_enabled_algorithms_bitset", 1)
+CHANNEL_OPTIONS: list[tuple[str, int | str]] = [
+    _NO_COMPRESSION,
+    ("grpc.max_receive_message_length", limits.BLOB_CHUNK_BYTES + 64 * 1024),
+    ("grpc.ssl_target_name_override", SERVER_NAME),
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.max_reconnect_backoff_ms", 5_000),
+    ("grpc.initial_reconnect_backoff_ms", 200),
+]
+SERVER_OPTIONS: list[tuple[str, int | str]] = [
+    _NO_COMPRESSION,
+    ("grpc.max_receive_message_length", limits.FRAME_BYTES_MAX + 1024),
+    ("grpc.so_reuseport", 0),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+    ("grpc.server.max_pending_requests", 20_000),
+    ("grpc.server.max_pending_requests_hard_limit", 40_000),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """A certificate and its private key, both PEM."""
+
+    cert_pem: bytes
+    key_pem: bytes
+
+    def __repr__(self) -> str:
+        return f"Identity(spki={spki_hash(self.cert_pem).hex()[:12]})"
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Whoever stands at the other end of a connection, as its certificate proves."""
+
+    federation: Segment
+    region: Segment
+    kind: str  # daemon | edge
+    name: str  # member id | node name
+    spki: bytes
+
+
+def open_channel(address: str, identity: Identity, server_cert_pem: bytes) -> grpc.aio.Channel:
+    """A channel that reaches this one certificate or nobody."""
+    credentials = grpc.ssl_channel_credentials(
+        root_certificates=server_cert_pem,
+        private_key=identity.key_pem,
+        certificate_chain=identity.cert_pem,
+    )
+    return grpc.aio.secure_channel(address, credentials, options=CHANNEL_OPTIONS)
+
+
+def server_credentials(
+    identity: Identity, accepted: Callable[[], Sequence[bytes]]
+) -> grpc.ServerCredentials:
+    """Credentials that demand a client certificate and re-read who is accepted.
+
+    `accepted` returns the PEM certificates of members and edge CAs; it is asked again at
+    each handshake, so that a member added or removed needs no restart.
+    """
+    last: list[bytes] = []
+
+    def configuration(roots: bytes) -> object:
+        return grpc.ssl_server_certificate_configuration(
+            [(identity.key_pem, identity.cert_pem)], root_certificates=roots
+        )
+
+    def fetch() -> object | None:
+        roots = b"".join(accepted())
+        if last and last[0] == roots:
+            return None
+        last[:] = [roots]
+        return configuration(roots)
+
+    first = b"".join(accepted())
+    return grpc.dynamic_ssl_server_credentials(
+        configuration(first), fetch, require_client_authentication=True
+    )
+
+
+def peer_of(context: grpc.aio.ServicerContext[object, object]) -> Peer:
+    """Read the caller's identity from its certificate. Raises `NotPermitted`."""
+    auth = context.auth_context()
+    versions = auth.get("ssl_tls_version") or [b"TLSv1.3"]
+    if versions[0] != b"TLSv1.3":
+        raise NotPermitted(f"TLS below 1.3 ({versions[0].decode()})", fix="upgrade the client")
+    pems = auth.get("x509_pem_cert")
+    if not pems:
+        raise NotPermitted("no client certificate", fix="enrol this node or daemon first")
+    return peer_of_certificate(pems[0])
+
+
+def peer_of_certificate(pem: bytes) -> Peer:
+    certificate = x509.load_pem_x509_certificate(pem)
+    try:
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        raise NotPermitted("the certificate names nobody", fix="enrol again") from None
+    uris = names.get_values_for_type(x509.UniformResourceIdentifier)
+    parts = uris[0].removeprefix("spiffe://").split("/") if len(uris) == 1 else []
+    if len(parts) != 4 or parts[2] not in ("daemon", "edge"):
+        raise NotPermitted("the certificate does not carry one Hanse identity", fix="enrol again")
+    return Peer(segment(parts[0]), segment(parts[1]), parts[2], parts[3], spki_hash(pem))
+
+
+def spki_hash(cert_pem: bytes) -> bytes:
+    """SHA-256 of the certificate's SubjectPublicKeyInfo (DER)."""
+    key = x509.load_pem_x509_certificate(cert_pem).public_key()
+    return hashlib.sha256(
+        key.public_bytes(
+            serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+        )
+    ).digest()
+
+
+def issue(
+    uri: str,
+    *,
+    days: int,
+    now: datetime.datetime,
+    issuer: Identity | None = None,
+    ca: bool = False,
+) -> Identity:
+    """Make a key and a certificate for `uri`: self-signed, or signed by `issuer`."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, uri.rsplit("/", 1)[-1][:64])])
+    issuer_name, signing_key = subject, key
+    if issuer is not None:
+        issuer_name = x509.load_pem_x509_certificate(issuer.cert_pem).subject
+        loaded = serialization.load_pem_private_key(issuer.key_pem, password=None)
+        assert isinstance(loaded, ec.EllipticCurvePrivateKey)
+        signing_key = loaded
+    names: list[x509.GeneralName] = [
+        x509.DNSName(SERVER_NAME),
+        x509.UniformResourceIdentifier(uri),
+    ]
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer_name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(minutes=5))
+        .not_valid_after(now + datetime.timedelta(days=days))
+        .add_extension(x509.SubjectAlternativeName(names), critical=False)
+        .add_extension(x509.BasicConstraints(ca=ca, path_length=0 if ca else None), critical=True)
+        .sign(signing_key, hashes.SHA256())
+    )
+    return Identity(
+        certificate.public_bytes(serialization.Encoding.PEM),
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        ),
+    )
+
+
+def daemon_uri(federation: str, region: str, member: str) -> str:
+    return f"spiffe://{federation}/{region}/daemon/{member}"
+
+
+def edge_uri(federation: str, region: str, node: str) -> str:
+    return f"spiffe://{federation}/{region}/edge/{node}"
