@@ -1,0 +1,138 @@
+"""What the core asks the outside to do: store first, then send, then the rest.
+
+The rule: **nothing is sent before it is stored.** The core never writes or sends; it returns a
+`Step`. The driver applies `store` in one durable transaction and only then looks at `send` and
+`effects`. A store that fails ends the process, so what a peer has seen is always on disk.
+
+Whoever builds one of these values has verified what is in it: a value that cannot be right is
+our own mistake and raises `Broken`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+from hanse.core import limits
+from hanse.core.errors import Broken
+from hanse.core.ids import Origin
+
+FRONTIER_BYTES_MAX = 64 * 32
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """How far one log is stored here: enough to extend it without reading its events.
+
+    `size` events have the RFC 6962 root `root`; `frontier` is the roots of the complete
+    subtrees, 32 bytes each; `note` is the signed note that says so.
+    """
+
+    origin: Origin
+    size: int
+    root: bytes
+    frontier: bytes
+    note: bytes
+
+    def __post_init__(self) -> None:
+        _require(self.size >= 0, "a log has no negative size")
+        _require(len(self.root) == 32, "a root has 32 bytes")
+        _require(
+            len(self.frontier) % 32 == 0 and len(self.frontier) <= FRONTIER_BYTES_MAX,
+            "a frontier is at most 64 hashes of 32 bytes",
+        )
+        _require(len(self.note) <= limits.NOTE_BYTES_MAX, "a note is too long")
+
+
+@dataclass(frozen=True, slots=True)
+class AppendEvents:
+    """Events `start .. start + len(events) - 1` of one log, after which its head is `head`.
+
+    No larger than one chunk (`CHUNK_EVENTS_MAX`, `CHUNK_BYTES_MAX`): the store keeps one
+    checkpoint for each append, and only so can every suffix be served in chunks that end at a
+    signed size. With no events it replaces the note, say by one with more cosignatures.
+    """
+
+    head: Head
+    start: int
+    events: tuple[bytes, ...]
+    leaves: tuple[bytes, ...]
+
+    def __post_init__(self) -> None:
+        count = len(self.events)
+        _require(
+            self.start >= 0 and self.head.size == self.start + count,
+            f"{count} events from {self.start} do not end at size {self.head.size}",
+        )
+        _require(count <= limits.CHUNK_EVENTS_MAX, f"{count} events are more than one chunk")
+        _require(
+            sum(map(len, self.events)) <= limits.CHUNK_BYTES_MAX, "the events exceed one chunk"
+        )
+        # What was signed is the leaf, what is stored is the bytes: they must be the same fact.
+        _require(
+            self.leaves == tuple(hashlib.sha256(b"\0" + e).digest() for e in self.events),
+            "the leaves are not those of the events",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class PutTrust:
+    """The next trust version, exactly one above the last; the first is 1. Kept for ever."""
+
+    version: int
+    raw: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class PutView:
+    """The folded state of one model; derived, so it can be dropped and rebuilt."""
+
+    model: str
+    digest: bytes
+    document: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class PutIndex:
+    """One release in the lineage index; derived. Parents need not be known here yet."""
+
+    release: str
+    model: str
+    version: str
+    parents: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PutLocal:
+    """The latest value of something that is this daemon's own; `None` deletes it."""
+
+    space: str
+    key: str
+    value: bytes | None
+
+
+Write = AppendEvents | PutTrust | PutView | PutIndex | PutLocal
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Store, then send, then effects; the order of the fields is the order of the deeds.
+
+    All of `store` is one transaction. Nothing in `send` leaves before `store` is durable, and
+    nothing in `effects` (timers, fetches, metrics) starts before that either. Adding two steps
+    keeps the promise: both stores become one transaction ahead of everything that is sent.
+    """
+
+    store: tuple[Write, ...] = ()
+    send: tuple[object, ...] = ()
+    effects: tuple[object, ...] = ()
+
+    def __add__(self, other: Step) -> Step:
+        return Step(
+            self.store + other.store, self.send + other.send, self.effects + other.effects
+        )
+
+
+def _require(holds: bool, otherwise: str) -> None:
+    if not holds:
+        raise Broken(otherwise, fix="this is a defect in Hanse: report it with the log")
