@@ -1,0 +1,125 @@
+"""Who may say what: a pure function of an event, its log and the trust chain.
+
+Three answers. *None*: the event counts. `Void`: it is stored, since the log must verify, but
+it has no effect anywhere. `Stall`: we cannot judge it yet (a trust version that has not
+reached us), so nothing of that author counts from here on until we can.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from hanse.core.dsse import open_envelope
+from hanse.core.errors import Rejected
+from hanse.core.events import (
+    Event,
+    FloorRaise,
+    HoldLift,
+    Kill,
+    ReleaseRecord,
+    RolloutControl,
+    RolloutIntent,
+    region_of,
+)
+from hanse.core.ids import MemberId, Origin
+from hanse.core.trust import statements
+from hanse.core.trust.chain import Chain
+from hanse.core.trust.members import Members
+
+
+@dataclass(frozen=True, slots=True)
+class Void:
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stall:
+    reason: str
+
+
+def judge(event: Event, origin: Origin, previous_trust: int, chain: Chain) -> Void | Stall | None:
+    """Decide whether `event` of `origin` counts.
+
+    `previous_trust` is the highest trust version that this author has acted under.
+    """
+    header = event.header
+    if not event.readable:
+        return Stall(f"event {header.seq} needs reader level {header.min_reader_level}")
+    members = chain.at(header.trust_version)
+    if members is None:
+        return Stall(f"trust version {header.trust_version} has not reached us")
+    if members.digest != header.trust_digest:
+        return Void("it names another trust file of that version")
+    if header.trust_version < previous_trust:
+        return Void("its trust version is lower than the author's last one")
+    author = members.member(origin.member)
+    if author is None or author.region != origin.region:
+        return Void("its author was no member at that trust version")
+    spoken_for = region_of(event.body)
+    if spoken_for is not None and spoken_for != origin.region:
+        return Void(f"a daemon of {origin.region} may not speak for {spoken_for}")
+    return _attested(event, origin, members)
+
+
+def _attested(event: Event, origin: Origin, members: Members) -> Void | None:
+    """Demand the human or CI signature that this kind of event needs."""
+    body, envelopes = event.body, event.header.attestations
+    anywhere = members.keys("release-manager")
+    match body:
+        case ReleaseRecord():
+            name = f"{body.model}@{body.version}"
+            statement = statements.release_statement(name, body.release, body.counter)
+            publishers = members.keys("publisher")
+            return _demand(envelopes, publishers, statements.RELEASE_TYPE, statement, "publisher")
+        case RolloutIntent():
+            statement = statements.rollout_statement(body.model, body.spec)
+        case Kill():
+            statement = statements.control_statement("kill", body.model, release=str(body.release))
+        case FloorRaise():
+            statement = statements.control_statement("floor", body.model, counter=body.counter)
+        case RolloutControl(action="resume"):
+            statement = statements.control_statement(
+                "resume", body.model, rollout=body.rollout, region=body.region
+            )
+            return _demand_operator(envelopes, members, body.region or "*", statement)
+        case HoldLift():
+            statement = statements.control_statement("lift", body.model, hold=body.hold.raw.hex())
+            return _demand_operator(envelopes, members, origin.region, statement)
+        case _:
+            return None
+    return _demand(envelopes, anywhere, statements.CONTROL_TYPE, statement, "release-manager")
+
+
+def _demand_operator(
+    envelopes: Iterable[bytes], members: Members, region: str, statement: bytes
+) -> Void | None:
+    keys = members.keys("operator", region) | members.keys("release-manager", region)
+    return _demand(envelopes, keys, statements.CONTROL_TYPE, statement, f"operator of {region}")
+
+
+def _demand(
+    envelopes: Iterable[bytes],
+    keys: dict[MemberId, bytes],
+    payload_type: str,
+    payload: bytes,
+    role: str,
+) -> Void | None:
+    if signers(envelopes, keys, payload_type, payload):
+        return None
+    return Void(f"no {role} signed it")
+
+
+def signers(
+    envelopes: Iterable[bytes], keys: dict[MemberId, bytes], payload_type: str, payload: bytes
+) -> frozenset[MemberId]:
+    """The distinct keys among `keys` that signed exactly this payload."""
+    found: set[MemberId] = set()
+    for raw in envelopes:
+        try:
+            envelope, verified = open_envelope(raw, keys)
+        except Rejected:
+            continue
+        if envelope.payload_type == payload_type and envelope.payload == payload:
+            found |= verified
+    return frozenset(found)

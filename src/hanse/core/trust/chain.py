@@ -1,0 +1,85 @@
+"""The chain of members files, replayed from its first version at every start.
+
+Version 1 is the bootstrap: whoever runs a daemon chose to trust it. Each later version is
+exactly one higher and carries the thresholds of the version before and of itself, so nobody
+can skip, fork or roll back trust. All versions are kept, because an event is judged by the
+version that its author names.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from hanse.core.dsse import open_envelope, sign_envelope
+from hanse.core.errors import InvalidProof, InvalidSignature
+from hanse.core.ids import MemberId, member_id
+from hanse.core.signing import SigningKey
+from hanse.core.trust.members import PAYLOAD_TYPE, Members, parse_members
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """`files[i]` is the signed version i + 1, `versions[i]` what it says."""
+
+    files: tuple[bytes, ...]
+    versions: tuple[Members, ...]
+
+    @property
+    def current(self) -> Members:
+        return self.versions[-1]
+
+    def at(self, version: int) -> Members | None:
+        return self.versions[version - 1] if 1 <= version <= len(self.versions) else None
+
+
+def start(raw: bytes) -> Chain:
+    """Begin a chain from the bootstrap file, which must be signed by its own threshold."""
+    members = _open(raw)
+    _demand(raw, members)
+    if members.version != 1:
+        raise InvalidProof(f"the bootstrap members file has version {members.version}, not 1")
+    return Chain((raw,), (members,))
+
+
+def extend(chain: Chain, raw: bytes) -> Chain:
+    """Add the next version. Raises `InvalidProof` or `InvalidSignature`; changes nothing."""
+    before, members = chain.current, _open(raw)
+    if members.version != before.version + 1:
+        raise InvalidProof(f"members version {members.version} does not follow {before.version}")
+    if members.federation != before.federation:
+        raise InvalidProof("the members file belongs to another federation")
+    _demand(raw, before)
+    _demand(raw, members)
+    return replace(chain, files=(*chain.files, raw), versions=(*chain.versions, members))
+
+
+def replay(files: tuple[bytes, ...]) -> Chain:
+    """Verify a whole chain again, as every start does: cached state is never trusted."""
+    if not files:
+        raise InvalidProof("there is no members file", fix="run hanse daemon init or join")
+    chain = start(files[0])
+    for raw in files[1:]:
+        chain = extend(chain, raw)
+    return chain
+
+
+def sign(members: Members, keys: tuple[SigningKey, ...]) -> bytes:
+    return sign_envelope(PAYLOAD_TYPE, members.encode(), keys)
+
+
+def _open(raw: bytes) -> Members:
+    # The signatures are checked right after, against keys that only the content can name.
+    envelope, _ = open_envelope(raw, {})
+    if envelope.payload_type != PAYLOAD_TYPE:
+        raise InvalidProof(f"not a members file but {envelope.payload_type}")
+    return parse_members(envelope.payload)
+
+
+def _demand(raw: bytes, by: Members) -> None:
+    keys: dict[MemberId, bytes] = {member_id(k): k for k in by.root_keys}
+    _, signers = open_envelope(raw, keys)
+    if len(signers) < by.root_threshold:
+        raise InvalidSignature(
+            f"{len(signers)} of {by.root_threshold} root keys of version {by.version} signed",
+            fix="have more holders of root keys sign the members file",
+        )
