@@ -1,0 +1,1 @@
+"""What the demo and the tests show: real models, rendered text whose labels are known."""
