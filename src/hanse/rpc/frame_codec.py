@@ -1,0 +1,124 @@
+"""Frames as bytes.
+
+`LinkRequest` and `LinkResponse` have one wire form (a `Frame` in field 1), so a frame is
+encoded once, whichever way it travels. gRPC hands us the bytes as they came: a stranger's
+bytes are parsed here, under our bounds and our errors, never inside the transport.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from hanse.core import limits
+from hanse.core.errors import InvalidSpec, TooLarge
+from hanse.core.gossip import frames
+from hanse.rpc.fields import (
+    HASH,
+    ORIGIN,
+    PLAIN,
+    SEGMENT,
+    Field,
+    Shape,
+    bounded,
+    exactly,
+    nested,
+    parse,
+    repeated,
+)
+from hanse.v1 import sync_pb2 as pb
+
+
+def _batch(events: Sequence[bytes]) -> tuple[bytes, ...]:
+    if len(events) > limits.CHUNK_EVENTS_MAX:
+        raise TooLarge(f"{len(events)} events in one frame exceed {limits.CHUNK_EVENTS_MAX}")
+    if any(len(event) > limits.EVENT_BYTES_MAX for event in events):
+        raise TooLarge(f"an event in the frame exceeds {limits.EVENT_BYTES_MAX} bytes")
+    if sum(map(len, events)) > limits.CHUNK_BYTES_MAX:
+        raise TooLarge(f"the events in one frame exceed {limits.CHUNK_BYTES_MAX} bytes")
+    return tuple(events)
+
+
+_EVENTS = Field(list, _batch)
+_NOTE = bounded(limits.NOTE_BYTES_MAX)
+_LOG_HEAD = Shape(
+    frames.LogHead, pb.LogHead, {"origin": ORIGIN, "size": PLAIN, "root_prefix": exactly(8)}
+)
+
+FRAMES: dict[str, Shape] = {
+    "hello": Shape(
+        frames.Hello,
+        pb.Hello,
+        {
+            "protocol": PLAIN,
+            "reader_level": PLAIN,
+            "federation": SEGMENT,
+            "origin": ORIGIN,
+            "trust_version": PLAIN,
+            "trust_digest": HASH,
+            "nonce": bounded(64),
+            "head_map_digest": HASH,
+        },
+    ),
+    "hello_proof": Shape(frames.HelloProof, pb.HelloProof, {"signature": exactly(64)}),
+    "heads": Shape(
+        frames.Heads,
+        pb.Heads,
+        {"heads": repeated(nested(_LOG_HEAD)), "full": PLAIN, "head_map_digest": HASH},
+    ),
+    "announce": Shape(
+        frames.Announce,
+        pb.Announce,
+        {"origin": ORIGIN, "note": _NOTE, "start": PLAIN, "events": _EVENTS},
+    ),
+    "pull": Shape(frames.Pull, pb.Pull, {"origin": ORIGIN, "start": PLAIN}),
+    "chunk": Shape(
+        frames.Chunk,
+        pb.Chunk,
+        {"origin": ORIGIN, "start": PLAIN, "events": _EVENTS, "note": _NOTE},
+    ),
+    "trust_file": Shape(
+        frames.TrustFile,
+        pb.TrustFile,
+        {
+            "version": PLAIN,
+            "part": PLAIN,
+            "parts": PLAIN,
+            "data": bounded(limits.FRAME_BYTES_MAX),
+        },
+    ),
+    "ping": Shape(frames.Ping, pb.Ping, {"head_map_digest": HASH}),
+}
+_KINDS = {shape.value: kind for kind, shape in FRAMES.items()}
+
+
+def encode_frame(frame: frames.Frame) -> bytes:
+    """A serialised `LinkRequest`, which is a serialised `LinkResponse` too.
+
+    Raises `TooLarge` above `FRAME_BYTES_MAX`, `InvalidSpec` if a field does not fit.
+    """
+    kind = _KINDS[type(frame)]
+    message = pb.Frame(**{kind: FRAMES[kind].to_message(frame)})
+    raw: bytes = pb.LinkRequest(frame=message).SerializeToString()
+    _check_size(raw)
+    return raw
+
+
+def decode_frame(raw: bytes) -> frames.Frame:
+    """Raises `TooLarge`, `InvalidName` or `InvalidSpec`: the stream is closed then.
+
+    A frame kind that we do not know is `InvalidSpec`: peers agree on kinds in `Hello`.
+    """
+    _check_size(raw)
+    message = parse(pb.LinkRequest, raw).frame
+    kind = message.WhichOneof("kind")
+    if kind is None:
+        raise InvalidSpec("the frame is empty or of a kind that we do not know")
+    frame: frames.Frame = FRAMES[kind].from_message(getattr(message, kind))
+    if isinstance(frame, frames.TrustFile) and frame.part >= frame.parts:
+        raise InvalidSpec(f"trust file part {frame.part} of {frame.parts} cannot be")
+    return frame
+
+
+def _check_size(raw: bytes) -> None:
+    if len(raw) > limits.FRAME_BYTES_MAX:
+        raise TooLarge(f"a frame of {len(raw)} bytes exceeds {limits.FRAME_BYTES_MAX}")
