@@ -1,0 +1,194 @@
+"""What everybody agrees on about one model, computed from its facts alone.
+
+A view holds no clock, no arrival order and no local opinion: two daemons with the same
+valid events have equal views and so equal digests (I1).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+from hanse.core.catalog.manifest import Manifest
+from hanse.core.ids import Digest, EventId, Segment, Version
+from hanse.core.reading import canonical_json
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """A release as recorded. `proven` lists the regions that attested it healthy."""
+
+    digest: Digest
+    version: Version
+    counter: int
+    manifest: Manifest
+    manifest_size: int
+    recorded: EventId
+    recorded_by: str
+    proven: tuple[str, ...] = ()
+    held: tuple[str, ...] = ()
+    killed: bool = False
+    quarantined: bool = False
+
+    @property
+    def barred(self) -> bool:
+        """Neither start, nor grow, nor fall back to it. A hold anywhere is enough."""
+        return self.killed or self.quarantined or bool(self.held)
+
+    @property
+    def state(self) -> str:
+        if self.killed:
+            return "killed"
+        if self.quarantined:
+            return "quarantined"
+        if self.held:
+            return "held"
+        return "proven" if self.proven else "recorded"
+
+
+@dataclass(frozen=True, slots=True)
+class Activation:
+    """One promote or rollback that stands in a region."""
+
+    id: EventId
+    region: Segment
+    release: Digest
+    by: str
+    cause: str  # promote | rollback
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class HoldView:
+    """A hold that nobody has lifted. Without a release it freezes the model there."""
+
+    id: EventId
+    region: Segment
+    release: Digest | None
+    reason: str
+    rollout: str
+    generation: int
+    expires_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReportView:
+    region: Segment
+    state: str
+    stage: int
+    step: int
+    verdict: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class RolloutView:
+    """A signed plan and where each region stands. `current`: none of higher rank exists."""
+
+    id: EventId
+    rollout: Segment
+    generation: int
+    release: Digest
+    predecessor: Digest | None
+    spec: bytes
+    current: bool
+    paused: tuple[str, ...] = ()  # regions, or * for all
+    aborted: tuple[str, ...] = ()
+    reports: tuple[ReportView, ...] = ()
+
+    def report(self, region: str) -> ReportView | None:
+        return next((r for r in self.reports if r.region == region), None)
+
+    def says(self, regions: tuple[str, ...], region: str) -> bool:
+        return "*" in regions or region in regions
+
+
+@dataclass(frozen=True, slots=True)
+class ModelView:
+    model: Segment
+    floor: int
+    releases: tuple[Release, ...]  # by (counter, digest)
+    heads: tuple[Activation, ...]  # by (region, event); two of one region are a conflict
+    holds: tuple[HoldView, ...]
+    rollouts: tuple[RolloutView, ...]  # by (generation, spec digest)
+
+    def release(self, digest: Digest) -> Release | None:
+        return next((r for r in self.releases if r.digest == digest), None)
+
+    def versions(self, version: str) -> tuple[Release, ...]:
+        return tuple(r for r in self.releases if r.version == version)
+
+    def active(self, region: str) -> Activation | None:
+        """The preferred head: the lowest event id key, never a hash or a time."""
+        return next((a for a in self.heads if a.region == region), None)
+
+    def conflicts(self) -> tuple[str, ...]:
+        regions = [a.region for a in self.heads]
+        return tuple(sorted({r for r in regions if regions.count(r) > 1}))
+
+    def current_rollout(self) -> RolloutView | None:
+        return self.rollouts[-1] if self.rollouts else None
+
+    def frozen(self, region: str) -> HoldView | None:
+        return next((h for h in self.holds if h.release is None and h.region == region), None)
+
+    def to_mapping(self) -> dict[str, Any]:
+        return {
+            "model": self.model,
+            "floor": self.floor,
+            "releases": [_release(r) for r in self.releases],
+            "heads": [
+                {
+                    "event": a.id.raw.hex(),
+                    "region": a.region,
+                    "release": str(a.release),
+                    "cause": a.cause,
+                }
+                for a in self.heads
+            ],
+            "holds": [
+                {
+                    "event": h.id.raw.hex(),
+                    "region": h.region,
+                    "release": str(h.release) if h.release else None,
+                    "reason": h.reason,
+                }
+                for h in self.holds
+            ],
+            "rollouts": [_rollout(r) for r in self.rollouts],
+        }
+
+    def encode(self) -> bytes:
+        return canonical_json(self.to_mapping())
+
+    @property
+    def digest(self) -> bytes:
+        return hashlib.sha256(self.encode()).digest()
+
+
+def _release(release: Release) -> dict[str, Any]:
+    return {
+        "release": str(release.digest),
+        "version": release.version,
+        "counter": release.counter,
+        "state": release.state,
+        "proven": list(release.proven),
+        "held": list(release.held),
+        "parents": [str(p.release) for p in release.manifest.parents],
+    }
+
+
+def _rollout(rollout: RolloutView) -> dict[str, Any]:
+    return {
+        "event": rollout.id.raw.hex(),
+        "rollout": rollout.rollout,
+        "generation": rollout.generation,
+        "release": str(rollout.release),
+        "current": rollout.current,
+        "paused": list(rollout.paused),
+        "aborted": list(rollout.aborted),
+        "reports": {
+            r.region: [r.state, r.stage, r.step, r.verdict, r.reason] for r in rollout.reports
+        },
+    }

@@ -1,0 +1,67 @@
+"""What the core wants done beside storing and sending: values, carried out by the driver."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hanse.core.gossip.frames import Frame
+from hanse.core.ids import Digest, MemberId, Origin, Segment
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Give this frame to the link to that peer, if it is still there."""
+
+    peer: MemberId
+    frame: Frame
+
+
+@dataclass(frozen=True, slots=True)
+class Dial:
+    """Open a link to this member and keep trying until told otherwise."""
+
+    member: MemberId
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class HangUp:
+    member: MemberId
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Serve:
+    """Read a suffix of a stored log, up to a signed size, and send it as one chunk."""
+
+    peer: MemberId
+    origin: Origin
+    start: int
+
+
+@dataclass(frozen=True, slots=True)
+class FetchRelease:
+    """Bring every file of this release here and pin it; say so when done."""
+
+    model: Segment
+    release: Digest
+
+
+@dataclass(frozen=True, slots=True)
+class PublishAssignment:
+    """Replace what this region tells its nodes."""
+
+    assignment: bytes
+    signature: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """Something an operator should see, as an event name with fields."""
+
+    level: str
+    event: str
+    fields: tuple[tuple[str, str | int], ...] = ()
+
+
+Effect = Dial | HangUp | Serve | FetchRelease | PublishAssignment | Log

@@ -1,0 +1,87 @@
+"""The edge nodes of one region, as their last reports tell.
+
+Latest-value status: replaced, never logged. A node that falls silent keeps its last state
+here with its age; it is counted neither as a success nor as a failure (invariant 15).
+Counts are taken once per (node, boot, sequence), however often a report is delivered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from hanse.core import limits
+from hanse.core.errors import TooLarge
+from hanse.core.ids import Digest, Segment
+from hanse.core.telemetry import ModelReport, Report, Window
+
+ONLINE_S = 15.0
+
+
+@dataclass(slots=True)
+class NodeStatus:
+    """Owned by the fleet. Times are the local monotonic clock, in seconds."""
+
+    name: Segment
+    facts: dict[str, str] = field(default_factory=dict)
+    watching: bool = False
+    seen_s: float = 0.0
+    boot_nonce: bytes = b""
+    seq: int = 0
+    order: tuple[int, int] = (0, 0)
+    models: dict[Segment, ModelReport] = field(default_factory=dict)
+
+    def online(self, now_s: float) -> bool:
+        return self.watching and now_s - self.seen_s <= ONLINE_S
+
+
+class Fleet:
+    """Owned by the node; windows wait here until the next tick takes them."""
+
+    def __init__(self) -> None:
+        self.nodes: dict[Segment, NodeStatus] = {}
+        self._windows: dict[tuple[str, str, int, int, int], Window] = {}
+
+    def watch(self, name: Segment, facts: dict[str, str], now_s: float) -> None:
+        status = self._status(name)
+        status.facts, status.watching, status.seen_s = dict(facts), True, now_s
+
+    def gone(self, name: Segment) -> None:
+        if name in self.nodes:
+            self.nodes[name].watching = False
+
+    def report(self, boot_nonce: bytes, seq: int, report: Report, now_s: float) -> int:
+        """Take a report; returns the sequence number that is now acknowledged."""
+        status = self._status(report.node)
+        status.seen_s = now_s
+        if status.boot_nonce == boot_nonce and seq <= status.seq:
+            return status.seq
+        status.boot_nonce, status.seq = boot_nonce, seq
+        status.order = (report.epoch, report.serial)
+        status.models = {m.model: m for m in report.models}
+        for model in report.models:
+            for window in model.windows:
+                held = self._windows.get(window.key)
+                self._windows[window.key] = held + window if held else window
+        return seq
+
+    def take(self, model: Segment) -> tuple[Window, ...]:
+        """The counts of one model since the last tick; they are handed out once."""
+        keys = sorted(key for key in self._windows if key[0] == model)
+        return tuple(self._windows.pop(key) for key in keys)
+
+    def online(self, now_s: float) -> list[NodeStatus]:
+        return [self.nodes[n] for n in sorted(self.nodes) if self.nodes[n].online(now_s)]
+
+    def on_order(self, nodes: Iterable[NodeStatus], order: tuple[int, int]) -> int:
+        """How many of these obey this assignment or a newer one."""
+        return sum(1 for node in nodes if node.order >= order)
+
+    def running(self, nodes: Iterable[NodeStatus], model: Segment, release: Digest) -> int:
+        reports = [node.models.get(model) for node in nodes]
+        return sum(1 for r in reports if r is not None and r.running == release)
+
+    def _status(self, name: Segment) -> NodeStatus:
+        if name not in self.nodes and len(self.nodes) >= limits.NODES_MAX:
+            raise TooLarge(f"this region has {limits.NODES_MAX} nodes", fix="start another daemon")
+        return self.nodes.setdefault(name, NodeStatus(name))

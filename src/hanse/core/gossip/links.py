@@ -1,0 +1,52 @@
+"""One link to one peer: what it has told us, what we have told it, what we asked of it.
+
+All of it is the peer's claim and only steers what we ask next; what counts is checked
+against signatures when the events arrive. A link forgets everything when it closes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from hanse.core import limits
+from hanse.core.gossip.frames import Pull
+from hanse.core.ids import MemberId, Origin
+
+
+@dataclass(slots=True)
+class Link:
+    """Owned by `gossip.sync`; times are the local monotonic clock, in seconds."""
+
+    peer: MemberId
+    spki: bytes
+    nonce: bytes
+    opened_at_s: float
+    peer_nonce: bytes = b""
+    proven: bool = False
+    theirs: dict[Origin, int] = field(default_factory=dict)
+    told: dict[Origin, int] = field(default_factory=dict)
+    pulls: dict[Origin, float] = field(default_factory=dict)
+    broken_promises: int = 0
+
+    def learn(self, origin: Origin, size: int) -> None:
+        self.theirs[origin] = max(size, self.theirs.get(origin, 0))
+
+    def knows(self, origin: Origin) -> int:
+        """How far this peer has, or has been told of, that log."""
+        return max(self.theirs.get(origin, 0), self.told.get(origin, 0))
+
+    def pull(self, origin: Origin, start: int, now_s: float) -> Pull | None:
+        """Ask for a suffix unless it is asked for already or too much is in flight."""
+        if origin in self.pulls or len(self.pulls) >= limits.PULLS_IN_FLIGHT_MAX:
+            return None
+        self.pulls[origin] = now_s + limits.PULL_TIMEOUT_S
+        return Pull(origin, start)
+
+    def expire(self, now_s: float) -> list[Origin]:
+        """Drop the pulls that were not answered in time, so that another peer is asked."""
+        late = [origin for origin, deadline in self.pulls.items() if deadline <= now_s]
+        for origin in late:
+            del self.pulls[origin]
+            self.theirs.pop(origin, None)
+            self.broken_promises += 1
+        return late

@@ -1,0 +1,302 @@
+"""Sync: what to tell each peer, what to ask of it, and what to pass on.
+
+The conversation of a link:
+
+    both        Hello, HelloProof           who am I, which trust, one digest of all heads
+    if unequal  Heads(full)                 (size, root prefix) per author
+    on news     Announce                    on every link but the one it came from
+    to catch up Pull -> Chunk               a suffix that ends at a signed size
+    every 10 s  Ping(digest) on one link    unequal: Heads that changed since last told
+
+Only what is new to us is passed on, so a message cannot circle. Losing any message costs
+time, never agreement: the next ping finds the difference.
+"""
+
+from __future__ import annotations
+
+from random import Random
+
+from hanse.core import limits
+from hanse.core.effects import HangUp, Log, Send, Serve
+from hanse.core.errors import Rejected
+from hanse.core.gossip import heads as head_map
+from hanse.core.gossip.frames import (
+    Announce,
+    Chunk,
+    Frame,
+    Heads,
+    Hello,
+    HelloProof,
+    Ping,
+    Pull,
+    TrustFile,
+)
+from hanse.core.gossip.links import Link
+from hanse.core.ids import MemberId, Origin, member_id
+from hanse.core.log.checkpoint import open_checkpoint
+from hanse.core.logbook import Entry, Logbook
+from hanse.core.signing import SigningKey, verify
+from hanse.core.step import AppendEvents
+from hanse.core.trust.chain import extend
+
+_PROOF_DOMAIN = b"hanse-hello/v1\n"
+TRUST_PART_BYTES = 192 * 1024
+PROOF_TIMEOUT_S = 5.0
+
+
+class Sync:
+    """Owned by the node; `out` and `effects` are what the current stimulus caused."""
+
+    def __init__(
+        self, me: Origin, key: SigningKey, spki: bytes, book: Logbook, rng: Random
+    ) -> None:
+        self.links: dict[MemberId, Link] = {}
+        self.out: list[Send] = []
+        self.effects: list[Serve | HangUp | Log] = []
+        self.ingested: list[tuple[AppendEvents, list[Entry]]] = []
+        self.trusted: list[bytes] = []
+        self._me, self._key, self._spki, self._book, self._rng = me, key, spki, book, rng
+        self._next_ping_s = 0.0
+        self._parts: dict[tuple[MemberId, int], dict[int, bytes]] = {}
+
+    # -- links -----------------------------------------------------------------
+
+    def link_up(self, peer: MemberId, spki: bytes, now_s: float) -> None:
+        nonce = self._rng.randbytes(16)
+        self.links[peer] = Link(peer, spki, nonce, now_s)
+        current = self._book.chain.current
+        self._send(
+            peer,
+            Hello(
+                current.federation,
+                self._me,
+                current.version,
+                current.digest,
+                nonce,
+                self._book.digest,
+            ),
+        )
+
+    def link_down(self, peer: MemberId) -> None:
+        self.links.pop(peer, None)
+        self._parts = {key: parts for key, parts in self._parts.items() if key[0] != peer}
+
+    def proven(self) -> list[Link]:
+        return [self.links[peer] for peer in sorted(self.links) if self.links[peer].proven]
+
+    # -- frames ----------------------------------------------------------------
+
+    def frame(self, peer: MemberId, frame: Frame, now_s: float) -> None:
+        """Take one frame. A peer that errs is recorded, told nothing and, if need be, cut off."""
+        link = self.links.get(peer)
+        if link is None:
+            return
+        try:
+            self._dispatch(link, frame, now_s)
+        except Rejected as error:
+            self._log("warning", "frame_rejected", peer, kind=type(frame).__name__, why=str(error))
+            if isinstance(frame, Hello | HelloProof):
+                self._hang_up(peer, str(error))
+
+    def _dispatch(self, link: Link, frame: Frame, now_s: float) -> None:
+        if isinstance(frame, Hello):
+            return self._hello(link, frame)
+        if isinstance(frame, HelloProof):
+            return self._hello_proof(link, frame)
+        if not link.proven:
+            return None  # not yet known who speaks: as good as lost, and repaired like a loss
+        match frame:
+            case Heads():
+                self._heads(link, frame, now_s)
+            case Announce():
+                self._announce(link, frame, now_s)
+            case Pull():
+                self._pull(link, frame)
+            case Chunk():
+                self._chunk(link, frame, now_s)
+            case TrustFile():
+                self._trust_file(link, frame)
+            case Ping() if frame.head_map_digest != self._book.digest:
+                self._tell(link, full=False)
+            case _:
+                pass
+        return None
+
+    def _hello(self, link: Link, hello: Hello) -> None:
+        current = self._book.chain.current
+        if hello.federation != current.federation:
+            return self._hang_up(link.peer, f"belongs to federation {hello.federation[:64]}")
+        if hello.origin.member != link.peer:
+            return self._hang_up(link.peer, "its log is not that of its certificate")
+        link.peer_nonce = hello.nonce
+        proof = self._key.sign(_proof_text(self._spki, link.spki, link.nonce, hello.nonce))
+        self._send(link.peer, HelloProof(proof))
+        if hello.trust_version < current.version:
+            self._send_trust(link.peer, hello.trust_version)
+        if hello.trust_version == current.version and hello.trust_digest != current.digest:
+            self._log("error", "trust_differs", link.peer, version=current.version)
+        if hello.head_map_digest != self._book.digest:
+            self._tell(link, full=True)
+        return None
+
+    def _hello_proof(self, link: Link, proof: HelloProof) -> None:
+        key = self._member_key(link.peer)
+        text = _proof_text(link.spki, self._spki, link.peer_nonce, link.nonce)
+        verify(key, proof.signature, text)
+        link.proven = True
+
+    def _heads(self, link: Link, frame: Heads, now_s: float) -> None:
+        behind = False
+        for theirs in frame.heads:
+            link.learn(theirs.origin, theirs.size)
+            ours = self._book.heads.get(theirs.origin)
+            if ours and ours.size == theirs.size and ours.root[:8] != theirs.root_prefix:
+                self._log("error", "heads_differ", link.peer, origin=str(theirs.origin))
+            behind = behind or (ours is not None and ours.size > theirs.size)
+        if frame.full:
+            named = {theirs.origin for theirs in frame.heads}
+            behind = behind or any(origin not in named for origin in self._book.heads)
+        self.pull_missing(now_s)
+        if behind:
+            self._tell(link, full=False)
+
+    def _announce(self, link: Link, frame: Announce, now_s: float) -> None:
+        size = frame.start + len(frame.events)
+        if not frame.events:
+            key = self._member_key(frame.origin.member)
+            size = open_checkpoint(frame.note, str(frame.origin), key).size
+        link.learn(frame.origin, size)
+        if frame.events and frame.start <= self._book.size(frame.origin):
+            self._ingest(link.peer, frame.origin, frame.start, frame.events, frame.note)
+        self.pull_missing(now_s)
+
+    def _pull(self, link: Link, frame: Pull) -> None:
+        if frame.start < self._book.size(frame.origin):
+            self.effects.append(Serve(link.peer, frame.origin, frame.start))
+
+    def _chunk(self, link: Link, frame: Chunk, now_s: float) -> None:
+        link.pulls.pop(frame.origin, None)
+        try:
+            self._ingest(link.peer, frame.origin, frame.start, frame.events, frame.note)
+        except Rejected:
+            link.theirs.pop(frame.origin, None)
+            link.broken_promises += 1
+            raise
+        finally:
+            self.pull_missing(now_s)
+
+    def _ingest(
+        self, source: MemberId, origin: Origin, start: int, events: tuple[bytes, ...], note: bytes
+    ) -> None:
+        if origin == self._me:
+            return  # nobody extends our log but we; recovery is decided at boot
+        added = self._book.extend(origin, start, events, note)
+        if added is None:
+            return
+        self.ingested.append(added)
+        self.news(added[0], source)
+
+    # -- news ------------------------------------------------------------------
+
+    def news(self, append: AppendEvents, source: MemberId | None) -> None:
+        """Pass on what is new to us, to everybody who does not have it."""
+        head = append.head
+        inline = append.events if sum(map(len, append.events)) <= limits.INLINE_BYTES_MAX else ()
+        for link in self.proven():
+            if link.peer == source or link.knows(head.origin) >= head.size:
+                continue
+            start = append.start if inline else head.size
+            self._send(link.peer, Announce(head.origin, head.note, start, inline))
+            link.told[head.origin] = head.size
+
+    def pull_missing(self, now_s: float) -> None:
+        """Ask for every suffix that somebody claims to hold and we do not."""
+        for origin in sorted({o for link in self.links.values() for o in link.theirs}):
+            if origin == self._me or origin in self._book.stalled:
+                continue
+            have = self._book.size(origin)
+            if any(origin in link.pulls for link in self.links.values()):
+                continue
+            for link in self.proven():
+                if link.theirs.get(origin, 0) > have:
+                    pull = link.pull(origin, have, now_s)
+                    if pull is not None:
+                        self._send(link.peer, pull)
+                        break
+
+    def tick(self, now_s: float) -> None:
+        for link in list(self.links.values()):
+            link.expire(now_s)
+            if not link.proven and now_s - link.opened_at_s > PROOF_TIMEOUT_S:
+                self._hang_up(link.peer, "did not prove who it is in time")
+        self.pull_missing(now_s)
+        if now_s >= self._next_ping_s:
+            spread = limits.ANTI_ENTROPY_S * limits.ANTI_ENTROPY_JITTER
+            self._next_ping_s = now_s + limits.ANTI_ENTROPY_S + self._rng.uniform(-spread, spread)
+            links = self.proven()
+            if links:
+                self._send(self._rng.choice(links).peer, Ping(self._book.digest))
+
+    def _tell(self, link: Link, *, full: bool) -> None:
+        """Our heads: those that this peer has neither told us nor been told, else all."""
+        heads = list(self._book.heads.values())
+        news = [h for h in heads if not full and link.knows(h.origin) < h.size]
+        chosen = news or heads
+        self._send(link.peer, Heads(head_map.summary(chosen), not news, self._book.digest))
+        link.told.update({h.origin: h.size for h in chosen})
+
+    # -- trust -----------------------------------------------------------------
+
+    def _send_trust(self, peer: MemberId, after: int) -> None:
+        for version, raw in enumerate(self._book.chain.files[after:], start=after + 1):
+            parts = [raw[i : i + TRUST_PART_BYTES] for i in range(0, len(raw), TRUST_PART_BYTES)]
+            for i, data in enumerate(parts):
+                self._send(peer, TrustFile(version, i, len(parts), data))
+
+    def _trust_file(self, link: Link, frame: TrustFile) -> None:
+        if frame.version != self._book.chain.current.version + 1 or not (
+            0 <= frame.part < frame.parts <= 8
+        ):
+            return
+        parts = self._parts.setdefault((link.peer, frame.version), {})
+        parts[frame.part] = frame.data
+        if len(parts) == frame.parts:
+            del self._parts[link.peer, frame.version]
+            self.extend_trust(b"".join(parts[i] for i in range(frame.parts)), link.peer)
+
+    def extend_trust(self, raw: bytes, source: MemberId | None) -> None:
+        """Adopt the next members file and tell everybody but whoever told us."""
+        self._book.chain = extend(self._book.chain, raw)
+        self.trusted.append(raw)
+        self._book.stalled.clear()
+        for link in self.proven():
+            if link.peer != source:
+                self._send_trust(link.peer, self._book.chain.current.version - 1)
+
+    # -- small helpers ---------------------------------------------------------
+
+    def _member_key(self, member: MemberId) -> bytes:
+        for members in reversed(self._book.chain.versions):
+            found = members.member(member)
+            if found is not None:
+                return found.key
+        raise Rejected(f"{member} is no member", fix="wait for the members file that adds it")
+
+    def _send(self, peer: MemberId, frame: Frame) -> None:
+        self.out.append(Send(peer, frame))
+
+    def _hang_up(self, peer: MemberId, reason: str) -> None:
+        self.effects.append(HangUp(peer, reason))
+        self.link_down(peer)
+
+    def _log(self, level: str, event: str, peer: MemberId, **fields: str | int) -> None:
+        self.effects.append(Log(level, event, (("peer", peer), *sorted(fields.items()))))
+
+
+def _proof_text(spki_a: bytes, spki_b: bytes, nonce_a: bytes, nonce_b: bytes) -> bytes:
+    """What the prover a signs for b: it binds the key to both TLS ends of this connection."""
+    return _PROOF_DOMAIN + spki_a + spki_b + nonce_a + nonce_b
+
+
+def id_of(key: SigningKey) -> MemberId:
+    return member_id(key.public)

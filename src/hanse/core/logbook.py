@@ -1,0 +1,173 @@
+"""Every author's log as far as we hold it, and the one way in which it grows.
+
+A suffix enters only whole: its leaves are appended to the stored frontier, the root must be
+the one that the author signed for exactly that size, and every event must be readable and
+judgeable. Otherwise nothing of it enters, and the author is stalled with a reason that an
+operator can see; no event is ever skipped (I15).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from hanse.core import limits
+from hanse.core.errors import Broken, Conflict, InvalidProof, NotPermitted, Rejected, TooLarge
+from hanse.core.events import Codec, Event, Header
+from hanse.core.gossip import heads as head_map
+from hanse.core.ids import EventId, Origin
+from hanse.core.log.checkpoint import Checkpoint, open_checkpoint, sign_checkpoint
+from hanse.core.log.merkle import EMPTY_ROOT, Frontier, leaf_hash
+from hanse.core.signing import SigningKey
+from hanse.core.step import AppendEvents, Head
+from hanse.core.trust.authority import Stall, Void, judge
+from hanse.core.trust.chain import Chain
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One event that has entered a log; `void` says why it has no effect, if it has none."""
+
+    id: EventId
+    origin: Origin
+    event: Event
+    void: str = ""
+
+
+class Stalled(Rejected):
+    """We cannot judge this author's next event yet."""
+
+
+class Logbook:
+    """Owned by the node. Heads are what is stored, never what a peer claims."""
+
+    def __init__(self, codec: Codec, chain: Chain) -> None:
+        self._codec = codec
+        self.chain = chain
+        self.heads: dict[Origin, Head] = {}
+        self.stalled: dict[Origin, str] = {}
+        self._trust_seen: dict[Origin, int] = {}
+
+    @property
+    def digest(self) -> bytes:
+        return head_map.digest(self.heads)
+
+    def size(self, origin: Origin) -> int:
+        head = self.heads.get(origin)
+        return head.size if head else 0
+
+    def restore(self, head: Head, events: Iterable[bytes]) -> list[Entry]:
+        """Take a log back from storage, recomputing its root from the stored events (I6)."""
+        entries, leaves = [], []
+        for seq, raw in enumerate(events):
+            leaves.append(leaf_hash(raw))
+            entries.append(self._enter(head.origin, raw, seq))
+        frontier = Frontier.empty().append(leaves)
+        if (frontier.size, frontier.root()) != (head.size, head.root):
+            raise Broken(
+                f"the stored log {head.origin} does not have the root that was signed for it",
+                fix="restore the database from a backup, or let peers replay it",
+            )
+        self.heads[head.origin] = head
+        return entries
+
+    def extend(
+        self, origin: Origin, start: int, events: Sequence[bytes], note: bytes
+    ) -> tuple[AppendEvents, list[Entry]] | None:
+        """Verify a suffix of somebody's log. None if it holds nothing new.
+
+        Raises `Rejected`: nothing has changed then.
+        """
+        have = self.size(origin)
+        if start > have:
+            raise Conflict(f"events from {start} leave a gap: we hold {have}")
+        fresh = events[have - start :]
+        if not fresh:
+            return None
+        _bound(fresh)
+        checkpoint = open_checkpoint(note, str(origin), self._key(origin))
+        leaves = tuple(map(leaf_hash, fresh))
+        frontier = self._frontier(origin).append(leaves)
+        if (checkpoint.size, checkpoint.root) != (frontier.size, frontier.root()):
+            raise InvalidProof(
+                f"{origin} signed size {checkpoint.size}, but these events give another log",
+                fix="pull again from another peer; if it persists, the author has forked",
+            )
+        seen = self._trust_seen.get(origin, 0)
+        try:
+            entries = [self._enter(origin, raw, have + i) for i, raw in enumerate(fresh)]
+        except Rejected as error:
+            self._trust_seen[origin] = seen
+            if isinstance(error, Stalled):
+                self.stalled[origin] = error.message
+            raise
+        head = Head(origin, frontier.size, frontier.root(), frontier.encode(), note)
+        self.heads[origin] = head
+        self.stalled.pop(origin, None)
+        return AppendEvents(head, have, tuple(fresh), leaves), entries
+
+    def author(
+        self, origin: Origin, key: SigningKey, drafts: Sequence[Event]
+    ) -> tuple[AppendEvents, list[Entry]]:
+        """Write our own events: one group, one root, one signature."""
+        start = self.size(origin)
+        events = tuple(self._codec.encode(draft) for draft in drafts)
+        _bound(events)
+        leaves = tuple(map(leaf_hash, events))
+        frontier = self._frontier(origin).append(leaves)
+        entries = [self._enter(origin, raw, start + i) for i, raw in enumerate(events)]
+        checkpoint = Checkpoint(str(origin), frontier.size, frontier.root())
+        head = Head(
+            origin,
+            frontier.size,
+            checkpoint.root,
+            frontier.encode(),
+            sign_checkpoint(checkpoint, key),
+        )
+        self.heads[origin] = head
+        return AppendEvents(head, start, events, leaves), entries
+
+    def _enter(self, origin: Origin, raw: bytes, seq: int) -> Entry:
+        if len(raw) > limits.EVENT_BYTES_MAX:
+            raise TooLarge(f"event {seq} of {origin} has {len(raw)} bytes")
+        event = self._codec.decode(raw)
+        if event.header.seq != seq or event.header.origin_hash != origin.hash:
+            raise InvalidProof(f"event {seq} of {origin} was written for another place")
+        previous = self._trust_seen.get(origin, 0)
+        verdict = judge(event, origin, previous, self.chain)
+        if isinstance(verdict, Stall):
+            raise Stalled(verdict.reason, fix="upgrade this daemon, or wait for the trust file")
+        self._trust_seen[origin] = max(previous, event.header.trust_version)
+        reason = verdict.reason if isinstance(verdict, Void) else ""
+        return Entry(EventId(leaf_hash(raw)), origin, event, reason)
+
+    def _frontier(self, origin: Origin) -> Frontier:
+        head = self.heads.get(origin)
+        return Frontier.decode(head.frontier) if head else Frontier.empty()
+
+    def _key(self, origin: Origin) -> bytes:
+        if origin.federation != self.chain.current.federation:
+            raise NotPermitted(f"{origin} belongs to another federation")
+        for members in reversed(self.chain.versions):
+            member = members.member(origin.member)
+            if member is not None and member.region == origin.region:
+                return member.key
+        raise NotPermitted(f"{origin.member} is no member of {origin.region}")
+
+
+def header(origin: Origin, seq: int, chain: Chain, salt: bytes, hlc_ms: int) -> Header:
+    """The header of our own next event."""
+    current = chain.current
+    return Header(origin.hash, seq, current.version, current.digest, hlc_ms=hlc_ms, salt=salt)
+
+
+def empty_head(origin: Origin) -> Head:
+    return Head(origin, 0, EMPTY_ROOT, b"", b"")
+
+
+def _bound(events: Sequence[bytes]) -> None:
+    if len(events) > limits.CHUNK_EVENTS_MAX or sum(map(len, events)) > limits.CHUNK_BYTES_MAX:
+        raise TooLarge(
+            f"{len(events)} events in one chunk",
+            fix=f"send at most {limits.CHUNK_EVENTS_MAX} and {limits.CHUNK_BYTES_MAX} bytes",
+        )
