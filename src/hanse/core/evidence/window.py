@@ -1,0 +1,83 @@
+"""The counts of one telemetry tick, as a node, a region or a peer may send them.
+
+A window compares one trial arm, the canary or the shadow, with the stable arm over the same
+interval. The share of traffic is constant inside a window, so windows are never pooled across a
+change of weight. Only integers: windows can be added up and checked by anybody.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from hanse.core.errors import Rejected
+from hanse.core.evidence.ratio import COUNT_MAX
+
+
+def _check(*counts: int) -> None:
+    if not all(type(count) is int and 0 <= count <= COUNT_MAX for count in counts):
+        raise Rejected(f"counts are not integers from 0 to 2**40: {counts}")
+
+
+class Trial(StrEnum):
+    CANARY = "canary"
+    SHADOW = "shadow"
+
+
+@dataclass(frozen=True, slots=True)
+class ArmCounts:
+    """One arm. `labelled` may exceed `requests`: labels arrive later than the answers."""
+
+    requests: int = 0
+    errors: int = 0
+    slow: int = 0
+    labelled: int = 0
+    wrong: int = 0
+
+    def __post_init__(self) -> None:
+        _check(self.requests, self.errors, self.slow, self.labelled, self.wrong)
+        if max(self.errors, self.slow) > self.requests or self.wrong > self.labelled:
+            raise Rejected(f"more bad events than observations: {self}")
+
+
+@dataclass(frozen=True, slots=True)
+class PairCounts:
+    """Requests answered by both models; the first four need a label, the last two do not."""
+
+    only_trial_wrong: int = 0
+    only_stable_wrong: int = 0
+    both_right: int = 0
+    both_wrong: int = 0
+    agree: int = 0
+    disagree: int = 0
+
+    def __post_init__(self) -> None:
+        _check(
+            self.only_trial_wrong,
+            self.only_stable_wrong,
+            self.both_right,
+            self.both_wrong,
+            self.agree,
+            self.disagree,
+        )
+
+    @property
+    def labelled(self) -> int:
+        discordant = self.only_trial_wrong + self.only_stable_wrong
+        return discordant + self.both_right + self.both_wrong
+
+    @property
+    def compared(self) -> int:
+        return self.agree + self.disagree
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    arm: Trial
+    trial: ArmCounts = ArmCounts()
+    stable: ArmCounts = ArmCounts()
+    pairs: PairCounts = PairCounts()
+
+    @property
+    def requests(self) -> int:
+        return self.trial.requests + self.stable.requests

@@ -1,0 +1,162 @@
+"""A rollout plan as values. `spec.parse_spec` makes them; once made, they are consistent.
+
+Durations are whole milliseconds and weights whole percent, so a plan has one canonical text.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from hanse.core.evidence.metrics import Metric
+from hanse.core.ids import Digest, Segment
+
+
+@dataclass(frozen=True, slots=True)
+class Shadow:
+    """Copy `sample_percent` of the traffic to the release; nobody sees its answers."""
+
+    sample_percent: int
+    duration_ms: int
+    samples_min: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SetWeight:
+    """Answer this share of the traffic with the release, and wait until every node does."""
+
+    percent: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Stay at this weight for the duration and until the release answered `samples_min`."""
+
+    duration_ms: int
+    samples_min: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Analysis:
+    """Go on only when every deciding metric of these templates is proven."""
+
+    templates: tuple[Segment, ...]
+    samples_min: int = 0
+
+
+Step = Shadow | SetWeight | Pause | Analysis
+
+
+@dataclass(frozen=True, slots=True)
+class Requires:
+    """The gate of a stage: how many regions of an earlier stage attested healthy."""
+
+    stage: Segment
+    healthy: Literal["all", "majority"] | int
+
+    def quorum(self, regions: int) -> int:
+        if self.healthy == "all":
+            return regions
+        return regions // 2 + 1 if self.healthy == "majority" else self.healthy
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    name: Segment
+    regions: tuple[Segment, ...]
+    steps: tuple[Step, ...]
+    soak_ms: int = 0
+    requires: Requires | None = None
+    """None only for the first stage."""
+
+    @property
+    def templates(self) -> tuple[Segment, ...]:
+        named = (
+            name for step in self.steps if isinstance(step, Analysis) for name in step.templates
+        )
+        return tuple(dict.fromkeys(named))
+
+    @property
+    def epochs(self) -> int:
+        """How often the arms change, and with them the evidence starts anew."""
+        return sum(isinstance(step, Shadow | SetWeight) for step in self.steps)
+
+
+@dataclass(frozen=True, slots=True)
+class Rollback:
+    target: Literal["lastHealthy", "predecessor"] | Digest = "lastHealthy"
+    window_revisions: int = 3
+    fallback: Literal["disable"] | Digest = "disable"
+
+
+@dataclass(frozen=True, slots=True)
+class Freshness:
+    within_ms: int = 300_000
+    """No start, weight increase or promotion unless the required regions were heard since."""
+    telemetry_ms: int = 120_000
+    """Without any telemetry, or with telemetry of no traffic, for longer: hold."""
+
+
+@dataclass(frozen=True, slots=True)
+class Deadline:
+    step_ms: int | None = None
+    """Longest time in one step; time spent held does not count."""
+    stage_ms: int | None = None
+    """Longest time from the first step to healthy; time spent held counts."""
+    on_exceeded: Literal["hold", "rollback"] = "hold"
+
+
+@dataclass(frozen=True, slots=True)
+class Propagation:
+    quarantine_quorum: int = 2
+    """So many regions that rolled back quarantine the release; fewer make the others hold."""
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    name: Segment
+    alpha: float
+    metrics: tuple[Metric, ...]
+
+    @property
+    def deciding(self) -> tuple[Metric, ...]:
+        return tuple(metric for metric in self.metrics if not metric.dry_run)
+
+    def share(self, epochs: int) -> float:
+        """The level of one metric in one epoch, so that all together err with at most alpha.
+
+        Dry-run metrics take no share: adding one must not change any verdict.
+        """
+        return self.alpha / (len(self.deciding) * epochs)
+
+
+@dataclass(frozen=True, slots=True)
+class RolloutSpec:
+    name: Segment
+    model: Segment
+    generation: int
+    release: Digest
+    predecessor: Digest | None
+    stages: tuple[Stage, ...]
+    templates: tuple[Template, ...]
+    supersedes: tuple[Segment, ...] = ()
+    rollback: Rollback = Rollback()
+    freshness: Freshness = Freshness()
+    deadline: Deadline = Deadline()
+    propagation: Propagation = Propagation()
+    background: tuple[Segment, ...] = ()
+    """Templates judged for harm in every state with traffic, beside those of the stage."""
+
+    def template(self, name: str) -> Template:
+        return next(template for template in self.templates if template.name == name)
+
+    def stage(self, name: str) -> Stage:
+        return next(stage for stage in self.stages if stage.name == name)
+
+    def watched(self, stage: Stage) -> tuple[Template, ...]:
+        """The templates whose metrics are kept and judged for harm throughout this stage."""
+        names = dict.fromkeys((*stage.templates, *self.background))
+        return tuple(self.template(name) for name in names)
+
+    def metrics(self, stage: Stage) -> tuple[Metric, ...]:
+        return tuple(metric for template in self.watched(stage) for metric in template.metrics)

@@ -1,0 +1,116 @@
+"""The standing orders of a rollout: rollback, freshness, deadlines, propagation.
+
+`freshness.otherwise` and `propagation.onLocalRollback` accept only `hold`. They are in the document
+because its readers ask for them; a plan that goes on regardless cannot be written.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from hanse.core.ids import Digest
+from hanse.core.rollout.fields import (
+    Fields,
+    Parser,
+    digest,
+    duration_ms,
+    duration_text,
+    fail,
+    one_of,
+    whole,
+)
+from hanse.core.rollout.plan import Deadline, Freshness, Propagation, Rollback
+
+
+def parse_rollback(value: object, path: str) -> Rollback:
+    fields = Fields.of(value, path, ("target", "window", "fallback"))
+    default = Rollback()
+    return Rollback(
+        fields.optional("target", _target, default.target),
+        fields.optional("window", _window, default.window_revisions),
+        fields.optional("fallback", _fallback, default.fallback),
+    )
+
+
+def rollback_mapping(rollback: Rollback) -> dict[str, object]:
+    return {
+        "target": str(rollback.target),
+        "window": {"revisions": rollback.window_revisions},
+        "fallback": str(rollback.fallback),
+    }
+
+
+def parse_freshness(value: object, path: str) -> Freshness:
+    fields = Fields.of(value, path, ("within", "telemetry", "otherwise"))
+    fields.optional("otherwise", one_of("hold"), "hold")
+    default = Freshness()
+    return Freshness(
+        fields.optional("within", duration_ms(1), default.within_ms),
+        fields.optional("telemetry", duration_ms(1), default.telemetry_ms),
+    )
+
+
+def freshness_mapping(freshness: Freshness) -> dict[str, object]:
+    return {
+        "within": duration_text(freshness.within_ms),
+        "telemetry": duration_text(freshness.telemetry_ms),
+        "otherwise": "hold",
+    }
+
+
+def parse_deadline(value: object, path: str) -> Deadline:
+    fields = Fields.of(value, path, ("step", "stage", "onExceeded"))
+    return Deadline(
+        fields.optional("step", _some(duration_ms(1)), None),
+        fields.optional("stage", _some(duration_ms(1)), None),
+        fields.optional("onExceeded", _on_exceeded, "hold"),
+    )
+
+
+def deadline_mapping(deadline: Deadline) -> dict[str, object]:
+    lengths = {"step": deadline.step_ms, "stage": deadline.stage_ms}
+    written = {key: duration_text(ms) for key, ms in lengths.items() if ms is not None}
+    return {**written, "onExceeded": deadline.on_exceeded}
+
+
+def parse_propagation(value: object, path: str) -> Propagation:
+    fields = Fields.of(value, path, ("onLocalRollback", "quarantineQuorum"))
+    fields.optional("onLocalRollback", one_of("hold"), "hold")
+    quorum = fields.optional("quarantineQuorum", whole(1, 1000), Propagation().quarantine_quorum)
+    return Propagation(quorum)
+
+
+def propagation_mapping(propagation: Propagation) -> dict[str, object]:
+    return {"onLocalRollback": "hold", "quarantineQuorum": propagation.quarantine_quorum}
+
+
+def _target(value: object, path: str) -> Literal["lastHealthy", "predecessor"] | Digest:
+    if value == "lastHealthy":
+        return "lastHealthy"
+    if value == "predecessor":
+        return "predecessor"
+    return _named(value, path, "lastHealthy, predecessor")
+
+
+def _fallback(value: object, path: str) -> Literal["disable"] | Digest:
+    return "disable" if value == "disable" else _named(value, path, "disable")
+
+
+def _named(value: object, path: str, words: str) -> Digest:
+    """A digest; a misspelt word gets the list of words, a damaged digest what is wrong with it."""
+    if isinstance(value, str) and value.startswith("sha256:"):
+        return digest(value, path)
+    raise fail(path, f"{value!r:.80} is not known", f"write {words} or sha256:...")
+
+
+def _window(value: object, path: str) -> int:
+    fields = Fields.of(value, path, ("revisions",))
+    return fields.required("revisions", whole(1, 100), "3")
+
+
+def _on_exceeded(value: object, path: str) -> Literal["hold", "rollback"]:
+    return "rollback" if one_of("hold", "rollback")(value, path) == "rollback" else "hold"
+
+
+def _some(parse: Parser[int]) -> Parser[int | None]:
+    return parse

@@ -1,0 +1,207 @@
+"""Stages and their steps, and the orders of steps that could never be carried out.
+
+Refused here rather than found out in the night: weights that do not rise to 100, a shadow after
+users already see the release, and an analysis that can get no data where it stands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Final, Literal
+
+from hanse.core.evidence.metrics import EVENTS, TESTS, Metric
+from hanse.core.rollout.fields import (
+    Fields,
+    distinct,
+    duration_ms,
+    duration_text,
+    fail,
+    known,
+    listed,
+    name,
+    percent,
+    whole,
+)
+from hanse.core.rollout.plan import (
+    Analysis,
+    Pause,
+    Requires,
+    SetWeight,
+    Shadow,
+    Stage,
+    Step,
+    Template,
+)
+
+_SAMPLES: Final = whole(0, 10**9)
+
+
+def parse_stage(value: object, path: str) -> Stage:
+    fields = Fields.of(value, path, ("name", "regions", "requires", "steps", "soak"))
+    regions = fields.required("regions", listed(name), "[eu-north]")
+    distinct(regions, fields.at("regions"))
+    steps = fields.required("steps", listed(_step), "a list of steps")
+    _check_weights(steps, fields.at("steps"))
+    return Stage(
+        fields.required("name", name, "pilot"),
+        regions,
+        steps,
+        fields.optional("soak", duration_ms(0), 0),
+        fields.optional("requires", _requires, None),
+    )
+
+
+def stage_mapping(stage: Stage) -> dict[str, object]:
+    mapping: dict[str, object] = {
+        "name": stage.name,
+        "regions": list(stage.regions),
+        "steps": [_step_mapping(step) for step in stage.steps],
+        "soak": duration_text(stage.soak_ms),
+    }
+    if stage.requires:
+        mapping["requires"] = {"stage": stage.requires.stage, "healthy": stage.requires.healthy}
+    return mapping
+
+
+def check_analyses(stage: Stage, path: str, templates: Mapping[str, Template]) -> None:
+    """Refuse analyses of unknown templates, and those that could never be decided."""
+    step_before: Step | None = None
+    for i, step in enumerate(stage.steps):
+        where = f"{path}.steps[{i}]"
+        if isinstance(step, Shadow | SetWeight):
+            step_before = step
+        if not isinstance(step, Analysis):
+            continue
+        for j, label in enumerate(step.templates):
+            known(label, templates, f"{where}.analysis.templates[{j}]", "template")
+        if step_before is None:
+            raise fail(where, "nothing runs before this analysis", "begin with shadow or setWeight")
+        metrics = [metric for label in step.templates for metric in templates[label].deciding]
+        for metric in metrics:
+            _check_data(metric, step_before, where)
+        if not step.samples_min and all(metric.proven_below is None for metric in metrics):
+            raise fail(
+                where,
+                "no metric asks for a proof, so silence would pass",
+                "write minSamples, or a provenBelow in one of the templates",
+            )
+    if not stage.templates:
+        raise fail(
+            f"{path}.steps",
+            "no analysis, so nothing would prove the release healthy",
+            "add analysis: {templates: [...]} before setWeight: 100",
+        )
+
+
+def _check_data(metric: Metric, before: Step, where: str) -> None:
+    if EVENTS[metric.event].shadow_only and not isinstance(before, Shadow):
+        raise fail(
+            where,
+            f"metric {metric.name} compares answers of a shadow, and none runs here",
+            "put this analysis after the shadow step and before setWeight",
+        )
+    full = isinstance(before, SetWeight) and before.percent == 100
+    if full and TESTS[metric.test].needs_control:
+        raise fail(
+            where,
+            f"metric {metric.name} compares with stable traffic, and there is none at weight 100",
+            "put this analysis before setWeight: 100, or use a one-arm metric",
+        )
+
+
+def _check_weights(steps: tuple[Step, ...], path: str) -> None:
+    weight = 0
+    for i, step in enumerate(steps):
+        if isinstance(step, Shadow) and weight:
+            raise fail(
+                f"{path}[{i}].shadow",
+                "stands after setWeight",
+                "put shadow steps first: they find out before users see the release",
+            )
+        if isinstance(step, SetWeight):
+            if step.percent <= weight:
+                raise fail(
+                    f"{path}[{i}].setWeight",
+                    f"{step.percent} does not rise above {weight}",
+                    "write rising weights; going back is what a rollback is for",
+                )
+            weight = step.percent
+    if weight != 100:
+        raise fail(path, "no setWeight: 100 at the end", "add setWeight: 100 as the last weight")
+
+
+def _step(value: object, path: str) -> Step:
+    fields = Fields.of(value, path, _STEPS)
+    if len(fields.values) != 1:
+        raise fail(
+            path, f"{len(fields.values)} kinds in one step", f"write one of {', '.join(_STEPS)}"
+        )
+    kind = next(iter(fields.values))
+    return _STEPS[kind](fields.values[kind], fields.at(kind))
+
+
+def _shadow(value: object, path: str) -> Step:
+    fields = Fields.of(value, path, ("sample", "duration", "minSamples"))
+    return Shadow(
+        fields.required("sample", percent, "10%"),
+        fields.required("duration", duration_ms(1), "30m"),
+        fields.optional("minSamples", _SAMPLES, 0),
+    )
+
+
+def _set_weight(value: object, path: str) -> Step:
+    return SetWeight(whole(1, 100)(value, path))
+
+
+def _pause(value: object, path: str) -> Step:
+    fields = Fields.of(value, path, ("duration", "minSamples"))
+    return Pause(
+        fields.required("duration", duration_ms(1), "10m"),
+        fields.optional("minSamples", _SAMPLES, 0),
+    )
+
+
+def _analysis(value: object, path: str) -> Step:
+    fields = Fields.of(value, path, ("templates", "minSamples"))
+    templates = fields.required("templates", listed(name), "[safety]")
+    distinct(templates, fields.at("templates"))
+    return Analysis(templates, fields.optional("minSamples", _SAMPLES, 0))
+
+
+_STEPS: Final[Mapping[str, Callable[[object, str], Step]]] = {
+    "shadow": _shadow,
+    "setWeight": _set_weight,
+    "pause": _pause,
+    "analysis": _analysis,
+}
+
+
+def _step_mapping(step: Step) -> dict[str, object]:
+    match step:
+        case SetWeight(weight):
+            return {"setWeight": weight}
+        case Shadow(sample, length, samples):
+            body = {"sample": f"{sample}%", "duration": duration_text(length)}
+            return {"shadow": {**body, "minSamples": samples}}
+        case Pause(length, samples):
+            return {"pause": {"duration": duration_text(length), "minSamples": samples}}
+        case Analysis(templates, samples):
+            return {"analysis": {"templates": list(templates), "minSamples": samples}}
+
+
+def _requires(value: object, path: str) -> Requires | None:
+    fields = Fields.of(value, path, ("stage", "healthy"))
+    return Requires(
+        fields.required("stage", name, "pilot"),
+        fields.required("healthy", _healthy, "all"),
+    )
+
+
+def _healthy(value: object, path: str) -> Literal["all", "majority"] | int:
+    if value == "all":
+        return "all"
+    if value == "majority":
+        return "majority"
+    if type(value) is int and value >= 1:
+        return value
+    raise fail(path, f"{value!r:.80} is not a quorum", "write all, majority or a whole number")
