@@ -1,0 +1,65 @@
+"""What the core asks an edge node to do: store first, then the effects in their order.
+
+Routes come before everything else, so that a swap never waits for a disk or a network.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hanse.core.assignment import Source
+from hanse.core.catalog.manifest import Manifest
+from hanse.core.ids import Digest, Segment
+
+
+@dataclass(frozen=True, slots=True)
+class Fetch:
+    """Get every file of the manifest from the first source that serves it, nearest first."""
+
+    release: Digest
+    manifest: Manifest
+    sources: tuple[Source, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """Verify the files, load the model, run its golden inputs; no traffic."""
+
+    release: Digest
+    manifest: Manifest
+
+
+@dataclass(frozen=True, slots=True)
+class Unload:
+    release: Digest
+
+
+@dataclass(frozen=True, slots=True)
+class Forget:
+    """Stop fetching the release and delete its files: nothing names it any more."""
+
+    release: Digest
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """From now on answer like this, from one swap of a pointer. None: nobody answers."""
+
+    model: Segment
+    stable: Digest | None = None
+    candidate: Digest | None = None
+    weight_bp: int = 0
+    shadow_bp: int = 0
+    salt: str = ""
+    rollout: str = ""
+    generation: int = 0
+    slow_ms: int | None = None
+
+
+Effect = Fetch | Load | Unload | Forget | Route
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceStep:
+    store: bytes | None = None
+    effects: tuple[Effect, ...] = ()
