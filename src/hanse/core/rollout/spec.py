@@ -15,7 +15,6 @@ equal bytes. Received bytes are verified as they came and never made again from 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Final
 
@@ -23,6 +22,7 @@ from hanse.core.errors import TooLarge
 from hanse.core.evidence.metrics import TESTS
 from hanse.core.ids import Digest, Segment
 from hanse.core.limits import SPEC_BYTES_MAX, SUPERSEDES_MAX
+from hanse.core.reading import canonical_json
 from hanse.core.rollout.fields import (
     LIST_MAX,
     Fields,
@@ -61,6 +61,8 @@ from hanse.core.rollout.templates import parse_template, template_mapping
 
 API_VERSION: Final = "hanse.dev/v1alpha1"
 GENERATION_MAX: Final = 2**53 - 1
+METRICS_MAX: Final = 16
+"""Their evidence travels in one event, at some 450 bytes a metric."""
 _SPEC_FIELDS: Final = (
     "release",
     "predecessor",
@@ -105,10 +107,7 @@ def parse_spec(mapping: object) -> RolloutSpec:
 
 def canonical(spec: RolloutSpec) -> bytes:
     """The bytes to sign and to store."""
-    text = json.dumps(
-        to_mapping(spec), sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False
-    )
-    return text.encode()
+    return canonical_json(to_mapping(spec))
 
 
 def spec_digest(spec: RolloutSpec) -> Digest:
@@ -143,6 +142,8 @@ def _check(spec: RolloutSpec) -> None:
     # A verdict names a metric without its template, so the name must be enough.
     metrics = [metric for template in spec.templates for metric in template.metrics]
     distinct((metric.name for metric in metrics), "spec.templates.metrics")
+    if len(metrics) > METRICS_MAX:
+        raise fail("spec.templates", f"{len(metrics)} metrics", f"write at most {METRICS_MAX}")
     distinct(spec.supersedes, "spec.supersedes")
     if len(spec.supersedes) > SUPERSEDES_MAX:
         raise fail("spec.supersedes", "too many", f"write at most {SUPERSEDES_MAX}")

@@ -1,0 +1,55 @@
+"""What one region knows at one tick. The driver and the fold fill it in; nothing here is a guess.
+
+Reports, holds and bars come from verified events only. Ages are measured on the local monotonic
+clock: no decision compares clocks of two machines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from hanse.core.evidence.window import Window
+from hanse.core.rollout.table import State
+
+
+@dataclass(frozen=True, slots=True)
+class Nodes:
+    """Counts over the nodes that are online now. An absent node is neither success nor failure."""
+
+    online: int = 0
+    weight_percent: int = 0
+    """The asked weight that `confirmed` is about."""
+    confirmed: int = 0
+    """Nodes that report serving at exactly this weight."""
+    ready: int = 0
+    """Nodes that have the release loaded."""
+    on_target: int = 0
+    """Nodes whose running digest is the rollback target."""
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    reports: Mapping[str, State] = field(default_factory=dict)
+    """Latest verified state of other regions for this (rollout, generation)."""
+    heard_age_s: Mapping[str, float] = field(default_factory=dict)
+    """Seconds since each region was last heard; a region that is missing was never heard."""
+    barred: bool = False
+    """The release is killed or effectively quarantined."""
+    held_here: bool = False
+    """A signed hold of this region on the release stands."""
+    held_elsewhere: tuple[str, ...] = ()
+    """Regions whose signed hold on the release stands."""
+    frozen: bool = False
+    """A freeze on the model or on this region stands."""
+    paused: bool = False
+    aborted: bool = False
+    resumed: bool = False
+    """True for the one tick after an operator said to go on: lifts what only people may lift."""
+    superseded: bool = False
+    """A rollout of the same model with a higher (generation, digest) is known."""
+    prefetched: bool = False
+    """Release and rollback target are both local, verified and pinned."""
+    nodes: Nodes = Nodes()
+    windows: tuple[Window, ...] = ()
+    """Telemetry since the last tick. None at all is an outage; windows of zeros are no traffic."""

@@ -1,0 +1,157 @@
+"""Where one region stands in one rollout: the only state that the machine keeps.
+
+Durations are measured on the local monotonic clock, which starts anew with the process. Stored
+progress therefore carries elapsed milliseconds instead of instants: `decode` puts the instants
+back so that the time while the process was down counts for nothing. Waiting longer is safe.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Self
+
+from hanse.core.errors import Conflict, NotFound, Rejected
+from hanse.core.evidence.tally import Evidence
+from hanse.core.ids import Digest
+from hanse.core.rollout.plan import RolloutSpec, Stage
+from hanse.core.rollout.table import State
+
+_TEXTS = ("state", "reason", "why")
+_NUMBERS = (
+    "stage",
+    "step",
+    "weight_percent",
+    "shadow_percent",
+    "elapsed_ms",
+    "stage_elapsed_ms",
+    "held_ms",
+)
+_KEYS = {*_TEXTS, *_NUMBERS, "resumes", "evidence", "proofs", "exposed"}
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    state: State
+    stage: int
+    step: int
+    """Index into the stage's steps; -1 before the first, their number while soaking."""
+    entered_at_s: float
+    """When the current state began; moved on by the time spent held."""
+    stage_entered_at_s: float
+    telemetry_at_s: float
+    """When a window of any kind was last seen."""
+    traffic_at_s: float
+    """When a window with at least one request was last seen."""
+    evidence: Evidence
+    weight_percent: int = 0
+    shadow_percent: int = 0
+    exposed: bool = False
+    """Whether any node was ever asked to run the release."""
+    reason: str = ""
+    """Why it waits or ended, as a code: a `Reason` or a cause of `stimuli.Cause`."""
+    why: str = ""
+    resumes: State | None = None
+    """While held: the state to go back to."""
+    held_at_s: float = 0.0
+    proofs: tuple[Digest, ...] = ()
+    """Digest of the evidence of each analysis that passed, in order."""
+
+    @property
+    def has_traffic(self) -> bool:
+        return self.weight_percent > 0 or self.shadow_percent > 0
+
+    @property
+    def active(self) -> State:
+        """The state whose work is under way, also while held."""
+        return self.resumes or self.state
+
+    def held_s(self, now_s: float) -> float:
+        return now_s - self.held_at_s if self.state is State.HELD else 0.0
+
+    def elapsed_s(self, now_s: float) -> float:
+        """Seconds in the active state; time spent held does not count."""
+        return now_s - self.entered_at_s - self.held_s(now_s)
+
+    def encode(self, now_s: float) -> dict[str, object]:
+        """Plain JSON-able state without floats."""
+        return {
+            "state": self.state.value,
+            "reason": self.reason,
+            "why": self.why,
+            "stage": self.stage,
+            "step": self.step,
+            "weight_percent": self.weight_percent,
+            "shadow_percent": self.shadow_percent,
+            "elapsed_ms": int(self.elapsed_s(now_s) * 1000),
+            "stage_elapsed_ms": int((now_s - self.stage_entered_at_s) * 1000),
+            "held_ms": int(self.held_s(now_s) * 1000),
+            "resumes": self.resumes.value if self.resumes else None,
+            "evidence": self.evidence.encode(),
+            "proofs": [str(proof) for proof in self.proofs],
+            "exposed": self.exposed,
+        }
+
+    @classmethod
+    def decode(cls, spec: RolloutSpec, region: str, state: object, now_s: float) -> Self:
+        """Read stored progress of this spec. Raises `Rejected` or `Conflict` if it is not that."""
+        if not isinstance(state, Mapping) or set(state) != _KEYS:
+            raise Rejected("stored progress is malformed")
+        if not all(type(state[key]) is int for key in _NUMBERS) or not all(
+            isinstance(state[key], str) for key in _TEXTS
+        ):
+            raise Rejected("stored progress is malformed")
+        index, stage = stage_of(spec, region)
+        if state["stage"] != index or not -1 <= state["step"] <= len(stage.steps):
+            raise Conflict("stored progress belongs to another spec")
+        held_s = state["held_ms"] / 1000
+        return cls(
+            state=State(state["state"]),
+            stage=index,
+            step=state["step"],
+            entered_at_s=now_s - held_s - state["elapsed_ms"] / 1000,
+            stage_entered_at_s=now_s - state["stage_elapsed_ms"] / 1000,
+            telemetry_at_s=now_s,
+            traffic_at_s=now_s,
+            evidence=Evidence.decode(state["evidence"], spec.metrics(stage)),
+            weight_percent=state["weight_percent"],
+            shadow_percent=state["shadow_percent"],
+            exposed=state["exposed"] is True,
+            reason=state["reason"],
+            why=state["why"],
+            resumes=State(state["resumes"]) if state["resumes"] else None,
+            held_at_s=now_s - held_s,
+            proofs=tuple(Digest.parse(proof) for proof in state["proofs"]),
+        )
+
+    def restarted(self, evidence: Evidence, now_s: float) -> Self:
+        """All clocks and the evidence from the beginning; the place in the plan stays."""
+        return replace(
+            self,
+            evidence=evidence,
+            entered_at_s=now_s,
+            stage_entered_at_s=now_s,
+            held_at_s=now_s,
+        )
+
+
+def begin(spec: RolloutSpec, region: str, now_s: float) -> Progress:
+    """The progress of a region that has just learnt of the rollout. Raises `NotFound`."""
+    index, stage = stage_of(spec, region)
+    return Progress(
+        state=State.PENDING,
+        stage=index,
+        step=-1,
+        entered_at_s=now_s,
+        stage_entered_at_s=now_s,
+        telemetry_at_s=now_s,
+        traffic_at_s=now_s,
+        evidence=Evidence.fresh(spec.metrics(stage)),
+    )
+
+
+def stage_of(spec: RolloutSpec, region: str) -> tuple[int, Stage]:
+    for index, stage in enumerate(spec.stages):
+        if region in stage.regions:
+            return index, stage
+    raise NotFound(f"rollout {spec.name} has no stage for region {region}")

@@ -1,0 +1,298 @@
+"""What the facts ask for: stimuli in order of weight, each with its reason and a sentence.
+
+    barred > abort > harm > superseded > overdue > a cause to hold > the next thing to do
+
+The first that the row of the current state knows is taken. Nothing here changes anything.
+
+The weight is never raised on old news: a start, a raise and a promotion need the gate's quorum of
+regions both healthy and heard within `freshness.within`. Going on at the same weight, and going
+back, need nobody.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from hanse.core.evidence.verdict import Kind, Reason, Verdict, judge
+from hanse.core.rollout.facts import Facts
+from hanse.core.rollout.plan import Analysis, Pause, RolloutSpec, SetWeight, Shadow, Stage
+from hanse.core.rollout.progress import Progress
+from hanse.core.rollout.table import STEPPING, TERMINAL, State, Stimulus
+
+
+class Cause(StrEnum):
+    """Reason codes beside those of verdicts."""
+
+    QUARANTINED = "quarantined"
+    ABORTED = "aborted"
+    SUPERSEDED = "superseded"
+    DEADLINE = "deadline"
+    OPERATOR = "operator"
+    FROZEN = "frozen"
+    HELD_HERE = "heldHere"
+    HELD_ELSEWHERE = "heldElsewhere"
+    STALE = "stale"
+    GATE = "gate"
+    NODES = "nodes"
+    DURATION = "duration"
+    PREFETCH = "prefetch"
+
+
+STICKY: Final = (Reason.WORSE, Cause.DEADLINE)
+"""Held for these, a rollout goes on only when a person says so."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A stimulus, or None to stay and say why."""
+
+    stimulus: Stimulus | None
+    reason: str = ""
+    why: str = ""
+    verdict: Verdict | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """One tick: everything that a rule may look at."""
+
+    spec: RolloutSpec
+    stage: Stage
+    progress: Progress
+    facts: Facts
+    now_s: float
+
+    @property
+    def elapsed_ms(self) -> float:
+        return self.progress.elapsed_s(self.now_s) * 1000
+
+
+def calls(view: View) -> Iterator[Call]:
+    harm = _harm(view)
+    yield from _alarms(view, harm)
+    cause = _hold_cause(view, harm)
+    if cause and view.progress.state is State.HELD:
+        yield Call(None, cause.reason, cause.why, cause.verdict)
+    elif cause:
+        yield cause
+    else:
+        yield _GO_ON[view.progress.state](view)
+
+
+def _alarms(view: View, harm: Verdict | None) -> Iterator[Call]:
+    facts = view.facts
+    if facts.barred:
+        yield Call(Stimulus.BARRED, Cause.QUARANTINED, "the release is killed or quarantined")
+    if facts.aborted:
+        yield Call(Stimulus.ABORT, Cause.ABORTED, "an operator aborted the rollout")
+    if harm and harm.on_fail == "rollback":
+        yield Call(Stimulus.HARM, harm.reason, harm.why, harm)
+    if facts.superseded:
+        yield Call(Stimulus.SUPERSEDE, Cause.SUPERSEDED, "a newer rollout of the model is signed")
+    overdue = _overdue(view)
+    if overdue and view.spec.deadline.on_exceeded == "rollback":
+        yield Call(Stimulus.OVERDUE, Cause.DEADLINE, overdue)
+
+
+def _harm(view: View) -> Verdict | None:
+    """The gravest harm that any watched template shows, in whatever state."""
+    found = [
+        verdict
+        for template in view.spec.watched(view.stage)
+        if (
+            verdict := judge(
+                view.progress.evidence, template.metrics, template.share(view.stage.epochs)
+            )
+        ).kind
+        is Kind.HARM
+    ]
+    return min(found, key=lambda verdict: verdict.on_fail != "rollback", default=None)
+
+
+def _hold_cause(view: View, harm: Verdict | None) -> Call | None:
+    progress, facts = view.progress, view.facts
+    if progress.state in TERMINAL or progress.state is State.ROLLING_BACK:
+        return None
+    if progress.state is State.HELD and progress.reason in STICKY and not facts.resumed:
+        return _hold(progress.reason, progress.why)
+    if harm:
+        return _hold(harm.reason, harm.why, harm)
+    if facts.paused:
+        return _hold(Cause.OPERATOR, "an operator paused the rollout")
+    if facts.frozen:
+        return _hold(Cause.FROZEN, "the model or the region is frozen")
+    if facts.held_here:
+        return _hold(Cause.HELD_HERE, "this region holds the release")
+    if facts.held_elsewhere:
+        regions = ", ".join(sorted(facts.held_elsewhere))
+        return _hold(Cause.HELD_ELSEWHERE, f"held by {regions}")
+    if overdue := _overdue(view):
+        return _hold(Cause.DEADLINE, overdue)
+    if progress.state is State.HELD and progress.reason in (Cause.STALE, Cause.GATE):
+        return _not_fresh(view) or _silence(view)
+    return _silence(view)
+
+
+def _hold(reason: str, why: str, verdict: Verdict | None = None) -> Call:
+    return Call(Stimulus.HOLD, reason, why, verdict)
+
+
+def _silence(view: View) -> Call | None:
+    """Missing telemetry says nothing about the release: hold, never abort."""
+    progress, limit_s = view.progress, view.spec.freshness.telemetry_ms / 1000
+    if progress.active not in STEPPING or not progress.has_traffic:
+        return None
+    if (gap_s := view.now_s - progress.telemetry_at_s) > limit_s:
+        return _hold(Reason.TELEMETRY_GAP, f"no telemetry for {gap_s:.0f} s")
+    if (gap_s := view.now_s - progress.traffic_at_s) > limit_s:
+        return _hold(Reason.NO_TRAFFIC, f"nodes report, but no request came for {gap_s:.0f} s")
+    return None
+
+
+def _overdue(view: View) -> str | None:
+    deadline, progress = view.spec.deadline, view.progress
+    if progress.active not in (*STEPPING, State.PREFETCHING):
+        return None
+    if deadline.step_ms is not None and view.elapsed_ms > deadline.step_ms:
+        return f"{progress.active} took longer than {deadline.step_ms // 1000} s"
+    stage_ms = (view.now_s - progress.stage_entered_at_s) * 1000
+    if deadline.stage_ms is not None and stage_ms > deadline.stage_ms:
+        return f"stage {view.stage.name} took longer than {deadline.stage_ms // 1000} s"
+    return None
+
+
+def _not_fresh(view: View) -> Call | None:
+    """Why the required regions do not allow a start or a raise now, as a hold."""
+    requires = view.stage.requires
+    if requires is None:
+        return None
+    regions = view.spec.stage(requires.stage).regions
+    quorum = requires.quorum(len(regions))
+    healthy = [r for r in regions if view.facts.reports.get(r) is State.HEALTHY]
+    if len(healthy) < quorum:
+        return _hold(
+            Cause.GATE, f"{len(healthy)} of {quorum} regions of stage {requires.stage} are healthy"
+        )
+    within_s = view.spec.freshness.within_ms / 1000
+    ages = view.facts.heard_age_s
+    heard = [r for r in healthy if ages.get(r, float("inf")) <= within_s]
+    if len(heard) < quorum:
+        silent = ", ".join(r for r in healthy if r not in heard)
+        return _hold(Cause.STALE, f"not heard within {within_s:.0f} s: {silent}")
+    return None
+
+
+def _onward(view: View, verdict: Verdict | None = None) -> Call:
+    """To the step after this one, unless that would raise the weight on old news."""
+    index = view.progress.step + 1
+    if index == len(view.stage.steps):
+        return Call(Stimulus.TO_SOAK, verdict=verdict)
+    match view.stage.steps[index]:
+        case SetWeight():
+            return _not_fresh(view) or Call(Stimulus.TO_WEIGHT, verdict=verdict)
+        case Shadow():
+            return _not_fresh(view) or Call(Stimulus.TO_SHADOW, verdict=verdict)
+        case Pause():
+            return Call(Stimulus.TO_PAUSE, verdict=verdict)
+        case Analysis():
+            return Call(Stimulus.TO_ANALYSIS, verdict=verdict)
+
+
+def _pending(view: View) -> Call:
+    return Call(Stimulus.BEGIN)
+
+
+def _gated(view: View) -> Call:
+    closed = _not_fresh(view)
+    return Call(None, closed.reason, closed.why) if closed else Call(Stimulus.GATE_MET)
+
+
+def _prefetching(view: View) -> Call:
+    if view.facts.prefetched:
+        return _onward(view)
+    return Call(None, Cause.PREFETCH, "the release and its rollback target are not both here yet")
+
+
+def _dwelling(view: View) -> Call:
+    """Shadow and pause: the duration has passed and enough requests were seen."""
+    step = view.stage.steps[view.progress.step]
+    if not isinstance(step, Shadow | Pause):
+        return Call(None)
+    if view.elapsed_ms < step.duration_ms:
+        left_s = (step.duration_ms - view.elapsed_ms) / 1000
+        return Call(None, Cause.DURATION, f"{left_s:.0f} s to go")
+    if (seen := view.progress.evidence.requests) < step.samples_min:
+        why = f"{seen} of {step.samples_min} required requests"
+        return Call(None, Reason.NOT_ENOUGH_SAMPLES, why)
+    return _onward(view)
+
+
+def _weighting(view: View) -> Call:
+    return _unconfirmed(view) or _onward(view)
+
+
+def _unconfirmed(view: View) -> Call | None:
+    nodes, asked = view.facts.nodes, view.progress.weight_percent
+    confirmed = nodes.confirmed if nodes.weight_percent == asked else 0
+    if 0 < nodes.online <= confirmed:
+        return None
+    why = f"{confirmed} of {nodes.online} nodes confirm weight {asked}, {nodes.ready} are ready"
+    return Call(None, Cause.NODES, why)
+
+
+def _analyzing(view: View) -> Call:
+    step = view.stage.steps[view.progress.step]
+    if not isinstance(step, Analysis):
+        return Call(None)
+    verdict: Verdict | None = None
+    for label in step.templates:
+        template = view.spec.template(label)
+        level = template.share(view.stage.epochs)
+        verdict = judge(view.progress.evidence, template.metrics, level, step.samples_min)
+        if verdict.kind is not Kind.HEALTHY:
+            return Call(None, verdict.reason, verdict.why, verdict)
+    return _onward(view, verdict)
+
+
+def _soaking(view: View) -> Call:
+    if view.elapsed_ms < view.stage.soak_ms:
+        left_s = (view.stage.soak_ms - view.elapsed_ms) / 1000
+        return Call(None, Cause.DURATION, f"{left_s:.0f} s of soak to go")
+    unready = _unconfirmed(view) or _not_fresh(view)
+    if unready:
+        return unready
+    return Call(Stimulus.PROMOTE, Reason.PROVEN, "all steps passed and the soak is over")
+
+
+def _held(view: View) -> Call:
+    return Call(Stimulus.RESUME)
+
+
+def _rolling_back(view: View) -> Call:
+    """Done when the digests that nodes report say so, not when it was asked for."""
+    nodes, progress = view.facts.nodes, view.progress
+    if nodes.on_target >= nodes.online and (nodes.online or not progress.exposed):
+        return Call(Stimulus.ON_TARGET, progress.reason, progress.why)
+    return Call(None, progress.reason, progress.why)
+
+
+def _final(view: View) -> Call:
+    return Call(None, view.progress.reason, view.progress.why)
+
+
+_GO_ON: Final[Mapping[State, Callable[[View], Call]]] = {
+    State.PENDING: _pending,
+    State.GATED: _gated,
+    State.PREFETCHING: _prefetching,
+    State.SHADOWING: _dwelling,
+    State.WEIGHTING: _weighting,
+    State.PAUSED: _dwelling,
+    State.ANALYZING: _analyzing,
+    State.SOAKING: _soaking,
+    State.HELD: _held,
+    State.ROLLING_BACK: _rolling_back,
+    **dict.fromkeys(TERMINAL, _final),
+}
