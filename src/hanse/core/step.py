@@ -128,9 +128,7 @@ class Step:
     effects: tuple[object, ...] = ()
 
     def __add__(self, other: Step) -> Step:
-        return Step(
-            self.store + other.store, self.send + other.send, self.effects + other.effects
-        )
+        return Step(self.store + other.store, self.send + other.send, self.effects + other.effects)
 
 
 def _require(holds: bool, otherwise: str) -> None:

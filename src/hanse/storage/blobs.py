@@ -1,0 +1,255 @@
+"""Model files on the local disk, named by the digest of their bytes.
+
+A file gets its name only once all of it was hashed and is on disk: write to a temporary file,
+compare digest and size, fsync, rename, fsync of the folder. So `has` never lies after a crash,
+and what a wrong or cut-off transfer leaves behind is never served (T34). Bytes are hashed again
+by `open_verified`, because disks forget.
+
+    <folder>/blobs/sha256/ab/cdef…     verified; read-only
+    <folder>/blobs/parts/<hex>         what arrived of an interrupted fetch, see `parts`
+    <folder>/blobs/incoming/           temporary files of unknown digest
+    <folder>/blobs/pins/<hex>/<name>   empty files: who still needs the blob
+    <folder>/blobs/damaged/<hex>       found not to match; until the next start
+
+All functions block: call them through `asyncio.to_thread`. Different threads may use one store.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+import tempfile
+import threading
+from io import BufferedReader
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+from hanse.core.errors import Conflict, NotFound, TooLarge, Unavailable
+from hanse.core.ids import Digest, segment
+from hanse.core.limits import BLOB_CHUNK_BYTES, FILE_BYTES_MAX
+from hanse.storage.incoming import BlobWriter, Part, disk_errors, mark_of, sync_folder
+
+FREE_SHARE_MIN = 0.05
+
+
+class Writer(Protocol):
+    """One blob on its way in. Use as a context: leaving it without `commit` suspends it."""
+
+    @property
+    def offset(self) -> int:
+        """Bytes that are already here; the sender continues from this byte."""
+
+    def write(self, chunk: bytes) -> None:
+        """Take the next bytes. Raises `TooLarge` past the declared size."""
+
+    def commit(self) -> Path:
+        """Verify and publish. Raises `InvalidProof` for a wrong size or digest."""
+
+    def suspend(self) -> None:
+        """Stop for now: what has arrived of a known digest can be resumed by a new writer."""
+
+    def abort(self) -> None:
+        """Stop for good and forget what has arrived."""
+
+    def __enter__(self) -> Writer: ...
+    def __exit__(self, *_: object) -> None: ...
+
+
+class Blobs(Protocol):
+    """Stores bytes under their digest. `NotFound` is raised for what is not here."""
+
+    def writer(self, size: int, digest: Digest | None = None) -> Writer:
+        """Begin a blob of exactly `size` bytes, or go on with the part of `digest`.
+
+        Raises `TooLarge` over `FILE_BYTES_MAX` and `Unavailable` when the disk would get too
+        full or somebody else is writing the same digest.
+        """
+
+    def has(self, digest: Digest) -> bool: ...
+    def path(self, digest: Digest) -> Path: ...
+    def size(self, digest: Digest) -> int: ...
+    def open_verified(self, digest: Digest) -> BinaryIO:
+        """The blob at position 0, after all of it was hashed again.
+
+        Raises `Unavailable` when it no longer matches; it is then gone and can be fetched anew.
+        """
+
+    def read_range(self, digest: Digest, start: int, length: int) -> bytes:
+        """At most `BLOB_CHUNK_BYTES` from byte `start`; not hashed: the receiver does that."""
+
+    def delete(self, digest: Digest) -> None:
+        """Forget a blob; readers that have it open finish. Raises `Conflict` when pinned."""
+
+    def pin(self, digest: Digest, name: str) -> None:
+        """Keep the blob, here or yet to come, until `name` is unpinned. Survives restarts."""
+
+    def unpin(self, digest: Digest, name: str) -> None: ...
+    def pins(self, digest: Digest) -> tuple[str, ...]: ...
+    def list(self) -> tuple[Digest, ...]: ...
+    def sweep_temporaries(self) -> int:
+        """At start, before any writer: remove what cannot be resumed; how many files."""
+
+
+class BlobStore:
+    """`Blobs` in `<folder>/blobs`; keeps `reserve_bytes` or 5 % of the disk free, if more."""
+
+    def __init__(self, folder: Path, *, reserve_bytes: int = 0) -> None:
+        self.folder = folder / "blobs"
+        self._reserve_bytes = reserve_bytes
+        self._promised_bytes = 0  # declared by open writers and not yet written
+        self._mutex = threading.Lock()  # guards `_promised_bytes` and pin against delete
+        with disk_errors("create the blob folders"):
+            for name in ("sha256", "parts", "incoming", "pins", "damaged"):
+                (self.folder / name).mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def writer(self, size: int, digest: Digest | None = None) -> BlobWriter:
+        if not 0 <= size <= FILE_BYTES_MAX:
+            raise TooLarge(f"a blob of {size} bytes", fix=f"at most {FILE_BYTES_MAX} are taken")
+        with disk_errors("begin a blob"):
+            if digest is None:
+                fd, name = tempfile.mkstemp(dir=self.folder / "incoming")
+                part = Part(fd, Path(name), resumable=False)
+            else:
+                part = Part.resume(self.folder / "parts" / digest.hex, size)
+        try:
+            self._promise(size - part.length)
+        except BaseException:
+            os.close(part.fd)
+            raise
+        return BlobWriter(part, size, digest, self._place, self._release)
+
+    def _promise(self, size: int) -> None:
+        """Refuse before the first byte, while reads and holds still have room to go on (T48)."""
+        with self._mutex, disk_errors("measure the free space"):
+            usage = shutil.disk_usage(self.folder)
+            keep = max(int(usage.total * FREE_SHARE_MIN), self._reserve_bytes)
+            if usage.free - self._promised_bytes - size < keep:
+                raise Unavailable(
+                    f"no room for a blob of {size} bytes: {usage.free} are free, "
+                    f"{self._promised_bytes} promised, {keep} kept in reserve",
+                    fix="delete releases that nobody needs, or give the daemon a larger disk",
+                )
+            self._promised_bytes += size
+
+    def _release(self, size: int) -> None:
+        with self._mutex:
+            self._promised_bytes -= size
+
+    def _place(self, digest: Digest) -> Path:
+        return self.folder / "sha256" / digest.hex[:2] / digest.hex[2:]
+
+    def has(self, digest: Digest) -> bool:
+        return self._place(digest).is_file()
+
+    def path(self, digest: Digest) -> Path:
+        if not self.has(digest):
+            raise _absent(digest)
+        return self._place(digest)
+
+    def size(self, digest: Digest) -> int:
+        with self._opened(digest) as file:
+            return os.fstat(file.fileno()).st_size
+
+    def open_verified(self, digest: Digest) -> BinaryIO:
+        file = self._opened(digest)
+        try:
+            with disk_errors("read a blob"):
+                found = hashlib.file_digest(file, "sha256").hexdigest()
+                if found != digest.hex:
+                    self._set_aside(digest, file)
+                    raise Unavailable(
+                        f"the stored bytes of {digest} are damaged",
+                        fix="fetch the blob again and check the disk",
+                    )
+                file.seek(0)
+        except BaseException:
+            file.close()
+            raise
+        return file
+
+    def _set_aside(self, digest: Digest, damaged: BinaryIO) -> None:
+        """Move these very bytes out of the way, not a good copy that came meanwhile."""
+        place = self._place(digest)
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(damaged.fileno()), place.stat()):
+                place.replace(self.folder / "damaged" / digest.hex)
+
+    def read_range(self, digest: Digest, start: int, length: int) -> bytes:
+        check_range(start, length)
+        with self._opened(digest) as file, disk_errors("read a blob"):
+            return os.pread(file.fileno(), length, start)
+
+    def _opened(self, digest: Digest) -> BufferedReader:
+        with disk_errors("open a blob"):
+            try:
+                return self._place(digest).open("rb")
+            except FileNotFoundError as error:
+                raise _absent(digest) from error
+
+    def delete(self, digest: Digest) -> None:
+        with self._mutex, disk_errors("delete a blob"):
+            check_unpinned(digest, self.pins(digest))
+            if not self.has(digest):
+                raise _absent(digest)
+            self._place(digest).unlink()
+
+    def pin(self, digest: Digest, name: str) -> None:
+        folder = self.folder / "pins" / digest.hex
+        with self._mutex, disk_errors("pin a blob"):
+            folder.mkdir(mode=0o700, exist_ok=True)
+            (folder / segment(name, "pin")).touch(mode=0o600)
+            sync_folder(folder)
+            sync_folder(folder.parent)
+
+    def unpin(self, digest: Digest, name: str) -> None:
+        folder = self.folder / "pins" / digest.hex
+        with self._mutex, disk_errors("unpin a blob"):
+            (folder / segment(name, "pin")).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # others still pin it, or nobody ever did
+                folder.rmdir()
+
+    def pins(self, digest: Digest) -> tuple[str, ...]:
+        folder = self.folder / "pins" / digest.hex
+        return tuple(sorted(pin.name for pin in folder.iterdir())) if folder.is_dir() else ()
+
+    def list(self) -> tuple[Digest, ...]:
+        with disk_errors("list the blobs"):
+            files = (self.folder / "sha256").glob("[0-9a-f][0-9a-f]/*")
+            names = (file.parent.name + file.name for file in files)
+            return tuple(sorted(Digest(name) for name in names if len(name) == 64))
+
+    def sweep_temporaries(self) -> int:
+        with disk_errors("sweep the temporary files"):
+            parts = set((self.folder / "parts").iterdir())
+            kept = {part for part in parts if not part.suffix and mark_of(part) in parts}
+            kept |= {mark_of(part) for part in kept}
+            swept = [
+                *(self.folder / "incoming").iterdir(),
+                *(self.folder / "damaged").iterdir(),
+                *(parts - kept),
+            ]
+            for file in swept:
+                file.unlink()
+            return len(swept)
+
+
+def check_range(start: int, length: int) -> None:
+    if not (0 <= start <= FILE_BYTES_MAX and 0 <= length <= BLOB_CHUNK_BYTES):
+        raise TooLarge(
+            f"a range of {length} bytes from {start}",
+            fix=f"ask for at most {BLOB_CHUNK_BYTES} bytes of a blob at a time",
+        )
+
+
+def check_unpinned(digest: Digest, pins: tuple[str, ...]) -> None:
+    if pins:
+        raise Conflict(
+            f"{digest} is pinned by {', '.join(pins[:5])}",
+            fix="it is still needed, often as a rollback target; unpin it first",
+        )
+
+
+def _absent(digest: Digest) -> NotFound:
+    return NotFound(f"{digest} is not in this blob store", fix="fetch it from a peer that has it")

@@ -1,0 +1,97 @@
+"""How a step's writes become SQL: grouped by table, so a transaction takes few thread hops.
+
+The kinds of write touch different tables, so grouping changes no result; within one kind the
+order is kept. Logs come before the events and checkpoints that refer to them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from hanse.core.ids import Origin
+from hanse.core.step import AppendEvents, PutIndex, PutLocal, PutTrust, PutView, Write
+
+Statement = tuple[str, Iterable[tuple[Any, ...]]]
+"""SQL with parameters only, and the rows to run it for."""
+
+_PUT_HEAD = """
+INSERT INTO head (id, origin, size, root, frontier, note) VALUES (?, ?, ?, ?, ?, ?)
+ON CONFLICT (id) DO UPDATE SET
+    size = excluded.size, root = excluded.root, frontier = excluded.frontier, note = excluded.note
+"""
+_PUT_EVENT = "INSERT INTO event (log, seq, raw) VALUES (?, ?, ?)"
+# The size is the same only when a note is replaced by one with more cosignatures.
+_PUT_CHECKPOINT = """
+INSERT INTO checkpoint (log, size, note) VALUES (?, ?, ?)
+ON CONFLICT (log, size) DO UPDATE SET note = excluded.note
+"""
+_PUT_TRUST = "INSERT INTO trust_file (version, raw) VALUES (?, ?)"
+_PUT_VIEW = """
+INSERT INTO view (model, digest, document) VALUES (?, ?, ?)
+ON CONFLICT (model) DO UPDATE SET digest = excluded.digest, document = excluded.document
+"""
+_PUT_RELEASE = """
+INSERT INTO release (release, model, version) VALUES (?, ?, ?)
+ON CONFLICT (release) DO UPDATE SET model = excluded.model, version = excluded.version
+"""
+# A parent may come later, or never: it gets a row that says nothing but its name.
+_PUT_UNKNOWN = "INSERT INTO release (release) VALUES (?) ON CONFLICT (release) DO NOTHING"
+_CLEAR_PARENTS = "DELETE FROM parent WHERE child = (SELECT id FROM release WHERE release = ?)"
+_PUT_PARENT = """
+INSERT INTO parent (child, parent)
+SELECT c.id, p.id FROM release AS c, release AS p WHERE c.release = ? AND p.release = ?
+"""
+_PUT_LOCAL = """
+INSERT INTO local (space, key, value) VALUES (?, ?, ?)
+ON CONFLICT (space, key) DO UPDATE SET value = excluded.value
+"""
+_DELETE_LOCAL = "DELETE FROM local WHERE space = ? AND key = ?"
+
+DROP_VIEWS: tuple[Statement, ...] = (
+    ("DELETE FROM view", [()]),
+    ("DELETE FROM parent", [()]),
+    ("DELETE FROM release", [()]),
+)
+
+
+def statements(writes: Sequence[Write], logs: Mapping[Origin, int]) -> list[Statement]:
+    """The statements of one transaction, in order; `logs` gives each touched log's id."""
+    grouped = [
+        *_append([write for write in writes if isinstance(write, AppendEvents)], logs),
+        (_PUT_TRUST, [(w.version, w.raw) for w in writes if isinstance(w, PutTrust)]),
+        (_PUT_VIEW, [(w.model, w.digest, w.document) for w in writes if isinstance(w, PutView)]),
+        *_index({write.release: write for write in writes if isinstance(write, PutIndex)}),
+        *_local({(w.space, w.key): w.value for w in writes if isinstance(w, PutLocal)}),
+    ]
+    return [(sql, rows) for sql, rows in grouped if rows]
+
+
+def _append(
+    writes: Sequence[AppendEvents], logs: Mapping[Origin, int]
+) -> Iterable[tuple[str, list[tuple[Any, ...]]]]:
+    heads, events, checkpoints = [], [], []
+    for write in writes:
+        head, log = write.head, logs[write.head.origin]
+        heads.append((log, str(head.origin), head.size, head.root, head.frontier, head.note))
+        events += [(log, seq, raw) for seq, raw in enumerate(write.events, write.start)]
+        checkpoints.append((log, head.size, head.note))
+    return (_PUT_HEAD, heads), (_PUT_EVENT, events), (_PUT_CHECKPOINT, checkpoints)
+
+
+def _index(last: Mapping[str, PutIndex]) -> Iterable[tuple[str, list[tuple[Any, ...]]]]:
+    edges = [(w.release, parent) for w in last.values() for parent in dict.fromkeys(w.parents)]
+    return (
+        (_PUT_RELEASE, [(w.release, w.model, w.version) for w in last.values()]),
+        (_PUT_UNKNOWN, [(parent,) for _, parent in edges]),
+        (_CLEAR_PARENTS, [(release,) for release in last]),
+        (_PUT_PARENT, [*edges]),
+    )
+
+
+def _local(
+    last: Mapping[tuple[str, str], bytes | None],
+) -> Iterable[tuple[str, list[tuple[Any, ...]]]]:
+    kept = [(*name, value) for name, value in last.items() if value is not None]
+    gone = [name for name, value in last.items() if value is None]
+    return (_PUT_LOCAL, [*kept]), (_DELETE_LOCAL, [*gone])

@@ -1,0 +1,258 @@
+"""One suite for every blob store: a name is given only to bytes that have that digest."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from hanse.core.errors import (
+    Broken,
+    Conflict,
+    InvalidName,
+    InvalidProof,
+    NotFound,
+    TooLarge,
+    Unavailable,
+)
+from hanse.core.ids import Digest
+from hanse.storage.blobs import Blobs, BlobStore
+from hanse.storage.memory_blobs import MemoryBlobs
+
+BYTES = bytes(range(256)) * 40
+DIGEST = Digest.of(BYTES)
+
+
+class Kind(NamedTuple):
+    name: str
+    folder: Path
+
+    def restart(self, store: Blobs) -> Blobs:
+        if isinstance(store, MemoryBlobs):
+            return store.crash()
+        again = BlobStore(self.folder)
+        again.sweep_temporaries()
+        return again
+
+    def damage(self, store: Blobs, position: int) -> None:
+        if isinstance(store, MemoryBlobs):
+            store.damage(DIGEST, position)
+            return
+        path = store.path(DIGEST)
+        rotten = bytearray(path.read_bytes())
+        rotten[position] ^= 1
+        path.chmod(0o600)
+        path.write_bytes(rotten)
+
+    def full(self) -> Blobs:
+        if self.name == "memory":
+            return MemoryBlobs(capacity_bytes=len(BYTES) - 1)
+        return BlobStore(self.folder, reserve_bytes=2**62)
+
+
+@pytest.fixture(params=["disk", "memory"])
+def kind(request: pytest.FixtureRequest, tmp_path: Path) -> Kind:
+    return Kind(request.param, tmp_path)
+
+
+@pytest.fixture
+def store(kind: Kind) -> Blobs:
+    return BlobStore(kind.folder) if kind.name == "disk" else MemoryBlobs()
+
+
+def put(store: Blobs, raw: bytes = BYTES) -> Digest:
+    with store.writer(len(raw)) as writer:
+        writer.write(raw)
+        writer.commit()
+    return Digest.of(raw)
+
+
+def test_a_blob_is_named_by_its_bytes(store: Blobs) -> None:
+    with store.writer(len(BYTES)) as writer:
+        for start in range(0, len(BYTES), 1000):
+            writer.write(BYTES[start : start + 1000])
+        assert not store.has(DIGEST)
+        path = writer.commit()
+    assert path == store.path(DIGEST)
+    assert path.parts[-3:] == ("sha256", DIGEST.hex[:2], DIGEST.hex[2:])
+    assert store.has(DIGEST)
+    assert store.size(DIGEST) == len(BYTES)
+    assert store.list() == (DIGEST,)
+    with store.open_verified(DIGEST) as file:
+        assert file.read() == BYTES
+
+
+def test_an_empty_blob_is_a_blob(store: Blobs) -> None:
+    digest = put(store, b"")
+    assert store.size(digest) == 0
+
+
+def test_what_is_not_here_is_not_found(store: Blobs) -> None:
+    assert not store.has(DIGEST)
+    for ask in (store.path, store.size, store.open_verified, store.delete):
+        with pytest.raises(NotFound):
+            ask(DIGEST)
+    with pytest.raises(NotFound):
+        store.read_range(DIGEST, 0, 1)
+
+
+def test_a_wrong_digest_is_never_published_nor_resumed(store: Blobs) -> None:
+    with store.writer(len(BYTES), DIGEST) as writer:
+        writer.write(BYTES[:-1] + b"!")
+        with pytest.raises(InvalidProof):
+            writer.commit()
+    assert store.list() == ()
+    with store.writer(len(BYTES), DIGEST) as writer:
+        assert writer.offset == 0
+
+
+@pytest.mark.parametrize("digest", [DIGEST, None])
+def test_a_truncated_blob_is_never_published(store: Blobs, digest: Digest | None) -> None:
+    with store.writer(len(BYTES), digest) as writer:
+        writer.write(BYTES[:-1])
+        with pytest.raises(InvalidProof, match="ended after"):
+            writer.commit()
+    assert store.list() == ()
+
+
+@pytest.mark.parametrize("digest", [DIGEST, None])
+def test_more_than_declared_is_refused_while_it_streams(
+    store: Blobs, digest: Digest | None
+) -> None:
+    with store.writer(len(BYTES) - 1, digest) as writer:
+        writer.write(BYTES[:100])
+        with pytest.raises(TooLarge):
+            writer.write(BYTES[100:])
+        with pytest.raises(Broken):
+            writer.write(b"more")
+    assert store.list() == ()
+
+
+def test_a_declared_size_beyond_all_bounds_is_refused(store: Blobs) -> None:
+    for size in (-1, 2**50):
+        with pytest.raises(TooLarge):
+            store.writer(size)
+
+
+def test_the_same_blob_twice_is_one_blob(store: Blobs) -> None:
+    assert put(store) == put(store)
+    with store.writer(len(BYTES), DIGEST) as writer:
+        writer.write(BYTES)
+        writer.commit()
+    assert store.list() == (DIGEST,)
+
+
+def test_an_interrupted_fetch_resumes_after_a_restart(kind: Kind, store: Blobs) -> None:
+    with store.writer(len(BYTES), DIGEST) as writer:
+        writer.write(BYTES[:5000])
+    assert not store.has(DIGEST)
+    again = kind.restart(store)
+    with again.writer(len(BYTES), DIGEST) as writer:
+        assert writer.offset == 5000
+        writer.write(BYTES[5000:])
+        writer.commit()
+    with again.open_verified(DIGEST) as file:
+        assert file.read() == BYTES
+    with again.writer(len(BYTES), DIGEST) as writer:
+        assert writer.offset == 0
+
+
+def test_a_part_resumes_more_than_once(store: Blobs) -> None:
+    for start, end in ((0, 10), (10, 10), (10, 4000), (4000, 9000)):
+        with store.writer(len(BYTES), DIGEST) as writer:
+            assert writer.offset == start
+            writer.write(BYTES[start:end])
+    with store.writer(len(BYTES), DIGEST) as writer:
+        writer.write(BYTES[9000:])
+        writer.commit()
+    assert store.has(DIGEST)
+
+
+def test_an_aborted_fetch_begins_anew(store: Blobs) -> None:
+    with store.writer(len(BYTES), DIGEST) as writer:
+        writer.write(BYTES[:5000])
+        writer.abort()
+    with store.writer(len(BYTES), DIGEST) as writer:
+        assert writer.offset == 0
+
+
+def test_a_digest_has_one_writer_at_a_time(store: Blobs) -> None:
+    with store.writer(len(BYTES), DIGEST) as writer:
+        with pytest.raises(Unavailable):
+            store.writer(len(BYTES), DIGEST)
+        writer.write(BYTES)
+        writer.commit()
+    store.writer(len(BYTES), DIGEST).abort()
+
+
+@pytest.mark.parametrize("position", [0, 5000, len(BYTES) - 1])
+def test_a_flipped_bit_is_found_on_load_and_healed_by_a_fetch(
+    kind: Kind, store: Blobs, position: int
+) -> None:
+    put(store)
+    kind.damage(store, position)
+    with pytest.raises(Unavailable, match="damaged"):
+        store.open_verified(DIGEST)
+    assert not store.has(DIGEST)
+    put(store)
+    store.open_verified(DIGEST).close()
+
+
+def test_a_damaged_copy_is_replaced_by_a_fresh_one(kind: Kind, store: Blobs) -> None:
+    put(store)
+    kind.damage(store, 7)
+    put(store)
+    store.open_verified(DIGEST).close()
+
+
+def test_a_pinned_blob_cannot_be_deleted(kind: Kind, store: Blobs) -> None:
+    store.pin(DIGEST, "rollback-ocr")
+    put(store)
+    store.pin(DIGEST, "edge-7")
+    store.pin(DIGEST, "edge-7")
+    again = kind.restart(store)
+    assert again.pins(DIGEST) == ("edge-7", "rollback-ocr")
+    with pytest.raises(Conflict, match="rollback-ocr"):
+        again.delete(DIGEST)
+    again.unpin(DIGEST, "edge-7")
+    with pytest.raises(Conflict):
+        again.delete(DIGEST)
+    again.unpin(DIGEST, "rollback-ocr")
+    again.unpin(DIGEST, "rollback-ocr")
+    again.delete(DIGEST)
+    assert not again.has(DIGEST)
+    assert again.pins(DIGEST) == ()
+
+
+def test_a_pin_is_a_name_and_never_a_path(store: Blobs) -> None:
+    for name in ("../escape", "a/b", "", "."):
+        with pytest.raises(InvalidName):
+            store.pin(DIGEST, name)
+        with pytest.raises(InvalidName):
+            store.unpin(DIGEST, name)
+
+
+def test_a_reader_finishes_a_blob_that_is_deleted(store: Blobs) -> None:
+    put(store)
+    with store.open_verified(DIGEST) as file:
+        store.delete(DIGEST)
+        assert file.read() == BYTES
+
+
+def test_ranges_are_bounded(store: Blobs) -> None:
+    put(store)
+    assert store.read_range(DIGEST, 100, 50) == BYTES[100:150]
+    assert store.read_range(DIGEST, len(BYTES) - 5, 50) == BYTES[-5:]
+    assert store.read_range(DIGEST, len(BYTES) + 5, 50) == b""
+    for start, length in ((0, 1024 * 1024 + 1), (-1, 5), (0, -1), (2**64, 1)):
+        with pytest.raises(TooLarge):
+            store.read_range(DIGEST, start, length)
+
+
+def test_a_full_disk_refuses_before_the_first_byte(kind: Kind) -> None:
+    full = kind.full()
+    for digest in (DIGEST, None):
+        with pytest.raises(Unavailable, match="no room"):
+            full.writer(len(BYTES), digest)
+    assert full.list() == ()

@@ -1,0 +1,191 @@
+"""What only a disk can do: crash, fill up, keep leftovers."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from hanse.core.errors import Broken, Unavailable
+from hanse.core.ids import Digest
+from hanse.storage.blobs import BlobStore
+
+BYTES = os.urandom(4096) * 25
+DIGEST = Digest.of(BYTES)
+
+
+def fetch(store: BlobStore) -> None:
+    with store.writer(len(BYTES), DIGEST) as writer:
+        writer.write(BYTES[writer.offset :])
+        writer.commit()
+
+
+class Usage(NamedTuple):
+    total: int
+    used: int
+    free: int
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def test_five_percent_stay_free_counting_what_is_promised(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = BlobStore(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(1000, 900, 100))
+    with pytest.raises(Unavailable, match="no room"):
+        store.writer(51)
+    first = store.writer(30)
+    with pytest.raises(Unavailable, match="30 promised"):
+        store.writer(21)
+    first.write(b"x" * 10)
+    first.abort()
+    store.writer(50).abort()
+
+
+@pytest.mark.parametrize("position", [0, 60_000])
+def test_a_part_that_rotted_is_begun_anew(tmp_path: Path, position: int) -> None:
+    store = BlobStore(tmp_path)
+    with store.writer(len(BYTES), DIGEST) as writer:
+        writer.write(BYTES[:70_000])
+    part = tmp_path / "blobs" / "parts" / DIGEST.hex
+    rotten = bytearray(part.read_bytes())
+    rotten[position] ^= 1
+    part.write_bytes(rotten)
+    with store.writer(len(BYTES), DIGEST) as writer:
+        assert writer.offset == 0
+
+
+@pytest.mark.parametrize("mark", ["", "99999 zz\n", f"{10**12} {'0' * 64}\n", "\xff"])
+def test_a_mark_that_makes_no_sense_is_not_believed(tmp_path: Path, mark: str) -> None:
+    store = BlobStore(tmp_path)
+    with store.writer(len(BYTES), DIGEST) as writer:
+        writer.write(BYTES[:70_000])
+    (tmp_path / "blobs" / "parts" / f"{DIGEST.hex}.mark").write_text(mark, "latin-1")
+    with store.writer(len(BYTES), DIGEST) as writer:
+        assert writer.offset == 0
+
+
+def test_the_sweep_leaves_only_what_can_be_used(tmp_path: Path) -> None:
+    store = BlobStore(tmp_path)
+    other = Digest.of(b"never marked")
+    with store.writer(len(BYTES), DIGEST) as writer:
+        writer.write(BYTES[:70_000])
+    (tmp_path / "blobs" / "incoming" / "left").write_bytes(b"x")
+    (tmp_path / "blobs" / "parts" / other.hex).write_bytes(b"x")
+    (tmp_path / "blobs" / "parts" / f"{other.hex}.tmp").write_bytes(b"x")
+    (tmp_path / "blobs" / "damaged" / other.hex).write_bytes(b"x")
+    assert store.sweep_temporaries() == 4
+    assert files(tmp_path / "blobs") == [f"parts/{DIGEST.hex}", f"parts/{DIGEST.hex}.mark"]
+    with store.writer(len(BYTES), DIGEST) as writer:
+        assert writer.offset == 70_000
+
+
+def test_nothing_is_left_behind_by_a_commit_or_a_refusal(tmp_path: Path) -> None:
+    store = BlobStore(tmp_path)
+    for digest in (None, DIGEST):
+        with store.writer(len(BYTES), digest) as writer:
+            writer.write(BYTES[:100])
+    with store.writer(len(BYTES), DIGEST) as writer:
+        writer.write(BYTES[100:])
+        path = writer.commit()
+    assert files(tmp_path / "blobs") == [str(path.relative_to(tmp_path / "blobs"))]
+    assert path.stat().st_mode & 0o222 == 0
+
+
+CHILD = """
+import sys
+from pathlib import Path
+from hanse.core.ids import Digest
+from hanse.storage import incoming
+from hanse.storage.blobs import BlobStore
+incoming.MARK_EVERY_BYTES = 64 * 1024
+store = BlobStore(Path(sys.argv[1]))
+raw = bytes(1024) * 1024
+writer = store.writer(len(raw) * 1024, Digest.of(b"what it will be"))
+while True:
+    writer.write(raw[:10_000])
+    print(writer.offset, flush=True)
+"""
+
+
+@pytest.mark.system
+def test_a_killed_fetch_resumes_at_its_last_mark(tmp_path: Path) -> None:
+    child = subprocess.Popen(
+        [sys.executable, "-c", CHILD, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    )
+    assert child.stdout
+    written = 0
+    while written < 500_000:
+        written = int(child.stdout.readline())
+    child.kill()
+    child.wait()
+    child.stdout.close()
+    store = BlobStore(tmp_path)
+    assert store.sweep_temporaries() == 0
+    with store.writer(1024**3, Digest.of(b"what it will be")) as writer:
+        assert writer.offset >= 400_000
+        assert writer.offset % 10_000 == 0
+
+
+class Disk:
+    """Fails the n-th of the calls that matter for durability, and notes them all."""
+
+    def __init__(self, fail_at: int, number: int) -> None:
+        self.calls: list[str] = []
+        self.fail_at = fail_at
+        self.number = number
+
+    def wrap(self, name: str, call: object) -> object:
+        def wrapped(*args: object, **kwargs: object) -> object:
+            self.calls.append(name)
+            if len(self.calls) == self.fail_at:
+                raise OSError(self.number, os.strerror(self.number))
+            return call(*args, **kwargs)  # type: ignore[operator]  # whatever is wrapped
+
+        return wrapped
+
+
+def spied(monkeypatch: pytest.MonkeyPatch, fail_at: int, number: int) -> Disk:
+    disk = Disk(fail_at, number)
+    for name in ("write", "fsync", "fchmod"):
+        monkeypatch.setattr(os, name, disk.wrap(name, getattr(os, name)))
+    monkeypatch.setattr(Path, "replace", disk.wrap("rename", Path.replace))
+    return disk
+
+
+def test_a_blob_is_flushed_before_it_is_named_and_its_name_after(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = BlobStore(tmp_path)
+    disk = spied(monkeypatch, 0, 0)
+    with store.writer(5) as writer:
+        writer.write(b"bytes")
+        writer.commit()
+    assert disk.calls == ["write", "fsync", "fchmod", "rename", "fsync", "fsync"]
+
+
+@pytest.mark.parametrize(("number", "kind"), [(errno.EIO, Broken), (errno.ENOSPC, Unavailable)])
+@pytest.mark.parametrize("fail_at", range(1, 7))
+def test_whichever_call_fails_no_wrong_blob_is_named(
+    tmp_path: Path, fail_at: int, number: int, kind: type[Exception]
+) -> None:
+    store = BlobStore(tmp_path)
+    with pytest.MonkeyPatch.context() as patch:
+        spied(patch, fail_at, number)
+        with pytest.raises(kind):
+            fetch(store)
+    again = BlobStore(tmp_path)
+    again.sweep_temporaries()
+    if again.has(DIGEST):
+        again.open_verified(DIGEST).close()
+    fetch(again)
+    again.open_verified(DIGEST).close()
