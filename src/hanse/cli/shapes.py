@@ -1,0 +1,345 @@
+"""What every verb of the control socket answers, key by key.
+
+The daemon fills these mappings and the command line shows them; `-o json` prints them whole.
+Every key is always present; `None` is "not known here", never "zero". Times `*_ms` are Unix
+milliseconds, ages `*_s` are seconds by the daemon's own clock. Lists whose order matters say so.
+A number that somebody will act on stands with its n and its age.
+
+Digests are `sha256:…`; events are `ev_<12 hex digits>` for reading, and 64 hex digits where a
+field says `hex`, because that is what a signed statement about an event names.
+"""
+
+from __future__ import annotations
+
+from typing import TypedDict
+
+REGION_STATES = (
+    "failing",  # the active release is barred, a rollout shows harm, or nodes report errors
+    "conflict",  # two activations stand in the region
+    "rolling-back",
+    "held",  # a rollout of this model is held, or the rollout's release is
+    "degraded",  # some online nodes do not run what the region assigned
+    "unknown",  # nothing heard for longer than is trusted
+    "frozen",
+    "rolling-out",
+    "rolled-back",
+    "healthy",
+    "empty",  # no release is active
+)
+"""Worst first. A model's state is the worst of its regions'."""
+
+UNHEALTHY = ("failing", "conflict", "rolling-back", "held", "degraded")
+"""States for which `hanse status` exits with 3."""
+
+
+class ReleaseRef(TypedDict):
+    release: str  # digest
+    version: str
+
+
+class Nodes(TypedDict):
+    """k of n nodes. `offline` are known, not counted in `of`, and named in `offline_names`."""
+
+    on_target: int  # run what the region assigned
+    cached: int  # hold the rollback target warm; 0 where there is none
+    of: int  # online
+    offline: int
+    offline_names: list[str]  # at most 20
+    age_s: float | None  # of the oldest report counted
+
+
+class Quality(TypedDict):
+    """The latest rate of one thing going wrong, over the active release."""
+
+    metric: str  # error-rate | slow-rate | wrong-rate
+    bad: int
+    n: int
+    age_s: float | None
+
+
+class RegionStatus(TypedDict):
+    region: str
+    state: str  # one of REGION_STATES
+    since_ms: int | None
+    active: ReleaseRef | None
+    nodes: Nodes | None  # None for other regions: their nodes are not known here
+    quality: Quality | None
+    rollout: str | None  # running here, or held
+    reason: str  # one sentence, empty if there is nothing to say
+    heard_s: float | None  # age of the last word from that region; 0 for our own
+
+
+class ModelStatus(TypedDict):
+    model: str
+    state: str
+    sentence: str  # "ocr-rec 4.0.0 FAILING ap-south af-south since 03:02 | last good 3.0.0, …"
+    last_good: ReleaseRef | None  # what a rollback in this region goes to
+    regions: list[RegionStatus]  # worst first, then by name
+
+
+class Peers(TypedDict):
+    connected: int
+    of: int  # other members of the trust file
+    oldest_s: float | None  # longest silence among the regions, seconds
+
+
+class DaemonStatus(TypedDict):
+    federation: str
+    region: str
+    member: str
+    origin: str
+    address: str
+    trust_version: int
+    log_size: int
+    state_digest: str  # equal on all daemons with equal events
+    started_ms: int
+    version: str  # of the program
+
+
+class Status(TypedDict):
+    """status {model?}"""
+
+    at_ms: int
+    daemon: DaemonStatus
+    peers: Peers
+    models: list[ModelStatus]  # worst first, then by name
+
+
+class ReleaseRow(TypedDict):
+    model: str
+    release: str
+    version: str
+    counter: int
+    state: str  # killed | quarantined | held | proven | recorded
+    proven: list[str]  # regions
+    held: list[str]
+    active: list[str]  # regions in which it is active
+    size: int  # bytes of all files
+    parents: list[str]  # digests
+    by: str  # name of the person who signed it
+    recorded_by: str  # region
+    event: str
+    at_ms: int
+    local: bool  # every file is in this daemon's blob store
+
+
+class ReleaseList(TypedDict):
+    """release.list {model?}"""
+
+    releases: list[ReleaseRow]  # by model, newest counter first
+
+
+class ReleaseShown(ReleaseRow):
+    """release.show {model, version | release}
+
+    `manifest` is the canonical text, `envelope` the publisher's DSSE text: both as signed.
+    A version that names several releases is a `Conflict` whose fix lists their digests.
+    """
+
+    manifest: str
+    envelope: str
+    trust_version: int  # of the event
+
+
+class Prepared(TypedDict):
+    """release.prepare {model}: the counter that the next release must carry."""
+
+    counter: int
+
+
+class BlobPut(TypedDict):
+    """blob.put {digest, size} and then `size` raw bytes.
+
+    If the blob is there already, answer before any byte is read, with `stored` false.
+    The first answer line is then the result; otherwise it is {"progress": {"send": true}},
+    and only after it the client sends.
+    """
+
+    digest: str
+    size: int
+    stored: bool
+
+
+class Published(TypedDict):
+    """release.publish {manifest, envelope, counter}"""
+
+    event: str
+    release: str
+    undo: str
+
+
+class RolloutPrepared(TypedDict):
+    """rollout.prepare {model, version | release}"""
+
+    release: str
+    version: str
+    predecessor: str | None  # digest that is active in most regions now
+    generation: int  # one above the highest known
+    regions: list[str]  # of the whole federation
+
+
+class RolloutStarted(TypedDict):
+    """rollout.start {spec, envelope}"""
+
+    event: str
+    rollout: str
+    undo: str
+
+
+class MetricReading(TypedDict):
+    """One metric as judged last. Log e-values: harm when `harm` reaches `needed`."""
+
+    metric: str
+    test: str  # ratio | paired | one-arm
+    bad_trial: int
+    n_trial: int
+    bad_stable: int | None
+    n_stable: int | None
+    harm: float
+    proof: float | None
+    needed: float
+    dry_run: bool
+    text: str
+
+
+class RolloutRegion(TypedDict):
+    region: str
+    stage: str
+    state: str  # of the rollout machine: pending, gated, … healthy, rolledBack
+    step: str  # "3/5 setWeight 25" or ""
+    weight: int | None  # percent now, None for other regions
+    verdict: str  # healthy | harm | inconclusive | ""
+    reason: str
+    nodes: Nodes | None
+    metrics: list[MetricReading]
+    age_s: float | None  # of the counts, or of the region's last report
+
+
+class Moment(TypedDict):
+    at_ms: int
+    region: str
+    event: str
+    what: str  # one sentence
+
+
+class RolloutStatus(TypedDict):
+    model: str
+    rollout: str
+    generation: int
+    release: ReleaseRef
+    predecessor: ReleaseRef | None
+    state: str  # running | paused | held | healthy | rolled-back | aborted | superseded
+    current: bool
+    regions: list[RolloutRegion]  # in the order of the plan
+    timeline: list[Moment]  # oldest first
+
+
+class RolloutStatuses(TypedDict):
+    """rollout.status {model?, rollout?}: current ones; with `rollout` that one, of any age."""
+
+    rollouts: list[RolloutStatus]  # running first, then newest
+
+
+class Controlled(TypedDict):
+    """rollout.control {model, rollout, action, region, reason, envelope?}
+
+    `region` "" is every region. `envelope` only for resume: a DSSE text over
+    control_statement("resume", model, rollout=…, region=…).
+    """
+
+    event: str
+    undo: str
+
+
+# rollback {model, to?, reason, by}: `to` is a version or digest, `by` the person's name.
+RolledBack = TypedDict(
+    "RolledBack",
+    {
+        "event": str,
+        "region": str,
+        "from": ReleaseRef,
+        "to": ReleaseRef,
+        "nodes": Nodes,
+        "undo": str,
+    },
+)
+
+
+class Held(TypedDict):
+    """freeze {model, reason, until_ms?}; `hold` is 64 hex digits, as unfreeze wants it."""
+
+    event: str
+    hold: str
+    undo: str
+
+
+class Lifted(TypedDict):
+    """unfreeze {model, hold, envelope, reason}: over control_statement("lift", model, hold=hex)."""
+
+    event: str
+    undo: str
+
+
+class HoldRow(TypedDict):
+    """holds {model}: those that stand in this daemon's own region, oldest first."""
+
+    hold: str  # hex
+    event: str
+    release: ReleaseRef | None  # None: the model is frozen
+    reason: str
+    until_ms: int | None
+    at_ms: int
+
+
+class Holds(TypedDict):
+    holds: list[HoldRow]
+
+
+class LineageParent(TypedDict):
+    release: str
+    relation: str
+
+
+class LineageNode(TypedDict):
+    release: str
+    version: str  # "" for a parent that was never recorded here
+    counter: int
+    parents: list[LineageParent]
+    regions: dict[str, str]  # region -> active | canary | held | proven
+    training_data: list[str]  # name, or name=sha256:…
+    barred: bool
+    proven: list[str]
+    by: str
+
+
+class LineageEdge(TypedDict):
+    child: str
+    parent: str
+    relation: str
+
+
+class Lineage(TypedDict):
+    """lineage {model, version? | release?}: with one of them its ancestors and descendants."""
+
+    model: str
+    nodes: list[LineageNode]  # parents before children
+    edges: list[LineageEdge]
+
+
+class Why(TypedDict):
+    """why {model, version?, region?}: without a version, of the latest that went wrong."""
+
+    model: str
+    version: str
+    release: str
+    region: str
+    sentences: list[str]  # the answer first, then what it rests on
+    metrics: list[MetricReading]  # that decided
+    timeline: list[Moment]  # oldest first
+
+
+class TrustExtended(TypedDict):
+    """trust.extend {file}"""
+
+    version: int
+    members: int
