@@ -65,7 +65,7 @@ def open_envelope(
     no known key are passed over. Raises `InvalidSignature` if none is left, `InvalidSpec`
     if the bytes are no envelope, `TooLarge` above `bytes_max`.
     """
-    envelope = _parse(raw, bytes_max)
+    envelope = parse_envelope(raw, bytes_max)
     message = pae(envelope.payload_type, envelope.payload)
     signers = set()
     for keyid, signature in envelope.signatures:
@@ -88,7 +88,7 @@ def _stands(public: bytes, signature: bytes, message: bytes) -> bool:
     return True
 
 
-def _parse(raw: bytes, bytes_max: int) -> Envelope:
+def parse_envelope(raw: bytes, bytes_max: int) -> Envelope:
     """Fields that DSSE does not define are ignored, as it demands; nothing vouches for them."""
     fields = parse_json(raw, "the DSSE envelope", bytes_max=bytes_max)
     if not isinstance(fields, dict):

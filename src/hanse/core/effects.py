@@ -25,7 +25,16 @@ class Dial:
 
 
 @dataclass(frozen=True, slots=True)
+class Undial:
+    """Stop keeping a link to this member; one that it keeps to us is its own affair."""
+
+    member: MemberId
+
+
+@dataclass(frozen=True, slots=True)
 class HangUp:
+    """Close the link to this member, which erred; whoever dialled may dial again."""
+
     member: MemberId
     reason: str
 
@@ -64,4 +73,4 @@ class Log:
     fields: tuple[tuple[str, str | int], ...] = ()
 
 
-Effect = Dial | HangUp | Serve | FetchRelease | PublishAssignment | Log
+Effect = Dial | Undial | HangUp | Serve | FetchRelease | PublishAssignment | Log

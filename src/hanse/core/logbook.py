@@ -107,11 +107,10 @@ class Logbook:
         return AppendEvents(head, have, tuple(fresh), leaves), entries
 
     def author(
-        self, origin: Origin, key: SigningKey, drafts: Sequence[Event]
+        self, origin: Origin, key: SigningKey, events: tuple[bytes, ...]
     ) -> tuple[AppendEvents, list[Entry]]:
         """Write our own events: one group, one root, one signature."""
         start = self.size(origin)
-        events = tuple(self._codec.encode(draft) for draft in drafts)
         _bound(events)
         leaves = tuple(map(leaf_hash, events))
         frontier = self._frontier(origin).append(leaves)

@@ -24,7 +24,7 @@ def parse_json(raw: bytes, what: str, *, bytes_max: int) -> Any:
     if len(raw) > bytes_max:
         raise TooLarge(f"{what} has {len(raw)} bytes", fix=f"keep it under {bytes_max}")
     try:
-        value = json.loads(raw, object_pairs_hook=_unique, parse_constant=_no_constant)
+        value = json.loads(raw.decode(), object_pairs_hook=_unique, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
         raise InvalidSpec(f"{what} is not valid JSON: {error}") from error
     if _depth(value) > DEPTH_MAX:
@@ -80,9 +80,9 @@ class Reader:
         value = self.raw(key, default)
         if value is default and default is not ...:
             return value  # type: ignore[no-any-return]  # the caller's own default
-        if not isinstance(value, str) or len(value.encode()) > bytes_max:
+        if not isinstance(value, str) or len(value.encode(errors="replace")) > bytes_max:
             raise InvalidSpec(f"{self.path}.{key}: expected a text of at most {bytes_max} bytes")
-        if any(ord(c) < 32 or 0x7F <= ord(c) < 0xA0 for c in value):
+        if any(ord(c) < 32 or 0x7F <= ord(c) < 0xA0 or 0xD800 <= ord(c) < 0xE000 for c in value):
             raise InvalidSpec(f"{self.path}.{key}: control characters are not allowed")
         return value
 

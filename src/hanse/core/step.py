@@ -17,15 +17,15 @@ from hanse.core import limits
 from hanse.core.errors import Broken
 from hanse.core.ids import Origin
 
-FRONTIER_BYTES_MAX = 64 * 32
+FRONTIER_BYTES_MAX = 8 + 64 * 32
 
 
 @dataclass(frozen=True, slots=True)
 class Head:
     """How far one log is stored here: enough to extend it without reading its events.
 
-    `size` events have the RFC 6962 root `root`; `frontier` is the roots of the complete
-    subtrees, 32 bytes each; `note` is the signed note that says so.
+    `size` events have the RFC 6962 root `root`; `frontier` is an encoded `merkle.Frontier`;
+    `note` is the signed note that says so.
     """
 
     origin: Origin
@@ -37,10 +37,7 @@ class Head:
     def __post_init__(self) -> None:
         _require(self.size >= 0, "a log has no negative size")
         _require(len(self.root) == 32, "a root has 32 bytes")
-        _require(
-            len(self.frontier) % 32 == 0 and len(self.frontier) <= FRONTIER_BYTES_MAX,
-            "a frontier is at most 64 hashes of 32 bytes",
-        )
+        _require(len(self.frontier) <= FRONTIER_BYTES_MAX, "a frontier is too long")
         _require(len(self.note) <= limits.NOTE_BYTES_MAX, "a note is too long")
 
 

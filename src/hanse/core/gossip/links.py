@@ -21,6 +21,7 @@ class Link:
     spki: bytes
     nonce: bytes
     opened_at_s: float
+    heard_s: float = 0.0
     peer_nonce: bytes = b""
     proven: bool = False
     theirs: dict[Origin, int] = field(default_factory=dict)

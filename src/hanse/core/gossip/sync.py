@@ -6,7 +6,7 @@ The conversation of a link:
     if unequal  Heads(full)                 (size, root prefix) per author
     on news     Announce                    on every link but the one it came from
     to catch up Pull -> Chunk               a suffix that ends at a signed size
-    every 10 s  Ping(digest) on one link    unequal: Heads that changed since last told
+    every 10 s  Ping(digest)                unequal: Heads that changed since last told
 
 Only what is new to us is passed on, so a message cannot circle. Losing any message costs
 time, never agreement: the next ping finds the difference.
@@ -91,6 +91,7 @@ class Sync:
         link = self.links.get(peer)
         if link is None:
             return
+        link.heard_s = now_s
         try:
             self._dispatch(link, frame, now_s)
         except Rejected as error:
@@ -233,9 +234,8 @@ class Sync:
         if now_s >= self._next_ping_s:
             spread = limits.ANTI_ENTROPY_S * limits.ANTI_ENTROPY_JITTER
             self._next_ping_s = now_s + limits.ANTI_ENTROPY_S + self._rng.uniform(-spread, spread)
-            links = self.proven()
-            if links:
-                self._send(self._rng.choice(links).peer, Ping(self._book.digest))
+            for link in self.proven():
+                self._send(link.peer, Ping(self._book.digest))
 
     def _tell(self, link: Link, *, full: bool) -> None:
         """Our heads: those that this peer has neither told us nor been told, else all."""

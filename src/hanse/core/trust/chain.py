@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from hanse.core.dsse import open_envelope, sign_envelope
+from hanse.core import limits
+from hanse.core.dsse import open_envelope, parse_envelope, sign_envelope
 from hanse.core.errors import InvalidProof, InvalidSignature
 from hanse.core.ids import MemberId, member_id
 from hanse.core.signing import SigningKey
@@ -69,7 +70,7 @@ def sign(members: Members, keys: tuple[SigningKey, ...]) -> bytes:
 
 def _open(raw: bytes) -> Members:
     # The signatures are checked right after, against keys that only the content can name.
-    envelope, _ = open_envelope(raw, {})
+    envelope = parse_envelope(raw, limits.MEMBERS_FILE_BYTES_MAX * 2)
     if envelope.payload_type != PAYLOAD_TYPE:
         raise InvalidProof(f"not a members file but {envelope.payload_type}")
     return parse_members(envelope.payload)
@@ -77,7 +78,7 @@ def _open(raw: bytes) -> Members:
 
 def _demand(raw: bytes, by: Members) -> None:
     keys: dict[MemberId, bytes] = {member_id(k): k for k in by.root_keys}
-    _, signers = open_envelope(raw, keys)
+    _, signers = open_envelope(raw, keys, bytes_max=limits.MEMBERS_FILE_BYTES_MAX * 2)
     if len(signers) < by.root_threshold:
         raise InvalidSignature(
             f"{len(signers)} of {by.root_threshold} root keys of version {by.version} signed",

@@ -1,0 +1,172 @@
+"""What a region's nodes are told to serve: the view and our place in a rollout, as one order.
+
+The assignment is rebuilt from scratch each time and sent only when it says something new; its
+serial rises by one then. The epoch is the incarnation of our log: a daemon that lost its
+counter has opened a new incarnation, so its nodes still know the newer word.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from hanse.core.assignment import (
+    Assignment,
+    ModelAssignment,
+    Source,
+    parse_assignment,
+    signed_bytes,
+)
+from hanse.core.catalog.lineage import rollback_target
+from hanse.core.catalog.view import ModelView, Release
+from hanse.core.effects import PublishAssignment
+from hanse.core.ids import Digest, Origin, Segment
+from hanse.core.rollout.plan import RolloutSpec
+from hanse.core.rollout.progress import Progress
+from hanse.core.rollout.spec import spec_digest
+from hanse.core.rollout.table import TERMINAL, State
+from hanse.core.signing import SigningKey
+from hanse.core.step import PutLocal, Write
+from hanse.core.trust.members import Members
+
+SPACE = "duty"
+SLOW_LABEL = "slow_ms"
+_NOT_YET = (State.PENDING, State.GATED, State.ROLLING_BACK)
+
+
+class Executing(Protocol):
+    """As much of `region.Execution` as an assignment needs."""
+
+    @property
+    def plan(self) -> RolloutSpec: ...
+    @property
+    def progress(self) -> Progress: ...
+
+
+def assign(
+    view: ModelView, region: Segment, execution: Executing | None, local: set[Digest]
+) -> ModelAssignment | None:
+    """What the nodes of `region` serve of one model; None while there is nothing to serve."""
+    active = _active(view, region)
+    candidate = execution if execution is not None and _offered(execution, local) else None
+    if active is None and candidate is None:
+        return None
+    plan, progress = (candidate.plan, candidate.progress) if candidate else (None, None)
+    release = plan.release if plan else None
+    if active is not None and release == active.digest:
+        plan = progress = release = None
+    return ModelAssignment(
+        model=view.model,
+        active=active.digest if active else None,
+        candidate=release,
+        rollout=plan.name if plan else "",
+        generation=plan.generation if plan else 0,
+        weight_bp=progress.weight_percent * 100 if progress else 0,
+        shadow_bp=progress.shadow_percent * 100 if progress else 0,
+        salt=f"{plan.name}/{plan.generation}/{spec_digest(plan).short}" if plan else "",
+        last_good=_last_good(view, active, local),
+        barred=_barred(view, region, active),
+        slow_ms=_slow_ms(view, release or (active.digest if active else None)),
+    )
+
+
+def _active(view: ModelView, region: Segment) -> Release | None:
+    """The region's activation; a killed or quarantined one gives way to its target."""
+    head = view.active(region)
+    release = view.release(head.release) if head else None
+    if release is not None and (release.killed or release.quarantined):
+        return rollback_target(view, release.digest)
+    return release
+
+
+def _offered(execution: Executing, local: set[Digest]) -> bool:
+    progress = execution.progress
+    return (
+        progress.active not in _NOT_YET
+        and progress.state not in TERMINAL
+        and execution.plan.release in local
+    )
+
+
+def _last_good(view: ModelView, active: Release | None, local: set[Digest]) -> tuple[Digest, ...]:
+    target = rollback_target(view, active.digest) if active else None
+    return (target.digest,) if target is not None and target.digest in local else ()
+
+
+def _barred(view: ModelView, region: Segment, active: Release | None) -> tuple[Digest, ...]:
+    """What no node here may route to. Another region's hold is that region's own affair."""
+    return tuple(
+        r.digest
+        for r in view.releases
+        if r.killed or r.quarantined or (region in r.held and r is not active)
+    )[-256:]
+
+
+def _slow_ms(view: ModelView, release: Digest | None) -> int | None:
+    found = view.release(release) if release else None
+    text = found.manifest.labels.get(SLOW_LABEL, "") if found else ""
+    return int(text) if text.isascii() and text.isdigit() and int(text[:9]) > 0 else None
+
+
+class Duty:
+    """The last assignment that this daemon signed. Owned by the region."""
+
+    def __init__(self, me: Origin, key: SigningKey) -> None:
+        self._me, self._key = me, key
+        self._last: Assignment | None = None
+        self._raw = b""
+
+    @property
+    def order(self) -> tuple[int, int]:
+        return self._last.order if self._last else (self._me.incarnation, 0)
+
+    def restore(self, stored: Mapping[str, bytes]) -> PublishAssignment | None:
+        """Take back the last assignment, so that serials never fall and nodes hear it again."""
+        raw = stored.get("assignment")
+        if raw is None:
+            return None
+        self._last, self._raw = parse_assignment(raw), raw
+        return self._signed()
+
+    def publish(
+        self,
+        models: Sequence[ModelAssignment],
+        views: Mapping[Segment, ModelView],
+        members: Members,
+    ) -> PublishAssignment | None:
+        """Sign an assignment if it differs from the last one."""
+        releases = {
+            digest: release.manifest.encode()
+            for model in models
+            for digest in model.named
+            if (release := views[model.model].release(digest)) is not None
+        }
+        sources = tuple(
+            Source(m.address, m.region, m.tls_cert_pem)
+            for m in sorted(members.members, key=lambda m: (m.id != self._me.member, m.id))
+        )[:64]
+        last = self._last
+        if last and (last.models, last.releases, last.sources) == (
+            tuple(models),
+            releases,
+            sources,
+        ):
+            return None
+        epoch, serial = self.order
+        self._last = Assignment(
+            self._me.federation,
+            self._me.region,
+            epoch,
+            serial + 1,
+            tuple(models),
+            releases,
+            sources,
+        )
+        self._raw = self._last.encode()
+        return self._signed()
+
+    def writes(self) -> list[Write]:
+        return [PutLocal(SPACE, "assignment", self._raw)]
+
+    def _signed(self) -> PublishAssignment:
+        return PublishAssignment(self._raw, self._key.sign(signed_bytes(self._raw)))

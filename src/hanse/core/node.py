@@ -1,0 +1,256 @@
+"""One region's daemon, without the outside: stimulus in, `Step` out.
+
+The node joins the log book, the catalog, sync, the fleet and the region's own rollouts. It
+has no clock and no randomness but what it is handed, never waits and never writes. A driver
+feeds it any number of stimuli and then takes one step: everything that was proposed in
+between becomes one group commit with one signature, and nothing leaves before it is stored.
+
+    node.link_up(...); node.frame(...); node.propose(...); step = node.take(now)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from random import Random
+
+from hanse.core import limits
+from hanse.core.catalog.catalog import Catalog
+from hanse.core.effects import Dial, Log, Undial
+from hanse.core.errors import Rejected
+from hanse.core.events import Body, Codec, Event, LogOpen, RolloutControl
+from hanse.core.fleet import Fleet
+from hanse.core.gossip.frames import Frame
+from hanse.core.gossip.overlay import neighbours, random_link
+from hanse.core.gossip.sync import Sync
+from hanse.core.ids import EventId, MemberId, Origin
+from hanse.core.logbook import Entry, Logbook, header
+from hanse.core.region import Region
+from hanse.core.signing import SigningKey
+from hanse.core.step import Head, PutTrust, Step, Write
+from hanse.core.trust.authority import judge
+from hanse.core.trust.chain import Chain
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """Two readings of one moment. Wall time is for display; only `now_s` measures durations."""
+
+    now_s: float
+    wall_ms: int
+
+
+@dataclass(slots=True)
+class Ticket:
+    """A proposed event; `event` is set once the step that stores it has been taken."""
+
+    body: Body
+    supersedes: tuple[EventId, ...]
+    attestations: tuple[bytes, ...]
+    event: EventId | None = None
+
+
+class Node:
+    """Owns every part of the region's state; see each part for who may change what."""
+
+    def __init__(
+        self, me: Origin, key: SigningKey, spki: bytes, codec: Codec, chain: Chain, rng: Random
+    ) -> None:
+        self.me = me
+        self.book = Logbook(codec, chain)
+        self.catalog = Catalog(chain.current.quarantine_quorum)
+        self.fleet = Fleet()
+        self.sync = Sync(me, key, spki, self.book, rng)
+        self.region = Region(me, key, self.catalog, self.fleet)
+        self._key, self._rng, self._codec = key, rng, codec
+        self._pending: list[Ticket] = []
+        self._ticked = False
+        self._links_wanted: set[MemberId] = set()
+        self._random_link_until_s = 0.0
+        self._random_link: MemberId | None = None
+
+    # -- boot ------------------------------------------------------------------
+
+    def restore(self, head: Head, events: Iterable[bytes]) -> None:
+        """Take one stored log back, in any order of logs. Raises `Broken` if it was altered."""
+        for entry in self.book.restore(head, events):
+            self.catalog.add(entry)
+
+    def open(self, boot_reason: str) -> None:
+        """Begin our own log if this is its first start."""
+        self.catalog.refold()
+        if self.book.size(self.me) == 0:
+            self.propose(LogOpen(self.me.incarnation, boot_reason=boot_reason))
+
+    # -- stimuli ---------------------------------------------------------------
+
+    def link_up(self, peer: MemberId, spki: bytes, clock: Clock) -> None:
+        self.sync.link_up(peer, spki, clock.now_s)
+
+    def link_down(self, peer: MemberId) -> None:
+        self.sync.link_down(peer)
+
+    def frame(self, peer: MemberId, frame: Frame, clock: Clock) -> None:
+        self.sync.frame(peer, frame, clock.now_s)
+
+    def extend_trust(self, raw: bytes) -> None:
+        """An operator brings the next members file. Raises `Rejected`."""
+        self.sync.extend_trust(raw, None)
+
+    def propose(
+        self,
+        body: Body,
+        *,
+        supersedes: Sequence[EventId] = (),
+        attestations: Sequence[bytes] = (),
+    ) -> Ticket:
+        """Put an event into the next group commit.
+
+        It is judged as any peer will judge it; what would be void is refused here instead,
+        with the reason. Raises `NotPermitted`, `TooLarge` or `InvalidSpec`.
+        """
+        ticket = Ticket(body, tuple(supersedes), tuple(attestations))
+        draft = self._draft(ticket, 0, 0)
+        verdict = judge(draft, self.me, 0, self.book.chain)
+        if verdict is not None:
+            raise Rejected(
+                f"nobody would accept this: {verdict.reason}",
+                fix="sign it with a key that the members file lists for this role",
+            )
+        self._pending.append(ticket)
+        return ticket
+
+    def tick(self, clock: Clock) -> None:
+        self._ticked = True
+        self.sync.tick(clock.now_s)
+
+    # -- the step --------------------------------------------------------------
+
+    def take(self, clock: Clock) -> Step:
+        """Everything that the stimuli since the last step caused, as one step."""
+        writes: list[Write] = self._trusted()
+        for append, entries in self.sync.ingested:
+            writes.append(append)
+            self._add(entries)
+        self.sync.ingested.clear()
+        views = self.catalog.refold()
+        if views or self._ticked:
+            for proposal in self.region.advance(self._heard(clock.now_s), clock.now_s):
+                self._propose_own(proposal.body, proposal.supersedes)
+        writes += self._commit(clock)
+        views = (*views, *self.catalog.refold())
+        if views or self._ticked:
+            self.region.settle(self.book.chain.current, clock.now_s)
+        self._ticked = False
+        effects = [*self.sync.effects, *self.region.effects(), *self._overlay(clock)]
+        writes += [*_latest_views(views), *self.region.writes()]
+        step = Step(tuple(writes), tuple(self.sync.out), tuple(effects))
+        self.sync.out.clear()
+        self.sync.effects.clear()
+        return step
+
+    def _trusted(self) -> list[Write]:
+        files = self.sync.trusted
+        first = len(self.book.chain.files) - len(files) + 1
+        writes: list[Write] = [PutTrust(first + i, raw) for i, raw in enumerate(files)]
+        if files:
+            self.catalog.rejudge(self.book.chain.current.quarantine_quorum)
+        files.clear()
+        return writes
+
+    def _commit(self, clock: Clock) -> list[Write]:
+        """Write our own events in groups of at most one chunk each, one signature a group."""
+        writes: list[Write] = []
+        while self._pending:
+            tickets, events = self._next_group(clock.wall_ms)
+            append, entries = self.book.author(self.me, self._key, events)
+            for ticket, entry in zip(tickets, entries, strict=True):
+                ticket.event = entry.id
+            writes.append(append)
+            self._add(entries)
+            self.sync.news(append, None)
+        return writes
+
+    def _next_group(self, wall_ms: int) -> tuple[list[Ticket], tuple[bytes, ...]]:
+        events: list[bytes] = []
+        start, bytes_left = self.book.size(self.me), limits.CHUNK_BYTES_MAX
+        for ticket in self._pending[: limits.COMMIT_EVENTS_MAX]:
+            raw = self._codec.encode(self._draft(ticket, start + len(events), wall_ms))
+            if len(raw) > bytes_left:
+                break
+            bytes_left -= len(raw)
+            events.append(raw)
+        tickets = self._pending[: len(events)]
+        del self._pending[: len(events)]
+        return tickets, tuple(events)
+
+    def _propose_own(self, body: Body, supersedes: tuple[EventId, ...]) -> None:
+        try:
+            self.propose(body, supersedes=supersedes)
+        except Rejected as error:
+            self.sync.effects.append(Log("error", "own_event_refused", (("why", str(error)),)))
+
+    def _draft(self, ticket: Ticket, seq: int, wall_ms: int) -> Event:
+        head = header(self.me, seq, self.book.chain, self._rng.randbytes(32), wall_ms)
+        return Event(
+            replace(head, supersedes=ticket.supersedes, attestations=ticket.attestations),
+            ticket.body,
+        )
+
+    def _add(self, entries: Iterable[Entry]) -> None:
+        for entry in entries:
+            self.catalog.add(entry)
+            body = entry.event.body
+            if isinstance(body, RolloutControl) and body.action == "resume" and not entry.void:
+                self.region.resume(body)
+            if entry.void:
+                self.sync.effects.append(
+                    Log("warning", "event_void", (("event", str(entry.id)), ("why", entry.void)))
+                )
+
+    # -- the overlay -----------------------------------------------------------
+
+    def _overlay(self, clock: Clock) -> list[Dial | Undial]:
+        """The links to keep: ring neighbours with a higher id, one random, those to hear from."""
+        current = self.book.chain.current
+        ids = [m.id for m in current.members]
+        if self.me.member not in ids:
+            return []
+        near = neighbours(self.me.member, ids, current.ring_seed)
+        if clock.now_s >= self._random_link_until_s:
+            self._random_link_until_s = clock.now_s + limits.RANDOM_LINK_S
+            self._random_link = random_link(self.me.member, ids, near, self._rng)
+        wanted = {m for m in near if self.me.member < m}
+        wanted |= {self._random_link} if self._random_link else set()
+        wanted |= {
+            m.id
+            for m in current.members
+            if m.region in self.region.must_hear and m.id not in near and m.id != self.me.member
+        }
+        changes: list[Dial | Undial] = []
+        for member in sorted(wanted - self._links_wanted):
+            found = current.member(member)
+            if found is not None:
+                changes.append(Dial(member, found.address))
+        changes += [Undial(member) for member in sorted(self._links_wanted - wanted)]
+        self._links_wanted = wanted & set(ids)
+        return changes
+
+    def _heard(self, now_s: float) -> dict[str, float]:
+        """Per region, seconds since one of its daemons last spoke to us on a proven link."""
+        current = self.book.chain.current
+        heard: dict[str, float] = {}
+        for link in self.sync.proven():
+            member = current.member(link.peer)
+            if member is not None:
+                ago = now_s - link.heard_s
+                heard[member.region] = min(ago, heard.get(member.region, ago))
+        return heard
+
+
+def _latest_views(views: Iterable[Write]) -> list[Write]:
+    """A model folded twice in one step is stored once, as it ended."""
+    latest: dict[tuple[type, str], Write] = {}
+    for write in views:
+        latest[type(write), getattr(write, "release", getattr(write, "model", ""))] = write
+    return list(latest.values())

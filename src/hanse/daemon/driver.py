@@ -1,0 +1,229 @@
+"""The driver: feeds the node, then does what its step says, in that order.
+
+Everything that happens to the node passes through one queue and one task, so its state needs
+no lock. Stimuli that wait are taken together and share one step, one transaction and one
+signature: group commit without a timer, because the batch grows exactly while a commit runs.
+
+A failed store ends the process. Nothing of that step has left it (I5).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any, Protocol, TypeVar
+
+import structlog
+
+from hanse.core import limits
+from hanse.core.effects import Dial, FetchRelease, HangUp, Log, PublishAssignment, Serve, Undial
+from hanse.core.errors import HanseError, Rejected, Unavailable
+from hanse.core.gossip.frames import Chunk
+from hanse.core.ids import MemberId
+from hanse.core.log.checkpoint import Checkpoint
+from hanse.core.log.note import Note
+from hanse.core.node import Clock, Node
+from hanse.core.step import Step
+from hanse.rpc.transport import PeerStream, Transport
+from hanse.storage.contract import EventStore
+
+T = TypeVar("T")
+log = structlog.get_logger("hanse.daemon")
+QUEUE_MAX = 10_000
+
+
+class Outside(Protocol):
+    """What the driver hands work to beside the store and the links."""
+
+    def fetch(self, effect: FetchRelease) -> None: ...
+    def publish(self, effect: PublishAssignment) -> None: ...
+
+
+class Driver:
+    """Owned by the composition root; `failed` holds the error that ended it, if any."""
+
+    def __init__(
+        self,
+        node: Node,
+        store: EventStore,
+        transport: Transport,
+        *,
+        tick_interval_s: float = 0.25,
+    ) -> None:
+        self.node = node
+        self._store = store
+        self._transport = transport
+        self._tick_s = tick_interval_s
+        self._queue: asyncio.Queue[tuple[Callable[[Node, Clock], Any], asyncio.Future[Any] | None]]
+        self._queue = asyncio.Queue(QUEUE_MAX)
+        self._streams: dict[MemberId, PeerStream] = {}
+        self._dialling: dict[MemberId, asyncio.Task[None]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._serving = asyncio.Semaphore(limits.PULLS_IN_FLIGHT_MAX * 4)
+        self.outside: Outside | None = None
+
+    # -- stimuli ---------------------------------------------------------------
+
+    async def do(self, stimulus: Callable[[Node, Clock], T]) -> T:
+        """Run `stimulus` on the node; returns its value once its step is stored."""
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        await self._queue.put((stimulus, future))
+        return await future
+
+    async def tell(self, stimulus: Callable[[Node, Clock], object]) -> None:
+        """As `do`, without waiting for the store. Full queue: the caller waits."""
+        await self._queue.put((stimulus, None))
+
+    async def run(self) -> None:
+        """Serve until cancelled. Any error that leaves here must end the process."""
+        next_tick = 0.0
+        try:
+            while True:
+                batch = await self._next_batch(next_tick)
+                clock = now()
+                done = [(future, *_attempt(f, self.node, clock)) for f, future in batch]
+                if clock.now_s >= next_tick:
+                    self.node.tick(clock)
+                    next_tick = clock.now_s + self._tick_s
+                await self._carry_out(self.node.take(clock))
+                _resolve(done)
+        finally:
+            for task in (*self._tasks, *self._dialling.values()):
+                task.cancel()
+            for stream in list(self._streams.values()):
+                await stream.close()
+
+    async def _next_batch(
+        self, next_tick: float
+    ) -> list[tuple[Callable[[Node, Clock], Any], asyncio.Future[Any] | None]]:
+        wait_s = max(0.0, next_tick - time.monotonic())
+        batch = []
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(wait_s):
+                batch.append(await self._queue.get())
+        while not self._queue.empty() and len(batch) < limits.COMMIT_EVENTS_MAX:
+            batch.append(self._queue.get_nowait())
+        return batch
+
+    # -- the step --------------------------------------------------------------
+
+    async def _carry_out(self, step: Step) -> None:
+        if step.store:
+            await self._store.apply(step.store)
+        for send in step.send:
+            stream = self._streams.get(send.peer)
+            if stream is not None:
+                stream.send(send.frame)
+        for effect in step.effects:
+            self._effect(effect)
+
+    def _effect(self, effect: object) -> None:
+        match effect:
+            case Serve():
+                self._spawn(self._serve(effect))
+            case Dial():
+                if effect.member not in self._dialling:
+                    task = asyncio.create_task(self._keep_link(effect.member))
+                    self._dialling[effect.member] = task
+            case Undial():
+                task_or_none = self._dialling.pop(effect.member, None)
+                if task_or_none is not None:
+                    task_or_none.cancel()
+            case HangUp():
+                log.warning("hung_up", peer=effect.member, why=effect.reason)
+                stream = self._streams.get(effect.member)
+                if stream is not None:
+                    self._spawn(stream.close())
+            case Log():
+                log.log(_LEVELS[effect.level], effect.event, **dict(effect.fields))
+            case FetchRelease() if self.outside:
+                self.outside.fetch(effect)
+            case PublishAssignment() if self.outside:
+                self.outside.publish(effect)
+
+    async def _serve(self, effect: Serve) -> None:
+        """Answer a pull with one chunk that ends at a size its author signed."""
+        async with self._serving:
+            events = await self._store.events(
+                effect.origin, effect.start, limits.CHUNK_EVENTS_MAX, limits.CHUNK_BYTES_MAX
+            )
+            end = effect.start + len(events)
+            note = await self._store.checkpoint_at_or_before(effect.origin, effect.start, end)
+            stream = self._streams.get(effect.peer)
+            if note is None or stream is None:
+                return
+            size = Checkpoint.parse(Note.parse(note).text).size
+            kept = tuple(events[: size - effect.start])
+            stream.send(Chunk(effect.origin, effect.start, kept, note))
+
+    # -- links -----------------------------------------------------------------
+
+    async def _keep_link(self, member: MemberId) -> None:
+        """Dial, converse, and dial again with jitter for as long as the link is wanted."""
+        pause_s = 0.2
+        while True:
+            try:
+                stream = await self._transport.open_stream(member)
+                pause_s = 0.2
+                await self.converse(stream)
+            except HanseError as error:
+                log.debug("link_failed", peer=member, why=str(error))
+            await asyncio.sleep(pause_s * (0.5 + time.monotonic() % 1.0))
+            pause_s = min(pause_s * 2, 10.0)
+
+    async def converse(self, stream: PeerStream) -> None:
+        """Carry one link until either side closes it."""
+        peer = MemberId(stream.peer)
+        older = self._streams.get(peer)
+        if older is not None:
+            await stream.close()
+            raise Unavailable(f"there is a link to {peer} already")
+        self._streams[peer] = stream
+        try:
+            await self.tell(lambda node, clock: node.link_up(peer, stream.spki, clock))
+            async for frame in stream.frames():
+                await self.tell(lambda node, clock, f=frame: node.frame(peer, f, clock))  # type: ignore[misc]  # binds the loop variable
+        finally:
+            self._streams.pop(peer, None)
+            await stream.close()
+            await self.tell(lambda node, _: node.link_down(peer))
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._finished)
+
+    def _finished(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            log.error("task_failed", exc_info=task.exception())
+
+
+_LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+
+
+def now() -> Clock:
+    return Clock(time.monotonic(), time.time_ns() // 1_000_000)
+
+
+def _attempt(
+    stimulus: Callable[[Node, Clock], Any], node: Node, clock: Clock
+) -> tuple[Any, HanseError | None]:
+    try:
+        return stimulus(node, clock), None
+    except (Rejected, Unavailable) as error:
+        return None, error
+
+
+def _resolve(done: list[tuple[asyncio.Future[Any] | None, Any, HanseError | None]]) -> None:
+    for future, value, error in done:
+        if future is None:
+            if error is not None:
+                log.warning("stimulus_rejected", why=str(error))
+        elif not future.cancelled():
+            if error is not None:
+                future.set_exception(error)
+            else:
+                future.set_result(value)
