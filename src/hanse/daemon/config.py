@@ -1,0 +1,201 @@
+"""What a daemon is told at start: `hanse.toml` in its home folder, as one frozen value.
+
+Every setting is described once, in `SETTINGS`; the commented file that `hanse daemon init`
+writes is rendered from there. Unknown keys are refused with the nearest known one. Secrets
+are paths, never values, and a key file that others may read stops the start.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hanse.core.errors import InvalidName, InvalidSpec, NotFound
+from hanse.core.ids import Segment, segment
+from hanse.core.reading import Reader
+from hanse.daemon.private_files import check_private
+
+FILE_NAME = "hanse.toml"
+SOCKET_PATH_BYTES_MAX = 100  # the kernel takes 107
+CONFIG_BYTES_MAX = 64 * 1024
+LOG_LEVELS = ("debug", "info", "warning", "error")
+_ADDRESS = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]{1,253}):([1-9][0-9]{0,4})")
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What one key of the file means. Without a default it has to be given."""
+
+    doc: str
+    default: str | int | float | None = None
+
+
+SETTINGS = {
+    "federation": Setting("The federation that this daemon belongs to; fixed at init."),
+    "region": Setting("The region that this daemon speaks for; fixed at init."),
+    "listen": Setting("host:port on which peers and edge nodes are served."),
+    "advertise": Setting(
+        "host:port under which peers reach this daemon, as the members file lists it.\n"
+        "Default: the same as listen.",
+        "",
+    ),
+    "log_level": Setting(
+        "debug, info, warning or error. Default info; debug writes a line for every dial.", "info"
+    ),
+    "tick_interval_s": Setting(
+        "Seconds between looks at rollouts, deadlines and silent peers; 0.01 to 10.\n"
+        "Default 0.25. Larger: less idle work, but verdicts and rollbacks come that much later.",
+        0.25,
+    ),
+    "control_socket": Setting(
+        "Unix socket on which the command line talks to this daemon; mode 0600.\n"
+        "Default: control.sock in this folder, or a short path under /tmp if that is too long.",
+        "",
+    ),
+    "blob_reserve_bytes": Setting(
+        "Bytes of disk that model files never use; 5 % of the disk stay free in any case.\n"
+        "Default 1 GiB. Larger: fewer releases fit, but the log can go on for longer.",
+        1024**3,
+    ),
+    "daemon_key": Setting("Seed of the key that signs this daemon's log.", "keys/daemon.key"),
+    "tls_key": Setting("Private key of this daemon's TLS certificate.", "keys/tls.key"),
+    "tls_cert": Setting("TLS certificate, as the members file lists it.", "keys/tls.crt"),
+    "edge_ca_key": Setting(
+        "Private key that issues certificates to edge nodes. Only `hanse agent enroll` reads it,\n"
+        "so it may be kept on another machine.",
+        "keys/edge-ca.key",
+    ),
+    "edge_ca_cert": Setting(
+        "Certificate of the edge CA, as the members file lists it for the region.",
+        "keys/edge-ca.crt",
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """One daemon, as `SETTINGS` describes it. Paths are absolute."""
+
+    home: Path  # the folder of the file: named on the command line, not in the file
+    federation: Segment
+    region: Segment
+    listen: str
+    advertise: str
+    log_level: str
+    tick_interval_s: float
+    control_socket: Path
+    blob_reserve_bytes: int
+    daemon_key: Path
+    tls_key: Path
+    tls_cert: Path
+    edge_ca_key: Path
+    edge_ca_cert: Path
+
+    @property
+    def trust_folder(self) -> Path:
+        return self.home / "trust"
+
+
+def load(home: Path) -> Config:
+    """Read `hanse.toml`. Raises `NotFound`, `InvalidSpec`, `InvalidName` or `NotPermitted`."""
+    home = home.absolute()
+    config = _parse(_read(home / FILE_NAME), home)
+    for path in (config.daemon_key, config.tls_key):
+        check_private(path)
+    if config.edge_ca_key.exists():
+        check_private(config.edge_ca_key)
+    return config
+
+
+def render(values: Mapping[str, str | int | float]) -> str:
+    """The commented file; what is not in `values` stands commented out at its default."""
+    lines = ["# One Hanse daemon. A setting that is commented out has the value shown."]
+    for key, setting in SETTINGS.items():
+        lines += ["", *(f"# {line}" for line in setting.doc.splitlines())]
+        if key in values:
+            lines.append(f"{key} = {_toml(values[key])}")
+        else:
+            lines.append(f"# {key} = {_toml(setting.default)}")
+    return "\n".join(lines) + "\n"
+
+
+def control_path(home: Path, configured: str = "") -> Path:
+    """Where the control socket is. Depends on the home folder alone, never on who asks."""
+    path = home.absolute() / (configured or "control.sock")
+    if len(bytes(path)) <= SOCKET_PATH_BYTES_MAX:
+        return path
+    if configured:
+        raise InvalidSpec(
+            f"control_socket: {path} is longer than {SOCKET_PATH_BYTES_MAX} bytes",
+            fix="choose a shorter path",
+        )
+    name = hashlib.sha256(bytes(home.absolute())).hexdigest()[:16]
+    # The client checks who serves it, so a world-writable parent is harmless.
+    return Path("/tmp") / f"hanse-{name}" / "control.sock"  # noqa: S108
+
+
+def check_address(text: str, what: str) -> str:
+    """A `host:port` that others can dial. Raises `InvalidName`."""
+    found = _ADDRESS.fullmatch(text)
+    if found is None or int(found[2]) > 65535:
+        raise InvalidName(
+            f"{what} {text[:80]!r} is not host:port", fix="write for example 127.0.0.1:7420"
+        )
+    return text
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        raw = path.read_bytes()
+    except FileNotFoundError:
+        raise NotFound(
+            f"there is no daemon in {path.parent}: {FILE_NAME} is missing",
+            fix="make one with hanse daemon init or join, or name its folder with --home",
+        ) from None
+    if len(raw) > CONFIG_BYTES_MAX:
+        raise InvalidSpec(f"{path} is larger than {CONFIG_BYTES_MAX} bytes")
+    try:
+        return tomllib.loads(raw.decode())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InvalidSpec(f"{path} is not valid TOML: {error}", fix="correct that line") from None
+
+
+def _parse(document: dict[str, Any], home: Path) -> Config:
+    with Reader(document, FILE_NAME) as reader:
+        listen = check_address(_text(reader, "listen"), "listen")
+        return Config(
+            home=home,
+            federation=segment(_text(reader, "federation"), "federation"),
+            region=segment(_text(reader, "region"), "region"),
+            listen=listen,
+            advertise=check_address(_text(reader, "advertise") or listen, "advertise"),
+            log_level=reader.one_of("log_level", LOG_LEVELS, SETTINGS["log_level"].default),
+            tick_interval_s=reader.number(
+                "tick_interval_s", SETTINGS["tick_interval_s"].default, low=0.01, high=10.0
+            ),
+            control_socket=control_path(home, _text(reader, "control_socket")),
+            blob_reserve_bytes=reader.integer(
+                "blob_reserve_bytes", SETTINGS["blob_reserve_bytes"].default, high=2**50
+            ),
+            daemon_key=home / _text(reader, "daemon_key"),
+            tls_key=home / _text(reader, "tls_key"),
+            tls_cert=home / _text(reader, "tls_cert"),
+            edge_ca_key=home / _text(reader, "edge_ca_key"),
+            edge_ca_cert=home / _text(reader, "edge_ca_cert"),
+        )
+
+
+def _text(reader: Reader, key: str) -> str:
+    default = SETTINGS[key].default
+    return reader.text(key) if default is None else reader.text(key, default)
+
+
+def _toml(value: str | int | float | None) -> str:
+    # A JSON text or number is also a TOML one, once DEL is escaped.
+    return json.dumps(value).replace("\x7f", "\\u007f")
