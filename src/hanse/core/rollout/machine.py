@@ -127,7 +127,7 @@ def _step(view: View, progress: Progress) -> tuple[Progress, tuple[Action, ...]]
     steps = view.stage.steps
     step = steps[progress.step] if progress.step < len(steps) else None
     if isinstance(step, SetWeight):
-        return _traffic(view, progress, step.percent, 0)
+        return _traffic(view, progress, step.percent, step.shadow_percent)
     if isinstance(step, Shadow):
         return _traffic(view, progress, 0, step.sample_percent)
     return progress, ()

@@ -23,9 +23,14 @@ class Shadow:
 
 @dataclass(frozen=True, slots=True)
 class SetWeight:
-    """Answer this share of the traffic with the release, and wait until every node does."""
+    """Answer this share of the traffic with the release, and wait until every node does.
+
+    `shadow_percent` of what the stable release answers is mirrored meanwhile: labelled pairs
+    tell a small difference with a fraction of the requests that two separate arms need.
+    """
 
     percent: int
+    shadow_percent: int = 0
 
 
 @dataclass(frozen=True, slots=True)

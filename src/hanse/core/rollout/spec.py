@@ -42,6 +42,7 @@ from hanse.core.rollout.plan import (
     Propagation,
     Rollback,
     RolloutSpec,
+    SetWeight,
     Shadow,
     Stage,
     Template,
@@ -211,7 +212,7 @@ def _check_first_release(spec: RolloutSpec) -> None:
                 )
     for i, stage in enumerate(spec.stages):
         for j, step in enumerate(stage.steps):
-            if isinstance(step, Shadow):
+            if isinstance(step, Shadow) or (isinstance(step, SetWeight) and step.shadow_percent):
                 raise fail(
                     f"spec.stages[{i}].steps[{j}].shadow",
                     "there is no stable release whose traffic could be copied",

@@ -65,7 +65,7 @@ def stage_mapping(stage: Stage) -> dict[str, object]:
 
 def check_analyses(stage: Stage, path: str, templates: Mapping[str, Template]) -> None:
     """Refuse analyses of unknown templates, and those that could never be decided."""
-    step_before: Step | None = None
+    step_before: Shadow | SetWeight | None = None
     for i, step in enumerate(stage.steps):
         where = f"{path}.steps[{i}]"
         if isinstance(step, Shadow | SetWeight):
@@ -93,12 +93,13 @@ def check_analyses(stage: Stage, path: str, templates: Mapping[str, Template]) -
         )
 
 
-def _check_data(metric: Metric, before: Step, where: str) -> None:
-    if EVENTS[metric.event].shadow_only and not isinstance(before, Shadow):
+def _check_data(metric: Metric, before: Shadow | SetWeight, where: str) -> None:
+    shadowed = isinstance(before, Shadow) or before.shadow_percent > 0
+    if EVENTS[metric.event].shadow_only and not shadowed:
         raise fail(
             where,
             f"metric {metric.name} compares answers of a shadow, and none runs here",
-            "put this analysis after the shadow step and before setWeight",
+            "put it after a shadow step, or write setWeight: {weight: 20, shadow: 100%}",
         )
     full = isinstance(before, SetWeight) and before.percent == 100
     if full and TESTS[metric.test].needs_control:
@@ -126,6 +127,12 @@ def _check_weights(steps: tuple[Step, ...], path: str) -> None:
                     "write rising weights; going back is what a rollback is for",
                 )
             weight = step.percent
+            if weight == 100 and step.shadow_percent:
+                raise fail(
+                    f"{path}[{i}].setWeight.shadow",
+                    "no stable answers are left to mirror",
+                    "leave it out at weight 100",
+                )
     if weight != 100:
         raise fail(path, "no setWeight: 100 at the end", "add setWeight: 100 as the last weight")
 
@@ -150,7 +157,13 @@ def _shadow(value: object, path: str) -> Step:
 
 
 def _set_weight(value: object, path: str) -> Step:
-    return SetWeight(whole(1, 100)(value, path))
+    """`setWeight: 20`, or `setWeight: {weight: 20, shadow: 100%}` to go on comparing answers."""
+    if not isinstance(value, Mapping):
+        return SetWeight(whole(1, 100)(value, path))
+    fields = Fields.of(value, path, ("weight", "shadow"))
+    return SetWeight(
+        fields.required("weight", whole(1, 100), "20"), fields.required("shadow", percent, "100%")
+    )
 
 
 def _pause(value: object, path: str) -> Step:
@@ -178,8 +191,10 @@ _STEPS: Final[Mapping[str, Callable[[object, str], Step]]] = {
 
 def _step_mapping(step: Step) -> dict[str, object]:
     match step:
-        case SetWeight(weight):
+        case SetWeight(weight, 0):
             return {"setWeight": weight}
+        case SetWeight(weight, sample):
+            return {"setWeight": {"weight": weight, "shadow": f"{sample}%"}}
         case Shadow(sample, length, samples):
             body = {"sample": f"{sample}%", "duration": duration_text(length)}
             return {"shadow": {**body, "minSamples": samples}}
