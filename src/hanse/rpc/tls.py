@@ -17,16 +17,19 @@ import datetime
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import grpc
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from hanse.core import limits
 from hanse.core.errors import NotPermitted
-from hanse.core.ids import Segment, segment
+from hanse.core.ids import MemberId, Segment, parse_member_id, segment
+from hanse.core.trust.members import Member, Members
 
 SERVER_NAME = "hanse"  # the one DNS name in every certificate; identity is the URI
 _NO_COMPRESSION = ("grpc.compression_enabled_algorithms_bitset", 1)
@@ -92,12 +95,12 @@ def server_credentials(
     """
     last: list[bytes] = []
 
-    def configuration(roots: bytes) -> object:
+    def configuration(roots: bytes) -> grpc.ServerCertificateConfiguration:
         return grpc.ssl_server_certificate_configuration(
             [(identity.key_pem, identity.cert_pem)], root_certificates=roots
         )
 
-    def fetch() -> object | None:
+    def fetch() -> grpc.ServerCertificateConfiguration | None:
         roots = b"".join(accepted())
         if last and last[0] == roots:
             return None
@@ -106,38 +109,99 @@ def server_credentials(
 
     first = b"".join(accepted())
     return grpc.dynamic_ssl_server_credentials(
-        configuration(first), fetch, require_client_authentication=True
+        configuration(first),
+        fetch,  # type: ignore[arg-type]  # grpc documents None as "unchanged", its stub does not
+        require_client_authentication=True,
     )
 
 
-def peer_of(context: grpc.aio.ServicerContext[object, object]) -> Peer:
-    """Read the caller's identity from its certificate. Raises `NotPermitted`."""
+def certificate_of(context: grpc.aio.ServicerContext[Any, Any]) -> bytes:
+    """The caller's certificate, PEM. Raises `NotPermitted`, also where a fact is missing."""
     auth = context.auth_context()
-    versions = auth.get("ssl_tls_version") or [b"TLSv1.3"]
-    if versions[0] != b"TLSv1.3":
-        raise NotPermitted(f"TLS below 1.3 ({versions[0].decode()})", fix="upgrade the client")
-    pems = auth.get("x509_pem_cert")
-    if not pems:
+    versions = list(auth.get("ssl_tls_version", ()))
+    if versions != [b"TLSv1.3"]:
+        spoken = versions[0].decode() if versions else "no TLS"
+        raise NotPermitted(f"the caller speaks {spoken}, not TLS 1.3", fix="upgrade the client")
+    pems = list(auth.get("x509_pem_cert", ()))
+    if len(pems) != 1:
         raise NotPermitted("no client certificate", fix="enrol this node or daemon first")
-    return peer_of_certificate(pems[0])
+    return pems[0]
+
+
+def peer_of(context: grpc.aio.ServicerContext[Any, Any]) -> Peer:
+    """Read the caller's identity from its certificate. Raises `NotPermitted`."""
+    return peer_of_certificate(certificate_of(context))
 
 
 def peer_of_certificate(pem: bytes) -> Peer:
-    certificate = x509.load_pem_x509_certificate(pem)
+    """The one identity that this certificate claims. Raises `NotPermitted`, `InvalidName`."""
+    certificate = _load(pem)
     try:
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except x509.ExtensionNotFound:
+    except (x509.ExtensionNotFound, ValueError):
         raise NotPermitted("the certificate names nobody", fix="enrol again") from None
     uris = names.get_values_for_type(x509.UniformResourceIdentifier)
     parts = uris[0].removeprefix("spiffe://").split("/") if len(uris) == 1 else []
     if len(parts) != 4 or parts[2] not in ("daemon", "edge"):
         raise NotPermitted("the certificate does not carry one Hanse identity", fix="enrol again")
-    return Peer(segment(parts[0]), segment(parts[1]), parts[2], parts[3], spki_hash(pem))
+    name = parse_member_id(parts[3]) if parts[2] == "daemon" else segment(parts[3], "node")
+    return Peer(segment(parts[0]), segment(parts[1]), parts[2], name, spki_hash(pem))
+
+
+def verify_edge_certificate(
+    pem: bytes, edge_ca_pem: bytes, *, now: datetime.datetime | None = None
+) -> None:
+    """Raises `NotPermitted` unless this CA issued the certificate and both are in date.
+
+    The TLS layer accepts whatever any listed CA or member has signed, so that alone does not
+    say whose node this is: a region's CA could name a node of another region.
+    """
+    certificate, authority = _load(pem), _load(edge_ca_pem)
+    try:
+        certificate.verify_directly_issued_by(authority)
+    except (ValueError, TypeError, InvalidSignature):
+        raise NotPermitted(
+            "this region's edge CA did not issue the certificate", fix="enrol the node here"
+        ) from None
+    moment = now or datetime.datetime.now(datetime.UTC)
+    for each in (certificate, authority):
+        if not each.not_valid_before_utc <= moment <= each.not_valid_after_utc:
+            raise NotPermitted(
+                f"a certificate is valid from {each.not_valid_before_utc} "
+                f"to {each.not_valid_after_utc}, not now",
+                fix="enrol the node again, or set its clock",
+            )
+
+
+def check_member(peer: Peer, members: Members) -> Member:
+    """The member that this peer is, by the pinned key and not by what it calls itself.
+
+    Raises `NotPermitted`.
+    """
+    member = members.member(MemberId(peer.name)) if peer.kind == "daemon" else None
+    if (
+        member is None
+        or (peer.federation, peer.region) != (members.federation, member.region)
+        or peer.spki != spki_hash(member.tls_cert_pem.encode())
+    ):
+        raise NotPermitted(
+            f"{peer.kind} {peer.name} of {peer.region} is no member under trust version "
+            f"{members.version}",
+            fix="add it to the members file, or bring this daemon's trust up to date",
+        )
+    return member
+
+
+def _load(pem: bytes) -> x509.Certificate:
+    try:
+        return x509.load_pem_x509_certificate(pem)
+    except ValueError:
+        raise NotPermitted("the certificate cannot be read", fix="enrol again") from None
 
 
 def spki_hash(cert_pem: bytes) -> bytes:
     """SHA-256 of the certificate's SubjectPublicKeyInfo (DER)."""
-    key = x509.load_pem_x509_certificate(cert_pem).public_key()
+    key = _load(cert_pem).public_key()
     return hashlib.sha256(
         key.public_bytes(
             serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo

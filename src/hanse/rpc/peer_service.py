@@ -1,0 +1,50 @@
+"""hanse.v1.PeerService: links and probes, for members only."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import grpc
+
+from hanse.core.ids import Segment
+from hanse.core.trust.members import Members
+from hanse.rpc import tls
+from hanse.rpc.link import GrpcTransport
+from hanse.rpc.status import Context, translated
+from hanse.v1 import sync_pb2 as pb
+
+NAME = "hanse.v1.PeerService"
+
+
+class PeerService:
+    name = NAME
+
+    def __init__(
+        self, transport: GrpcTransport, region: Segment, members: Callable[[], Members]
+    ) -> None:
+        self._transport = transport
+        self._region = region
+        self._members = members
+
+    async def link(self, requests: AsyncIterator[bytes], context: Context) -> None:
+        """The transport reads through `context`, so `requests` is never touched."""
+        await self._transport.serve(context)
+
+    @translated
+    async def probe(self, request: pb.ProbeRequest, context: Context) -> pb.ProbeResponse:
+        tls.check_member(tls.peer_of(context), self._members())
+        return pb.ProbeResponse(region=self._region)
+
+    def handler(self) -> grpc.GenericRpcHandler[Any, Any]:
+        return grpc.method_handlers_generic_handler(
+            NAME,
+            {
+                "Link": grpc.stream_stream_rpc_method_handler(self.link),
+                "Probe": grpc.unary_unary_rpc_method_handler(
+                    self.probe,
+                    request_deserializer=pb.ProbeRequest.FromString,
+                    response_serializer=pb.ProbeResponse.SerializeToString,
+                ),
+            },
+        )
