@@ -43,7 +43,10 @@ class Forget:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """From now on answer like this, from one swap of a pointer. None: nobody answers."""
+    """From now on answer like this, from one swap of a pointer. None: nobody answers.
+
+    `fallback` is the good release that stands in when the stable one fails on a request.
+    """
 
     model: Segment
     stable: Digest | None = None
@@ -54,6 +57,7 @@ class Route:
     rollout: str = ""
     generation: int = 0
     slow_ms: int | None = None
+    fallback: Digest | None = None
 
 
 Effect = Fetch | Load | Unload | Forget | Route

@@ -69,6 +69,7 @@ class Standing:
             plan.rollout,
             plan.generation,
             plan.slow_ms,
+            self.fallback(stable),
         )
 
     def warm(self) -> tuple[Digest, ...]:

@@ -1,0 +1,341 @@
+"""Which loaded release answers a request; changed by replacing one reference.
+
+A route is immutable. A request takes the reference once and finishes on what it took, so a swap
+loses nothing and waits for nobody. Inference runs in a small thread pool (onnxruntime releases
+the interpreter lock); all counting happens on the event loop, hence without locks.
+
+A shadow never delays an answer: it waits in a bounded queue of its own, runs on a thread of its
+own, and the oldest is dropped and counted when the queue is full.
+
+When a release fails on a request, the good release beside it is asked as well. If it can answer,
+the caller gets that answer, marked `fallback`, and the failure is the release's own. If it
+fails too, the input is to blame, and the watchdog does not count it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+from hanse.core.device_step import Route
+from hanse.core.errors import InvalidSpec, NotFound, Unavailable
+from hanse.core.ids import Digest, Segment
+from hanse.core.routing import bucket, shadow_salt, threshold
+from hanse.core.watchdog import Watchdog
+from hanse.edge.inference import LoadedModel, ModelFailed
+from hanse.edge.outcomes import Array
+from hanse.edge.telemetry import Key, Telemetry, key_of
+
+SHADOWS_MAX = 256
+SHADOW_BYTES_MAX = 64 * 1024 * 1024
+Feeds = Mapping[str, Array]
+
+
+@dataclass(slots=True)
+class Served:
+    """A loaded release. The event loop owns the counters."""
+
+    release: Digest
+    version: str
+    model: LoadedModel
+    watchdog: Watchdog = field(default_factory=Watchdog)
+    answers: int = 0
+    failures: int = 0
+    computed_ns: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One model's route with everything looked up that a request needs."""
+
+    route: Route
+    key: Key
+    stable: Served | None
+    candidate: Served | None
+    fallback: Served | None
+    canary_below: int
+    shadow_below: int
+    salt_of_shadow: str
+    slow_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Outputs:
+    """An answer with its provenance; see `core.serving.Answer` for `role`."""
+
+    outputs: dict[str, Array]
+    release: Digest
+    version: str
+    role: str
+    rollout: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """What came back from a thread: outputs or the failure, the text to compare, the time."""
+
+    outputs: dict[str, Array]
+    text: str | None
+    failure: ModelFailed | None
+    latency_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Shadow:
+    served: Served
+    key: Key
+    slow_s: float | None
+    feeds: Feeds
+    request_id: str
+    text: str | None
+
+
+class Router:
+    """Use from one event loop. `on_trip(model, release, reason)` and `on_proved(release)` are
+    called on it, as soon as a count says so; what they reroute holds for the next request."""
+
+    def __init__(
+        self,
+        telemetry: Telemetry,
+        *,
+        threads: int = 2,
+        shadows_max: int = SHADOWS_MAX,
+        on_trip: Callable[[Segment, Digest, str], None] = lambda *_: None,
+        on_proved: Callable[[Digest], None] = lambda _: None,
+    ) -> None:
+        self._telemetry = telemetry
+        self._on_trip, self._on_proved = on_trip, on_proved
+        self._served: dict[Digest, tuple[Segment, Served]] = {}
+        self._entries: dict[str, Entry] = {}
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="infer")
+        self._shadow_pool = ThreadPoolExecutor(1, thread_name_prefix="shadow")
+        self._shadows: deque[_Shadow] = deque()
+        self._shadows_max = shadows_max
+        self._shadow_bytes = 0
+        self._shadow_task: asyncio.Task[None] | None = None
+        self._unnamed = itertools.count()
+
+    def add(self, model: Segment, served: Served) -> None:
+        """Make a loaded release routable; it answers nothing until a route names it."""
+        self._served[served.release] = (model, served)
+
+    def remove(self, release: Digest) -> None:
+        """Let go of a release; requests that took it finish on it."""
+        self._served.pop(release, None)
+
+    def swap(self, route: Route) -> None:
+        """Answer by `route` from the next request on."""
+        if route == Route(route.model):
+            self._entries = {m: e for m, e in self._entries.items() if m != route.model}
+            return
+        entry = Entry(
+            route,
+            key_of(route),
+            self._find(route.stable),
+            self._find(route.candidate),
+            self._find(route.fallback),
+            threshold(route.weight_bp),
+            threshold(route.shadow_bp),
+            shadow_salt(route.salt),
+            None if route.slow_ms is None else route.slow_ms / 1000,
+        )
+        self._entries = {**self._entries, route.model: entry}
+
+    def entry(self, model: str) -> Entry:
+        entry = self._entries.get(model)
+        if entry is None:
+            raise NotFound(f"model {model[:80]!r} is not assigned to this node")
+        return entry
+
+    def models(self) -> tuple[str, ...]:
+        return tuple(self._entries)
+
+    def loaded(self, model: str) -> tuple[Served, ...]:
+        """The releases of a model in memory, the stable one first."""
+        stable = self.entry(model).stable
+        found = [served for name, served in self._served.values() if name == model]
+        return tuple(sorted(found, key=lambda served: served is not stable))
+
+    def choose(self, model: str, version: str, unit: str) -> tuple[Entry, Served, str]:
+        """The release that answers `unit`, and its role. Raises `NotFound` or `Unavailable`."""
+        entry = self.entry(model)
+        if version:
+            for served in self.loaded(model):
+                if version in (served.version, str(served.release)):
+                    return entry, served, "explicit"
+            raise NotFound(f"version {version[:80]!r} of {model} is not loaded here")
+        candidate = entry.candidate
+        if candidate and entry.canary_below and bucket(entry.route.salt, unit) < entry.canary_below:
+            return entry, candidate, "canary"
+        if entry.stable is None:
+            raise Unavailable(f"no release of {model} is ready on this node yet", fix="try later")
+        return entry, entry.stable, "stable"
+
+    async def infer(
+        self,
+        model: str,
+        version: str | None,
+        request_id: str,
+        routing_key: str,
+        feeds: Feeds,
+        outputs: Sequence[str] = (),
+    ) -> Outputs:
+        """Answer one request. Raises `NotFound`, `Unavailable`, `InvalidSpec` or `ModelFailed`.
+
+        `outputs`: those that the caller wants, all if empty.
+        """
+        unit = routing_key or request_id or f"unnamed/{next(self._unnamed)}"
+        entry, served, role = self.choose(model, version or "", unit)
+        served.model.check(feeds)
+        if unknown := set(outputs) - set(served.model.output_names):
+            raise InvalidSpec(f"outputs {sorted(unknown)} are unknown")
+        run = await self._in_pool(self._pool, served, feeds)
+        if role == "explicit":
+            self._count_explicit(served, run)
+        else:
+            self._count(entry, served, role, run, request_id)
+        if run.failure is not None:
+            return await self._second_try(entry, served, role, run.failure, feeds, outputs)
+        if role == "stable":
+            self._offer_shadow(entry, unit, request_id, feeds, run.text)
+        return _outputs(served, role, entry.route.rollout, run.outputs, outputs)
+
+    async def _second_try(
+        self,
+        entry: Entry,
+        served: Served,
+        role: str,
+        failure: ModelFailed,
+        feeds: Feeds,
+        outputs: Sequence[str],
+    ) -> Outputs:
+        if role == "explicit":
+            raise failure
+        other = entry.stable if role == "canary" else entry.fallback
+        if other is None or other is served:
+            self._bad(entry, served, str(failure))
+            raise failure
+        run = await self._in_pool(self._pool, other, feeds)
+        if run.failure is not None:
+            raise failure
+        self._bad(entry, served, str(failure))
+        return _outputs(other, "fallback", entry.route.rollout, run.outputs, outputs)
+
+    async def close(self) -> None:
+        """Stop the shadow and wait for the inferences that run."""
+        if self._shadow_task is not None:
+            self._shadow_task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._shadow_task
+        for pool in (self._pool, self._shadow_pool):
+            await asyncio.to_thread(pool.shutdown)
+
+    async def _in_pool(self, pool: ThreadPoolExecutor, served: Served, feeds: Feeds) -> _Run:
+        return await asyncio.get_running_loop().run_in_executor(pool, _run, served.model, feeds)
+
+    def _find(self, release: Digest | None) -> Served | None:
+        found = self._served.get(release) if release else None
+        return found[1] if found else None
+
+    def _count(self, entry: Entry, served: Served, role: str, run: _Run, request_id: str) -> None:
+        arm = self._telemetry.tally(entry.key).arm(role)
+        arm.answered(run.latency_s, entry.slow_s, failed=run.failure is not None)
+        self._count_explicit(served, run)
+        if run.failure is None:
+            self._good(served)
+            if run.text is not None and request_id:
+                self._telemetry.remember(request_id, entry.key, role, run.text)
+
+    def _count_explicit(self, served: Served, run: _Run) -> None:
+        served.answers += run.failure is None
+        served.failures += run.failure is not None
+        served.computed_ns += int(run.latency_s * 1e9)
+
+    def _good(self, served: Served) -> None:
+        if served.watchdog.good():
+            self._on_proved(served.release)
+
+    def _bad(self, entry: Entry, served: Served, reason: str) -> None:
+        """The watchdog is on for what is not yet the proven stable release."""
+        current = self._entries.get(entry.route.model)
+        if current is None or (served is current.stable and served.watchdog.proved):
+            return
+        if served.watchdog.bad():
+            self._on_trip(entry.route.model, served.release, f"errors in a row, last: {reason}")
+
+    def _offer_shadow(
+        self, entry: Entry, unit: str, request_id: str, feeds: Feeds, text: str | None
+    ) -> None:
+        candidate = entry.candidate
+        if not candidate or not entry.shadow_below:
+            return
+        if bucket(entry.salt_of_shadow, unit) >= entry.shadow_below:
+            return
+        size = sum(array.nbytes for array in feeds.values())
+        if size > SHADOW_BYTES_MAX:
+            self._telemetry.dropped(entry.key)
+            return
+        while (
+            len(self._shadows) >= self._shadows_max or self._shadow_bytes + size > SHADOW_BYTES_MAX
+        ):
+            self._telemetry.dropped(self._next_shadow().key)
+        self._shadow_bytes += size
+        self._shadows.append(_Shadow(candidate, entry.key, entry.slow_s, feeds, request_id, text))
+        if self._shadow_task is None or self._shadow_task.done():
+            self._shadow_task = asyncio.create_task(self._run_shadows(), name="shadow")
+
+    def _next_shadow(self) -> _Shadow:
+        shadow = self._shadows.popleft()
+        self._shadow_bytes -= sum(array.nbytes for array in shadow.feeds.values())
+        return shadow
+
+    async def _run_shadows(self) -> None:
+        while self._shadows:
+            shadow = self._next_shadow()
+            run = await self._in_pool(self._shadow_pool, shadow.served, shadow.feeds)
+            arm = self._telemetry.tally(shadow.key).shadow
+            arm.answered(run.latency_s, shadow.slow_s, failed=run.failure is not None)
+            if run.failure is not None:
+                entry = self._entries.get(shadow.key[0])
+                if entry is not None and entry.candidate is shadow.served:
+                    self._bad(entry, shadow.served, str(run.failure))
+                continue
+            self._good(shadow.served)
+            if shadow.text is not None and run.text is not None:
+                self._telemetry.shadowed(shadow.key, shadow.request_id, shadow.text, run.text)
+
+    async def shadows_done(self) -> None:
+        """Wait until the shadow queue is empty."""
+        while self._shadow_task is not None and not self._shadow_task.done():
+            await self._shadow_task
+
+
+def _run(model: LoadedModel, feeds: Feeds) -> _Run:
+    begin = time.perf_counter()
+    try:
+        outputs = model.run(feeds)
+    except ModelFailed as failure:
+        return _Run({}, None, failure, time.perf_counter() - begin)
+    latency_s = time.perf_counter() - begin
+    try:
+        text = model.reader(outputs) if model.reader else None
+    except (ValueError, IndexError):
+        text = None  # an output of unforeseen shape answers, but cannot be compared
+    return _Run(outputs, text, None, latency_s)
+
+
+def _outputs(
+    served: Served,
+    role: str,
+    rollout: str,
+    found: dict[str, Array],
+    wanted: Sequence[str],
+) -> Outputs:
+    chosen = {name: found[name] for name in wanted} if wanted else found
+    return Outputs(chosen, served.release, served.version, role, rollout)
