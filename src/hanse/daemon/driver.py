@@ -76,6 +76,11 @@ class Driver:
         """As `do`, without waiting for the store. Full queue: the caller waits."""
         await self._queue.put((stimulus, None))
 
+    def post(self, stimulus: Callable[[Node, Clock], object]) -> None:
+        """As `tell`, from code that cannot wait. A full queue loses it: for hints only."""
+        with contextlib.suppress(asyncio.QueueFull):
+            self._queue.put_nowait((stimulus, None))
+
     async def run(self) -> None:
         """Serve until cancelled. Any error that leaves here must end the process."""
         next_tick = 0.0

@@ -57,6 +57,12 @@ class Catalog:
         self._dirty.clear()
         return tuple(writes)
 
+    def stored_views(self) -> tuple[Write, ...]:
+        """Everything derived, anew: what a store whose views were dropped needs."""
+        self._dirty |= set(self._facts)
+        self.views.clear()
+        return self.refold()
+
     def rejudge(self, quarantine_quorum: int) -> None:
         """A new members file may change the quorum: every model is folded again."""
         if quarantine_quorum != self.quarantine_quorum:

@@ -1,0 +1,317 @@
+"""What a person may ask a daemon to do, as stimuli for its node.
+
+Each function checks what can be checked, proposes events and returns a finisher: the driver
+calls it once the events are stored, so that no answer is given before they are durable.
+Every answer says what undoes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from hanse.core import limits
+from hanse.core.catalog.fold import read_plan
+from hanse.core.catalog.lineage import rollback_target
+from hanse.core.catalog.manifest import Manifest, parse_manifest
+from hanse.core.catalog.view import ModelView, Release, RolloutView
+from hanse.core.errors import Conflict, InvalidSpec, NotFound, NotPermitted
+from hanse.core.events import (
+    BlobHave,
+    Hold,
+    HoldLift,
+    ReleaseRecord,
+    Rollback,
+    RolloutControl,
+    RolloutIntent,
+    check_text,
+)
+from hanse.core.ids import Digest, EventId, Segment, segment
+from hanse.core.node import Node, Ticket
+from hanse.core.rollout.table import TERMINAL
+from hanse.storage.blobs import Blobs
+
+Answer = Callable[[], dict[str, Any]]
+Args = Mapping[str, Any]
+
+
+def publish(node: Node, blobs: Blobs, args: Args) -> Answer:
+    """Record a release whose files are all in the blob store."""
+    raw, envelope = _text(args, "manifest").encode(), _text(args, "envelope").encode()
+    manifest = parse_manifest(raw)
+    missing = [f.name for f in manifest.files if not blobs.has(f.digest)]
+    if missing:
+        raise Conflict(
+            f"these files have not been uploaded: {', '.join(missing)}", fix="upload them first"
+        )
+    release = Digest.of(raw)
+    view = node.catalog.views.get(manifest.model)
+    _check_new(view, manifest, release)
+    counter = _counter(args, view)
+    ticket = node.propose(
+        ReleaseRecord(manifest.model, manifest.version, counter, raw), attestations=[envelope]
+    )
+    node.propose(BlobHave(manifest.model, tuple(f.digest for f in manifest.files)[:256]))
+    _pin(blobs, manifest, release)
+    node.region.have(release)
+    return lambda: {
+        "event": _event(ticket),
+        "release": str(release),
+        "undo": "nothing runs it yet; a release cannot be unpublished, only held or killed",
+    }
+
+
+def start_rollout(node: Node, args: Args) -> Answer:
+    """Sign a plan into the log; each region that it names begins by itself."""
+    raw, envelope = _text(args, "spec").encode(), _text(args, "envelope").encode()
+    plan = read_plan(raw)
+    view = model_view(node, plan.model)
+    release = view.release(plan.release)
+    if release is None:
+        raise NotFound(f"{plan.model} has no release {plan.release.short}", fix="publish it first")
+    if release.barred:
+        raise Conflict(
+            f"{release.version} is {release.state}: no rollout of it can start",
+            fix="publish a new release, or have the hold lifted",
+        )
+    highest = max((r.generation for r in view.rollouts), default=0)
+    if plan.generation <= highest:
+        raise Conflict(
+            f"generation {plan.generation} is not above {highest}",
+            fix="prepare the rollout again: somebody else has started one",
+        )
+    _check_regions(node, plan.stages)
+    ticket = node.propose(
+        RolloutIntent(plan.model, plan.name, plan.generation, plan.release, plan.predecessor, raw),
+        attestations=[envelope],
+    )
+    return lambda: {
+        "event": _event(ticket),
+        "rollout": plan.name,
+        "undo": f"hanse rollout abort {plan.model} {plan.name} --reason ...",
+    }
+
+
+def control_rollout(node: Node, args: Args) -> Answer:
+    """Pause, resume or abort, everywhere or in one region."""
+    action, region = _text(args, "action"), str(args.get("region") or "")
+    if action not in ("pause", "resume", "abort"):
+        raise InvalidSpec(f"{action!r} is not a word on a rollout", fix="pause, resume or abort")
+    view = model_view(node, _text(args, "model"))
+    rollout = find_rollout(view, args.get("rollout"))
+    envelope = args.get("envelope")
+    ticket = node.propose(
+        RolloutControl(
+            view.model,
+            rollout.rollout,
+            rollout.generation,
+            action,
+            segment(region, "region") if region else "",
+            check_text(str(args.get("reason") or ""), "reason"),
+        ),
+        supersedes=_pauses(node, rollout, region) if action == "resume" else (),
+        attestations=[str(envelope).encode()] if envelope else (),
+    )
+    undo = {
+        "pause": f"hanse rollout resume {view.model} {rollout.rollout}",
+        "resume": f"hanse rollout pause {view.model} {rollout.rollout} --reason ...",
+        "abort": "an aborted rollout is closed; start a new one of the same release",
+    }[action]
+    return lambda: {"event": _event(ticket), "undo": undo}
+
+
+def roll_back(node: Node, args: Args) -> Answer:
+    """Take the region off its release: local records suffice, no peer is asked (invariant 8)."""
+    view = model_view(node, _text(args, "model"))
+    reason = check_text(f"{_text(args, 'reason')} (by {args.get('by') or 'operator'})", "reason")
+    region = node.me.region
+    running = _exposed(node, view)
+    active = view.active(region)
+    bad = running.release if running else active.release if active else None
+    if bad is None:
+        raise Conflict(f"nothing of {view.model} runs in {region}", fix="see hanse status")
+    target = _chosen(view, args.get("to")) or _back_from(view, region, bad)
+    if target is None:
+        raise Conflict(
+            f"no ancestor of {_name(view, bad)} is proven and free of holds",
+            fix="name one with --to, or start a rollout of a good release",
+        )
+    tickets = [node.propose(Hold(view.model, region, bad, reason))]
+    if running is not None:
+        word = RolloutControl(
+            view.model, running.rollout, running.generation, "abort", region, reason
+        )
+        tickets.append(node.propose(word))
+    if active is not None and active.release == bad:
+        tickets.append(
+            node.propose(Rollback(view.model, region, active.id, bad, target.digest, reason))
+        )
+    return lambda: {
+        "event": _event(tickets[-1]),
+        "region": region,
+        "from": {"release": str(bad), "version": _name(view, bad)},
+        "to": {"release": str(target.digest), "version": target.version},
+        "undo": f"hanse unfreeze {view.model} --hold {_hex(tickets[0])[:12]}, "
+        f"then a new rollout of {_name(view, bad)}",
+    }
+
+
+def freeze(node: Node, args: Args) -> Answer:
+    """Stop forward moves of a model in this region. Rolling back stays possible."""
+    model = segment(_text(args, "model"), "model")
+    model_view(node, model)
+    reason = check_text(_text(args, "reason"), "reason")
+    until = args.get("until_ms")
+    ticket = node.propose(
+        Hold(model, node.me.region, None, reason, expires_ms=int(until) if until else 0)
+    )
+    return lambda: {
+        "event": _event(ticket),
+        "hold": _hex(ticket),
+        "undo": f"hanse unfreeze {model} --hold {_hex(ticket)[:12]}",
+    }
+
+
+def unfreeze(node: Node, args: Args) -> Answer:
+    """Lift one of this region's holds; needs an operator's signature."""
+    view = model_view(node, _text(args, "model"))
+    try:
+        hold = EventId(bytes.fromhex(_text(args, "hold")))
+    except ValueError:
+        raise InvalidSpec("a hold is named by 64 hex digits", fix="see hanse status") from None
+    if not any(h.id == hold and h.region == node.me.region for h in view.holds):
+        raise NotFound(f"{node.me.region} has no such hold on {view.model}")
+    ticket = node.propose(
+        HoldLift(view.model, hold, check_text(str(args.get("reason") or ""), "reason")),
+        attestations=[_text(args, "envelope").encode()],
+    )
+    return lambda: {
+        "event": _event(ticket),
+        "undo": f"hanse freeze {view.model} --reason ...",
+    }
+
+
+def model_view(node: Node, model: str) -> ModelView:
+    view = node.catalog.views.get(Segment(model))
+    if view is None:
+        known = ", ".join(sorted(node.catalog.views)) or "none yet"
+        raise NotFound(f"there is no model {model[:80]!r}", fix=f"known models: {known}")
+    return view
+
+
+def find_rollout(view: ModelView, name: object) -> RolloutView:
+    """The named rollout, or the current one. The latest generation of that name counts."""
+    found = [r for r in view.rollouts if not name or r.rollout == name]
+    if not found:
+        known = ", ".join(sorted({r.rollout for r in view.rollouts})) or "none yet"
+        raise NotFound(f"{view.model} has no rollout {name!r}", fix=f"known: {known}")
+    return found[-1]
+
+
+def _check_new(view: ModelView | None, manifest: Manifest, release: Digest) -> None:
+    for known in view.releases if view else ():
+        if known.digest == release:
+            raise Conflict(
+                f"{manifest.model}@{manifest.version} is published already", fix="nothing to do"
+            )
+        if known.version == manifest.version:
+            raise Conflict(
+                f"version {manifest.version} of {manifest.model} is another release",
+                fix="releases never change: publish under a new version",
+            )
+
+
+def _counter(args: Args, view: ModelView | None) -> int:
+    counter = args.get("counter")
+    highest = max((r.counter for r in view.releases), default=0) if view else 0
+    if type(counter) is not int or counter != highest + 1:
+        raise Conflict(f"the next release counter is {highest + 1}", fix="prepare again and sign")
+    return counter
+
+
+def _check_regions(node: Node, stages: tuple[Any, ...]) -> None:
+    known = {r.name for r in node.book.chain.current.regions}
+    unknown = sorted({r for stage in stages for r in stage.regions} - known)
+    if unknown:
+        raise NotFound(
+            f"no such region: {', '.join(unknown)}", fix=f"regions: {', '.join(sorted(known))}"
+        )
+
+
+def _pin(blobs: Blobs, manifest: Manifest, release: Digest) -> None:
+    for file in manifest.files:
+        blobs.pin(file.digest, f"release-{release.short}")
+
+
+def _pauses(node: Node, rollout: RolloutView, region: str) -> list[EventId]:
+    """The pauses that a resume of this scope ends: its own and, if everywhere, all."""
+    found = []
+    for record in node.catalog.records(_model_of(node, rollout)):
+        body = record.event.body
+        if (
+            isinstance(body, RolloutControl)
+            and body.action == "pause"
+            and (body.rollout, body.generation) == (rollout.rollout, rollout.generation)
+            and (not region or body.region in ("", region))
+        ):
+            found.append(record.id)
+    return found[-limits.SUPERSEDES_MAX :]
+
+
+def _model_of(node: Node, rollout: RolloutView) -> Segment:
+    return next(m for m, view in node.catalog.views.items() if rollout in view.rollouts)
+
+
+def _exposed(node: Node, view: ModelView) -> RolloutView | None:
+    """The rollout that is under way here, if it has reached any traffic."""
+    for rollout in reversed(view.rollouts):
+        key = f"{view.model}/{rollout.generation}/{rollout.rollout}"
+        execution = node.region.executions.get(key)
+        if execution and execution.progress.state not in TERMINAL and execution.progress.exposed:
+            return rollout
+    return None
+
+
+def _back_from(view: ModelView, region: str, bad: Digest) -> Release | None:
+    active = view.active(region)
+    if active is not None and active.release != bad:
+        return view.release(active.release)
+    return rollback_target(view, bad)
+
+
+def _chosen(view: ModelView, to: object) -> Release | None:
+    if not to:
+        return None
+    found = [r for r in view.releases if to in (r.version, str(r.digest))]
+    if not found:
+        raise NotFound(f"{view.model} has no release {to!r}")
+    if len(found) > 1:
+        raise Conflict(f"{to} names several releases", fix="name its digest")
+    release = found[0]
+    if release.barred or not release.proven:
+        raise NotPermitted(
+            f"{release.version} is {release.state}: a rollback goes to a proven release only",
+            fix="choose another with --to, or start a rollout",
+        )
+    return release
+
+
+def _name(view: ModelView, digest: Digest) -> str:
+    release = view.release(digest)
+    return release.version if release else digest.short
+
+
+def _text(args: Args, key: str) -> str:
+    value = args.get(key)
+    if not isinstance(value, str) or not value:
+        raise InvalidSpec(f"{key}: missing", fix=f"give {key} as a text")
+    return value
+
+
+def _event(ticket: Ticket) -> str:
+    return str(ticket.event)
+
+
+def _hex(ticket: Ticket) -> str:
+    assert ticket.event is not None
+    return ticket.event.raw.hex()

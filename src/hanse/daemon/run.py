@@ -1,0 +1,253 @@
+"""The composition root of a daemon: every part is made here, once, and nothing is global.
+
+Start: replay trust, restore every log (its root is recomputed), find out which releases are
+whole, open the port and the control socket, run. Stop: no new requests, the step under way
+is finished, the database is closed. A failed store or a broken invariant ends the process
+with exit code 70; whoever supervises it starts it again, and nothing is lost by that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack
+from pathlib import Path
+from random import SystemRandom
+
+import structlog
+
+from hanse.core import duty
+from hanse.core.effects import FetchRelease, PublishAssignment
+from hanse.core.errors import Broken, HanseError, NotPermitted
+from hanse.core.ids import Origin, Segment, member_id
+from hanse.core.node import Node
+from hanse.core.region import PROGRESS_SPACE
+from hanse.core.signing import SigningKey
+from hanse.core.step import PutTrust
+from hanse.core.telemetry import parse_report
+from hanse.core.trust.chain import Chain, replay
+from hanse.core.trust.members import Members
+from hanse.daemon import control, verbs
+from hanse.daemon.config import Config
+from hanse.daemon.driver import Driver, now
+from hanse.daemon.private_files import read_private, read_seed
+from hanse.daemon.transfers import Gate, Transfers, complete
+from hanse.daemon.trust_folder import read_files
+from hanse.logs import configure
+from hanse.rpc import tls
+from hanse.rpc.blob_service import BlobService
+from hanse.rpc.codec import EventCodec, require_upb
+from hanse.rpc.edge_service import EdgeService
+from hanse.rpc.link import GrpcTransport
+from hanse.rpc.peer_service import PeerService
+from hanse.rpc.server import build_server
+from hanse.rpc.tls import Identity, Peer
+from hanse.storage.blobs import BlobStore
+from hanse.storage.sqlite import SqliteEventStore
+
+log = structlog.get_logger("hanse.daemon")
+STOP_S = 5.0
+
+
+async def run(config: Config) -> None:
+    """Serve until SIGTERM or SIGINT. Raises `Broken` when the process must end at once."""
+    configure(config.log_level)
+    require_upb()
+    async with AsyncExitStack() as stack:
+        daemon = await assemble(config, stack)
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for sign in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(sign, stop.set)
+        driving = asyncio.create_task(daemon.driver.run())
+        stopping = asyncio.create_task(stop.wait())
+        log.info("started", region=config.region, listen=config.listen, pid=os.getpid())
+        await asyncio.wait({driving, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        if driving.done():
+            driving.result()  # raises what ended it
+        await daemon.stop(driving)
+        log.info("stopped")
+
+
+class Daemon:
+    """One running daemon; made by `assemble`."""
+
+    def __init__(
+        self, driver: Driver, edge: EdgeService, transfers: Transfers, transport: GrpcTransport
+    ) -> None:
+        self.driver = driver
+        self._edge, self._transfers, self._transport = edge, transfers, transport
+        self._server: object | None = None
+
+    # Outside, as the driver sees it
+    def fetch(self, effect: FetchRelease) -> None:
+        self._transfers.fetch(effect)
+
+    def publish(self, effect: PublishAssignment) -> None:
+        self._edge.publish(effect.assignment, effect.signature)
+
+    async def stop(self, driving: asyncio.Task[None]) -> None:
+        await self._transfers.close()
+        await self._edge.close()
+        driving.cancel()
+        await asyncio.wait({driving}, timeout=STOP_S)
+        await self._transport.close()
+
+
+class Nodes:
+    """What the edge service tells the node about its nodes (`rpc.edge_service.EdgeHandler`)."""
+
+    def __init__(self, driver: Driver) -> None:
+        self._driver = driver
+
+    def on_watch(self, peer: Peer, node: Segment, facts: Mapping[str, str]) -> None:
+        self._driver.post(lambda n, clock: n.fleet.watch(node, dict(facts), clock.now_s))
+
+    def on_gone(self, peer: Peer, node: Segment) -> None:
+        self._driver.post(lambda n, _: n.fleet.gone(node))
+
+    async def on_report(
+        self, peer: Peer, node: Segment, boot_nonce: bytes, seq: int, report: bytes
+    ) -> int:
+        parsed = parse_report(report)
+        if parsed.node != node:
+            raise NotPermitted(f"node {node} reports for {parsed.node}")
+        return await self._driver.do(
+            lambda n, clock: n.fleet.report(boot_nonce, seq, parsed, clock.now_s)
+        )
+
+
+async def assemble(config: Config, stack: AsyncExitStack) -> Daemon:
+    """Build every part and open every door, in the order in which they may fail."""
+    key = SigningKey(read_seed(config.daemon_key))
+    identity = Identity(config.tls_cert.read_bytes(), read_private(config.tls_key))
+    store = await SqliteEventStore.open(config.home / "data")
+    stack.push_async_callback(store.close)
+    blobs = BlobStore(config.home / "blobs", reserve_bytes=config.blob_reserve_bytes)
+    await asyncio.to_thread(blobs.sweep_temporaries)
+    node = await restore(config, key, identity, store)
+    for release in complete(node, blobs):
+        node.region.have(release)
+
+    def members() -> Members:
+        return node.book.chain.current
+
+    transport = GrpcTransport(node.me.member, identity, members)
+    driver = Driver(node, store, transport, tick_interval_s=config.tick_interval_s)
+    transport.accept(driver.converse)
+    transfers = Transfers(driver, transport, blobs, config.region)
+    edge = EdgeService(
+        config.federation, config.region, lambda: _edge_ca(members(), config), Nodes(driver)
+    )
+    daemon = Daemon(driver, edge, transfers, transport)
+    driver.outside = daemon
+    services = (
+        PeerService(transport, config.region, members),
+        BlobService(Gate(node, blobs)),
+        edge,
+    )
+    server, _ = await build_server(
+        identity, lambda: _accepted(members()), services, address=config.listen
+    )
+    await server.start()
+    stack.push_async_callback(server.stop, STOP_S)
+    await stack.enter_async_context(
+        control.serve(config.control_socket, verbs.table(driver, blobs))
+    )
+    return daemon
+
+
+async def restore(
+    config: Config, key: SigningKey, identity: Identity, store: SqliteEventStore
+) -> Node:
+    """The node as it was when its last step was stored."""
+    chain = await _trust(config, store)
+    me = Origin(config.federation, config.region, member_id(key.public), 1)
+    # Salts and nonces come from it, so it must not be guessed.
+    node = Node(me, key, tls.spki_hash(identity.cert_pem), EventCodec(), chain, SystemRandom())
+    for head in await store.heads():
+        events = [raw async for raw in _log_of(store, head.origin, head.size)]
+        node.restore(head, events)
+    node.open("start")
+    node.region.restore(
+        await store.local(PROGRESS_SPACE), await store.local(duty.SPACE), now().now_s
+    )
+    return node
+
+
+async def rebuild(config: Config) -> int:
+    """Drop every view and fold it again from the events; returns how many models there are."""
+    key = SigningKey(read_seed(config.daemon_key))
+    identity = Identity(config.tls_cert.read_bytes(), read_private(config.tls_key))
+    store = await SqliteEventStore.open(config.home / "data")
+    try:
+        await store.drop_views()
+        node = await restore(config, key, identity, store)
+        await store.apply(node.catalog.stored_views())
+        return len(node.catalog.views)
+    finally:
+        await store.close()
+
+
+async def _trust(config: Config, store: SqliteEventStore) -> Chain:
+    """Replay the chain: what is stored, then what an operator has put into the folder."""
+    stored = await store.trust()
+    folder = read_files(config.trust_folder)
+    if stored and folder and stored[0] != folder[0]:
+        raise Broken(
+            "the stored trust chain begins with another file than the trust folder",
+            fix="this home belongs to another federation: restore the right trust folder",
+        )
+    chain = replay(tuple(stored) or folder[:1])
+    chain = replay((*chain.files, *folder[len(chain.files) :]))
+    await store.apply(
+        [
+            PutTrust(version, raw)
+            for version, raw in enumerate(chain.files, start=1)
+            if version > len(stored)
+        ]
+    )
+    return chain
+
+
+async def _log_of(store: SqliteEventStore, origin: Origin, size: int) -> AsyncIterator[bytes]:
+    start = 0
+    while start < size:
+        batch = await store.events(origin, start, 256, 4 * 1024 * 1024)
+        if not batch:
+            raise Broken(f"the stored log {origin} ends at {start}, its head says {size}")
+        for raw in batch:
+            yield raw
+        start += len(batch)
+
+
+def _accepted(members: Members) -> list[bytes]:
+    """Certificates that may open a TLS connection: members and the regions' edge CAs."""
+    return [m.tls_cert_pem.encode() for m in members.members] + [
+        r.edge_ca_pem.encode() for r in members.regions
+    ]
+
+
+def _edge_ca(members: Members, config: Config) -> bytes:
+    region = members.region(config.region)
+    if region is None:
+        raise NotPermitted(f"the members file does not list region {config.region}")
+    return region.edge_ca_pem.encode()
+
+
+def main(home: Path) -> int:
+    """Load the configuration and run; the exit code for the shell."""
+    from hanse.daemon.config import load
+
+    try:
+        asyncio.run(run(load(home)))
+    except Broken as error:
+        log.error("broken", why=str(error))
+        return 70
+    except HanseError as error:
+        log.error("cannot_run", why=str(error))
+        return 1
+    return 0

@@ -1,0 +1,166 @@
+"""Bringing releases here, and saying who may have their bytes.
+
+Residency is judged twice: by whoever serves, on the direct peer's verified certificate, and
+by whoever receives. Sources are asked in the order of their measured round trip, the next
+one when one fails; a blob enters the store only with the right digest and size.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+import structlog
+
+from hanse.core.catalog.manifest import Manifest, parse_manifest
+from hanse.core.effects import FetchRelease
+from hanse.core.errors import HanseError, NotPermitted, Unavailable
+from hanse.core.events import BlobHave
+from hanse.core.ids import Digest, MemberId
+from hanse.core.node import Node
+from hanse.daemon.driver import Driver
+from hanse.rpc import blob_client, tls
+from hanse.rpc.link import GrpcTransport
+from hanse.storage.blobs import Blobs
+
+log = structlog.get_logger("hanse.transfers")
+RETRY_S = 2.0
+RETRY_MAX_S = 60.0
+
+
+def allowed(manifest: Manifest, region: str) -> bool:
+    """Whether the bytes of this release may lie in that region."""
+    return "*" in manifest.residency or region in manifest.residency
+
+
+class Gate:
+    """Decides, before anything is looked up, what the direct peer may fetch."""
+
+    def __init__(self, node: Node, blobs: Blobs) -> None:
+        self._node, self._blobs = node, blobs
+
+    def may_fetch(self, peer: tls.Peer, digest: Digest, release: Digest) -> Path | None:
+        """The file to serve, or None: not permitted and not there look the same (T36)."""
+        found = self._node.catalog.find(release)
+        if found is None or not self._known(peer):
+            return None
+        manifest = parse_manifest(found[1].manifest)
+        if not allowed(manifest, peer.region):
+            log.warning("fetch_denied", peer=peer.name, region=peer.region, release=release.short)
+            return None
+        if digest not in {f.digest for f in manifest.files} or not self._blobs.has(digest):
+            return None
+        return self._blobs.path(digest)
+
+    def _known(self, peer: tls.Peer) -> bool:
+        members = self._node.book.chain.current
+        if peer.federation != members.federation:
+            return False
+        if peer.kind == "daemon":
+            return any(m.id == peer.name and m.region == peer.region for m in members.members)
+        return members.region(peer.region) is not None
+
+
+class Transfers:
+    """Fetches releases, one task each; owned by the composition root."""
+
+    def __init__(self, driver: Driver, transport: GrpcTransport, blobs: Blobs, region: str) -> None:
+        self._driver, self._transport, self._blobs = driver, transport, blobs
+        self._region = region
+        self._tasks: dict[Digest, asyncio.Task[None]] = {}
+
+    def fetch(self, effect: FetchRelease) -> None:
+        if effect.release not in self._tasks:
+            task = asyncio.create_task(self._bring(effect))
+            self._tasks[effect.release] = task
+            task.add_done_callback(lambda _: self._tasks.pop(effect.release, None))
+
+    async def close(self) -> None:
+        for task in list(self._tasks.values()):
+            task.cancel()
+
+    async def _bring(self, effect: FetchRelease) -> None:
+        """Try until it is here: a rollout that waits for it says so."""
+        pause_s = RETRY_S
+        while True:
+            try:
+                await self._bring_once(effect)
+            except HanseError as error:
+                log.warning("fetch_failed", release=effect.release.short, why=str(error))
+                await asyncio.sleep(pause_s)
+                pause_s = min(pause_s * 2, RETRY_MAX_S)
+            else:
+                return
+
+    async def _bring_once(self, effect: FetchRelease) -> None:
+        found = self._driver.node.catalog.find(effect.release)
+        if found is None:
+            raise Unavailable(f"release {effect.release.short} is not recorded here yet")
+        manifest = parse_manifest(found[1].manifest)
+        if not allowed(manifest, self._region):
+            raise NotPermitted(f"residency keeps {manifest.version} out of {self._region}")
+        for file in manifest.files:
+            if not self._blobs.has(file.digest):
+                await self._bring_file(effect.release, file.digest, file.size)
+            await asyncio.to_thread(self._blobs.pin, file.digest, f"release-{effect.release.short}")
+        digests = tuple(f.digest for f in manifest.files)
+
+        def arrived(node: Node, _: object) -> None:
+            node.region.have(effect.release)
+            node.propose(BlobHave(manifest.model, digests))
+
+        await self._driver.do(arrived)
+        log.info("release_fetched", release=effect.release.short, version=manifest.version)
+
+    async def _bring_file(self, release: Digest, digest: Digest, size: int) -> None:
+        ranked = await self._ranked(digest)
+        last: HanseError = Unavailable("no daemon is known to have it")
+        for _, member in ranked:
+            try:
+                await self._receive(member, release, digest, size)
+            except HanseError as error:
+                last = error
+            else:
+                return
+        raise last
+
+    async def _ranked(self, digest: Digest) -> list[tuple[float, MemberId]]:
+        """Members to ask: those that said they have it first, each group nearest first."""
+        node = self._driver.node
+        hinted = set(node.catalog.serves(digest))
+        others = [m.id for m in node.book.chain.current.members if m.id != node.me.member]
+        probed = await asyncio.gather(*(self._probe(m) for m in others))
+        reachable = [(rtt, m) for rtt, m in zip(probed, others, strict=True) if rtt is not None]
+        return sorted(reachable, key=lambda pair: (pair[1] not in hinted, pair))
+
+    async def _probe(self, member: MemberId) -> float | None:
+        try:
+            return await blob_client.probe(self._transport.channel(member))
+        except HanseError:
+            return None
+
+    async def _receive(self, member: MemberId, release: Digest, digest: Digest, size: int) -> None:
+        """Stream into the store; an interrupted part stays and is continued next time."""
+        writer = await asyncio.to_thread(self._blobs.writer, size, digest)
+        try:
+            channel = self._transport.channel(member)
+            async for piece in blob_client.fetch(channel, digest, release, writer.offset):
+                await asyncio.to_thread(writer.write, piece)
+            await asyncio.to_thread(writer.commit)
+        except BaseException:
+            await asyncio.to_thread(writer.suspend)
+            raise
+
+
+def complete(node: Node, blobs: Blobs) -> list[Digest]:
+    """The releases whose every file is in the store, as found at start."""
+    return [
+        release.digest
+        for view in node.catalog.views.values()
+        for release in view.releases
+        if all(blobs.has(f.digest) for f in release.manifest.files)
+    ]
+
+
+Publish = Callable[[bytes, bytes], None]

@@ -1,0 +1,112 @@
+"""The verbs of the control socket, wired to the node.
+
+Commands change something and are answered once their events are stored; queries read the
+node between two steps, so each sees one state.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from hanse.core.errors import InvalidSpec
+from hanse.core.ids import Digest
+from hanse.core.limits import FILE_BYTES_MAX
+from hanse.core.node import Clock, Node
+from hanse.daemon import commands
+from hanse.daemon.control import Handler, Progress, upload
+from hanse.daemon.driver import Driver
+from hanse.daemon.queries import QUERIES
+from hanse.storage.blobs import Blobs
+
+Command = Callable[[Node, Mapping[str, Any]], commands.Answer]
+
+COMMANDS: Mapping[str, Command] = {
+    "rollout.start": commands.start_rollout,
+    "rollout.control": commands.control_rollout,
+    "rollback": commands.roll_back,
+    "freeze": commands.freeze,
+    "unfreeze": commands.unfreeze,
+}
+
+
+def table(driver: Driver, blobs: Blobs) -> dict[str, Handler]:
+    """Every verb by name."""
+    verbs: dict[str, Handler] = {
+        name: _command(driver, command) for name, command in COMMANDS.items()
+    }
+    verbs |= {name: _query(driver, query) for name, query in QUERIES.items()}
+    verbs["release.publish"] = _command(
+        driver, lambda node, args: commands.publish(node, blobs, args)
+    )
+    verbs["blob.put"] = _blob_put(blobs)
+    verbs["trust.extend"] = _trust_extend(driver)
+    return verbs
+
+
+def _command(driver: Driver, command: Command) -> Handler:
+    async def handle(
+        args: dict[str, Any], _: Progress, __: asyncio.StreamReader
+    ) -> Mapping[str, Any]:
+        answer = await driver.do(lambda node, _clock: command(node, args))
+        return answer()
+
+    return handle
+
+
+def _query(
+    driver: Driver, query: Callable[[Node, Clock, Mapping[str, Any]], Mapping[str, Any]]
+) -> Handler:
+    async def handle(
+        args: dict[str, Any], _: Progress, __: asyncio.StreamReader
+    ) -> Mapping[str, Any]:
+        return await driver.do(lambda node, clock: query(node, clock, args))
+
+    return handle
+
+
+def _blob_put(blobs: Blobs) -> Handler:
+    async def handle(
+        args: dict[str, Any], progress: Progress, stream: asyncio.StreamReader
+    ) -> Mapping[str, Any]:
+        digest, size = Digest.parse(str(args.get("digest"))), args.get("size")
+        if type(size) is not int or not 0 < size <= FILE_BYTES_MAX:
+            raise InvalidSpec(f"size: expected 1 to {FILE_BYTES_MAX} bytes")
+        if blobs.has(digest):
+            return {"digest": str(digest), "size": size, "stored": False}
+        writer = await asyncio.to_thread(blobs.writer, size, digest)
+        try:
+            await asyncio.to_thread(_skip_part, writer)
+            await progress({"send": True})
+            async for chunk in upload(stream, size):
+                await asyncio.to_thread(writer.write, chunk)
+            await asyncio.to_thread(writer.commit)
+        except BaseException:
+            await asyncio.to_thread(writer.abort)
+            raise
+        return {"digest": str(digest), "size": size, "stored": True}
+
+    return handle
+
+
+def _skip_part(writer: Any) -> None:
+    """An upload comes whole: what an earlier one left behind is not continued."""
+    if writer.offset:
+        raise InvalidSpec("part of this file is here already", fix="try again")
+
+
+def _trust_extend(driver: Driver) -> Handler:
+    async def handle(
+        args: dict[str, Any], _: Progress, __: asyncio.StreamReader
+    ) -> Mapping[str, Any]:
+        raw = str(args.get("file") or "").encode()
+
+        def extend(node: Node, _clock: Clock) -> dict[str, Any]:
+            node.extend_trust(raw)
+            current = node.book.chain.current
+            return {"version": current.version, "members": len(current.members)}
+
+        return await driver.do(extend)
+
+    return handle
