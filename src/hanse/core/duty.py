@@ -120,6 +120,11 @@ class Duty:
     def order(self) -> tuple[int, int]:
         return self._last.order if self._last else (self._me.incarnation, 0)
 
+    def told(self, model: Segment) -> ModelAssignment | None:
+        """What the nodes were last told about one model."""
+        models = self._last.models if self._last else ()
+        return next((m for m in models if m.model == model), None)
+
     def restore(self, stored: Mapping[str, bytes]) -> PublishAssignment | None:
         """Take back the last assignment, so that serials never fall and nodes hear it again."""
         raw = stored.get("assignment")

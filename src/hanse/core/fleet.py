@@ -11,9 +11,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from hanse.core import limits
+from hanse.core.assignment import MODELS_MAX
 from hanse.core.errors import TooLarge
 from hanse.core.ids import Digest, Segment
-from hanse.core.telemetry import ModelReport, Report, Window
+from hanse.core.recent import Recent
+from hanse.core.telemetry import Counts, ModelReport, Report, Window
 
 ONLINE_S = 15.0
 
@@ -36,10 +38,11 @@ class NodeStatus:
 
 
 class Fleet:
-    """Owned by the node; windows wait here until the next tick takes them."""
+    """Owned by the node; windows wait here until the next tick takes or drops them."""
 
     def __init__(self) -> None:
         self.nodes: dict[Segment, NodeStatus] = {}
+        self.recent: dict[Segment, Recent] = {}
         self._windows: dict[tuple[str, str, int, int, int], Window] = {}
 
     def watch(self, name: Segment, facts: dict[str, str], now_s: float) -> None:
@@ -58,17 +61,22 @@ class Fleet:
             return status.seq
         status.boot_nonce, status.seq = boot_nonce, seq
         status.order = (report.epoch, report.serial)
-        status.models = {m.model: m for m in report.models}
+        before, status.models = status.models, {m.model: m for m in report.models}
         for model in report.models:
+            self._remember(before.get(model.model), model, now_s)
             for window in model.windows:
                 held = self._windows.get(window.key)
                 self._windows[window.key] = held + window if held else window
         return seq
 
-    def take(self, model: Segment) -> tuple[Window, ...]:
-        """The counts of one model since the last tick; they are handed out once."""
-        keys = sorted(key for key in self._windows if key[0] == model)
+    def take(self, model: Segment, rollout: str, generation: int) -> tuple[Window, ...]:
+        """The counts of one rollout since the last tick; they are handed out once."""
+        keys = sorted(key for key in self._windows if key[:3] == (model, rollout, generation))
         return tuple(self._windows.pop(key) for key in keys)
+
+    def drop_untaken(self) -> None:
+        """Forget what no running rollout asked for, so that nothing gathers for a later one."""
+        self._windows.clear()
 
     def online(self, now_s: float) -> list[NodeStatus]:
         return [self.nodes[n] for n in sorted(self.nodes) if self.nodes[n].online(now_s)]
@@ -80,6 +88,17 @@ class Fleet:
     def running(self, nodes: Iterable[NodeStatus], model: Segment, release: Digest) -> int:
         reports = [node.models.get(model) for node in nodes]
         return sum(1 for r in reports if r is not None and r.running == release)
+
+    def _remember(self, before: ModelReport | None, report: ModelReport, now_s: float) -> None:
+        """Counts of a report across a change of release belong to neither: leave them out."""
+        if before is None or report.running is None or before.running != report.running:
+            return
+        if report.model not in self.recent and len(self.recent) >= MODELS_MAX:
+            return
+        recent = self.recent.setdefault(report.model, Recent())
+        for window in report.windows:
+            if window.stable != Counts():
+                recent.add(report.running, window.stable, now_s)
 
     def _status(self, name: Segment) -> NodeStatus:
         if name not in self.nodes and len(self.nodes) >= limits.NODES_MAX:

@@ -62,6 +62,7 @@ class Node:
         self.fleet = Fleet()
         self.sync = Sync(me, key, spki, self.book, rng)
         self.region = Region(me, key, self.catalog, self.fleet)
+        self.started_ms: int | None = None  # wall time of the first step, for display
         self._key, self._rng, self._codec = key, rng, codec
         self._pending: list[Ticket] = []
         self._ticked = False
@@ -128,6 +129,7 @@ class Node:
 
     def take(self, clock: Clock) -> Step:
         """Everything that the stimuli since the last step caused, as one step."""
+        self.started_ms = self.started_ms or clock.wall_ms
         writes: list[Write] = self._trusted()
         for append, entries in self.sync.ingested:
             writes.append(append)

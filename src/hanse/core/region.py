@@ -132,6 +132,7 @@ class Region:
             for action in todo:
                 yield from self._act(view, rollout, execution, action)
             self._keep(execution, now_s)
+        self._fleet.drop_untaken()
         for view in self._catalog.views.values():
             yield from self._leave_barred(view)
 
@@ -239,9 +240,8 @@ class Region:
         plan, progress = execution.plan, execution.progress
         arms = (progress.weight_percent * 100, progress.shadow_percent * 100)
         found = []
-        for window in self._fleet.take(plan.model):
-            ours = (window.rollout, window.generation) == (plan.name, plan.generation)
-            if ours and (window.weight_bp, window.shadow_bp) == arms:
+        for window in self._fleet.take(plan.model, plan.name, plan.generation):
+            if (window.weight_bp, window.shadow_bp) == arms:
                 _add(execution.totals, f"{progress.stage}.{arms[0]}.{arms[1]}", window)
                 found.append(_evidence_window(window))
         return tuple(found)

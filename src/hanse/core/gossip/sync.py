@@ -55,6 +55,7 @@ class Sync:
         self.effects: list[Serve | HangUp | Log] = []
         self.ingested: list[tuple[AppendEvents, list[Entry]]] = []
         self.trusted: list[bytes] = []
+        self.last_word_s: dict[MemberId, float] = {}  # of members, kept when their link is gone
         self._me, self._key, self._spki, self._book, self._rng = me, key, spki, book, rng
         self._next_ping_s = 0.0
         self._parts: dict[tuple[MemberId, int], dict[int, bytes]] = {}
@@ -94,6 +95,8 @@ class Sync:
         link.heard_s = now_s
         try:
             self._dispatch(link, frame, now_s)
+            if link.proven:
+                self.last_word_s[peer] = now_s
         except Rejected as error:
             self._log("warning", "frame_rejected", peer, kind=type(frame).__name__, why=str(error))
             if isinstance(frame, Hello | HelloProof):
