@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from hanse.core.dsse import open_envelope
 from hanse.core.errors import Rejected
 from hanse.core.events import (
+    Body,
     Event,
     FloorRaise,
     HoldLift,
@@ -62,16 +63,24 @@ def judge(event: Event, origin: Origin, previous_trust: int, chain: Chain) -> Vo
     return _attested(event, origin, members)
 
 
-def _attested(event: Event, origin: Origin, members: Members) -> Void | None:
-    """Demand the human or CI signature that this kind of event needs."""
-    body, envelopes = event.body, event.header.attestations
-    anywhere = members.keys("release-manager")
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """The human or CI signature that an event needs: by one of `keys`, over `payload`."""
+
+    role: str
+    keys: dict[MemberId, bytes]
+    payload_type: str
+    payload: bytes
+
+
+def demand(body: Body | None, origin: Origin, members: Members) -> Demand | None:
+    """Whose signature this kind of event needs; None if the daemon's own word is enough."""
     match body:
         case ReleaseRecord():
             name = f"{body.model}@{body.version}"
             statement = statements.release_statement(name, body.release, body.counter)
-            publishers = members.keys("publisher")
-            return _demand(envelopes, publishers, statements.RELEASE_TYPE, statement, "publisher")
+            keys = members.keys("publisher")
+            return Demand("publisher", keys, statements.RELEASE_TYPE, statement)
         case RolloutIntent():
             statement = statements.rollout_statement(body.model, body.spec)
         case Kill():
@@ -82,32 +91,34 @@ def _attested(event: Event, origin: Origin, members: Members) -> Void | None:
             statement = statements.control_statement(
                 "resume", body.model, rollout=body.rollout, region=body.region
             )
-            return _demand_operator(envelopes, members, body.region or "*", statement)
+            return _of_operator(members, body.region or "*", statement)
         case HoldLift():
             statement = statements.control_statement("lift", body.model, hold=body.hold.raw.hex())
-            return _demand_operator(envelopes, members, origin.region, statement)
+            return _of_operator(members, origin.region, statement)
         case _:
             return None
-    return _demand(envelopes, anywhere, statements.CONTROL_TYPE, statement, "release-manager")
+    keys = members.keys("release-manager")
+    return Demand("release-manager", keys, statements.CONTROL_TYPE, statement)
 
 
-def _demand_operator(
-    envelopes: Iterable[bytes], members: Members, region: str, statement: bytes
-) -> Void | None:
-    keys = members.keys("operator", region) | members.keys("release-manager", region)
-    return _demand(envelopes, keys, statements.CONTROL_TYPE, statement, f"operator of {region}")
+def signed_by(event: Event, origin: Origin, members: Members) -> frozenset[MemberId]:
+    """The people whose demanded signature stands on this event."""
+    asked = demand(event.body, origin, members)
+    if asked is None:
+        return frozenset()
+    return signers(event.header.attestations, asked.keys, asked.payload_type, asked.payload)
 
 
-def _demand(
-    envelopes: Iterable[bytes],
-    keys: dict[MemberId, bytes],
-    payload_type: str,
-    payload: bytes,
-    role: str,
-) -> Void | None:
-    if signers(envelopes, keys, payload_type, payload):
+def _attested(event: Event, origin: Origin, members: Members) -> Void | None:
+    asked = demand(event.body, origin, members)
+    if asked is None or signed_by(event, origin, members):
         return None
-    return Void(f"no {role} signed it")
+    return Void(f"no {asked.role} signed it")
+
+
+def _of_operator(members: Members, region: str, statement: bytes) -> Demand:
+    keys = members.keys("operator", region) | members.keys("release-manager", region)
+    return Demand(f"operator of {region}", keys, statements.CONTROL_TYPE, statement)
 
 
 def signers(
