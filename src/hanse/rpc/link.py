@@ -17,7 +17,7 @@ from hanse.core.errors import HanseError, NotPermitted, Rejected, Unavailable
 from hanse.core.ids import MemberId
 from hanse.core.trust.members import Member, Members
 from hanse.rpc import tls
-from hanse.rpc.status import Context, error_of, refuse
+from hanse.rpc.status import Context, error_of, refuse, reraise_if_ours
 from hanse.rpc.stream import FrameStream, carry
 from hanse.rpc.tls import Identity, Peer
 from hanse.rpc.transport import Accept, LinkOptions, Links
@@ -36,7 +36,7 @@ class _ClientPipe:
         except grpc.aio.AioRpcError as error:
             raise Unavailable(f"{self._whom} ended the stream: {error.details()}") from None
         except asyncio.CancelledError:
-            _reraise_if_ours()
+            reraise_if_ours()
             return None  # `abort` has ended the call under this read
         return raw or None  # grpc's end of file is falsy, and no frame is empty
 
@@ -76,7 +76,7 @@ class _ServerPipe:
         try:
             await self._context.write(raw)
         except asyncio.CancelledError:
-            _reraise_if_ours()
+            reraise_if_ours()
             raise Unavailable("the caller has ended the stream") from None
         except Exception as error:  # grpc raises private classes for a call that has ended
             raise Unavailable(f"the stream has ended: {error}") from None
@@ -190,10 +190,3 @@ class GrpcTransport:
         for _, channel in self._channels.values():
             await channel.close(None)
         self._channels.clear()
-
-
-def _reraise_if_ours() -> None:
-    """grpc raises CancelledError for a cancelled call, too; only a task's own is passed on."""
-    task = asyncio.current_task()
-    if task is not None and task.cancelling():
-        raise asyncio.CancelledError

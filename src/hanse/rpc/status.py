@@ -6,6 +6,7 @@ The text of an error travels with its fix, so a person at the other end reads wh
 
 from __future__ import annotations
 
+import asyncio
 import functools
 from collections.abc import Awaitable, Callable
 from typing import Any, NoReturn, TypeVar
@@ -59,3 +60,13 @@ def translated(
             await refuse(context, error)
 
     return answer
+
+
+def reraise_if_ours() -> None:
+    """Inside `except CancelledError`: pass on a task's own cancellation, and only that.
+
+    grpc raises the same class when merely the call was cancelled, by either side.
+    """
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError

@@ -1,0 +1,169 @@
+"""hanse.v1.EdgeService: what a region's daemon tells its nodes, and what they report.
+
+A node is who its certificate says, and that must be a certificate of *this* region's edge
+CA: TLS alone would let any listed CA speak for any node.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import grpc
+
+from hanse.core import limits
+from hanse.core.errors import NotPermitted, TooLarge, Unavailable
+from hanse.core.ids import Segment, segment
+from hanse.rpc import tls
+from hanse.rpc.assignments import AssignmentFeed, Watcher
+from hanse.rpc.status import Context, refuse, translated
+from hanse.rpc.tls import Peer
+from hanse.v1 import edge_pb2 as pb
+
+NAME = "hanse.v1.EdgeService"
+NONCE_BYTES_MAX = 64
+PROOF_S = 600.0  # how long an open connection may outlive its certificate, at most
+
+
+class EdgeHandler(Protocol):
+    """What the daemon does about its nodes; every name has been proved by then."""
+
+    def on_watch(self, peer: Peer, node: Segment, facts: Mapping[str, str]) -> None: ...
+
+    def on_gone(self, peer: Peer, node: Segment) -> None:
+        """The node's newest stream has ended; called once for each `on_watch` not replaced."""
+        ...
+
+    async def on_report(
+        self, peer: Peer, node: Segment, boot_nonce: bytes, seq: int, report: bytes
+    ) -> int:
+        """The highest sequence number that is counted and durable. May raise `Rejected`."""
+        ...
+
+
+class EdgeService:
+    name = NAME
+
+    def __init__(
+        self,
+        federation: Segment,
+        region: Segment,
+        edge_ca_pem: Callable[[], bytes],
+        handler: EdgeHandler,
+    ) -> None:
+        self._federation = federation
+        self._region = region
+        self._edge_ca_pem = edge_ca_pem
+        self._handler = handler
+        self._feed = AssignmentFeed()
+        self._nodes: dict[Segment, Watcher] = {}
+        self._proved: dict[Segment, tuple[bytes, float]] = {}
+
+    def publish(self, assignment: bytes, signature: bytes) -> None:
+        """Tell every node that watches, now and later, until this is called again."""
+        message = pb.WatchResponse(assignment=assignment, signature=signature)
+        self._feed.publish(message.SerializeToString())
+
+    @property
+    def watching(self) -> int:
+        return len(self._nodes)
+
+    @translated
+    async def watch(self, request: pb.WatchRequest, context: Context) -> None:
+        peer, node = self._node(request.node, context)
+        facts = _facts(request.facts)
+        if len(self._nodes) >= limits.NODES_MAX and node not in self._nodes:
+            raise Unavailable(
+                f"{limits.NODES_MAX} nodes watch this daemon", fix="watch another daemon"
+            )
+        watcher = Watcher(context)
+        older, self._nodes[node] = self._nodes.get(node), watcher
+        if older is not None:
+            older.end(Unavailable("the node has opened another stream"))
+        try:
+            self._handler.on_watch(peer, node, facts)
+            await context.send_initial_metadata(())
+            self._feed.register(watcher)
+            await watcher.over.wait()
+        finally:
+            self._feed.unregister(watcher)
+            if self._nodes.get(node) is watcher:
+                del self._nodes[node]
+                self._handler.on_gone(peer, node)
+        if watcher.error is not None:
+            await refuse(context, watcher.error)
+
+    @translated
+    async def report(self, request: pb.ReportRequest, context: Context) -> pb.ReportResponse:
+        peer, node = self._node(request.node, context)
+        if len(request.report) > limits.REPORT_BYTES_MAX:
+            raise TooLarge(f"a report has at most {limits.REPORT_BYTES_MAX} bytes")
+        if not 0 < len(request.boot_nonce) <= NONCE_BYTES_MAX:
+            raise TooLarge(f"a boot nonce has 1 to {NONCE_BYTES_MAX} bytes")
+        seq = await self._handler.on_report(
+            peer, node, request.boot_nonce, request.seq, request.report
+        )
+        return pb.ReportResponse(acknowledged_seq=seq)
+
+    async def close(self) -> None:
+        await self._feed.close()
+
+    def _node(self, claimed: str, context: Context) -> tuple[Peer, Segment]:
+        """Who calls, if it is the node that it claims to be. Raises `NotPermitted`."""
+        node = segment(claimed, "node")
+        pem = tls.certificate_of(context)
+        peer = tls.peer_of_certificate(pem)
+        if (peer.kind, peer.name) != ("edge", node):
+            raise NotPermitted(
+                f"the certificate is that of {peer.kind} {peer.name}, not of node {node}",
+                fix="use the name under which this node was enrolled",
+            )
+        if (peer.federation, peer.region) != (self._federation, self._region):
+            raise NotPermitted(
+                f"node {node} belongs to {peer.federation}/{peer.region}, "
+                f"not to {self._federation}/{self._region}",
+                fix="point the node at its own region's daemon",
+            )
+        self._prove(node, pem)
+        return peer, node
+
+    def _prove(self, node: Segment, pem: bytes) -> None:
+        """Check signature and validity now and then: they cost a tenth of a millisecond."""
+        authority = self._edge_ca_pem()
+        pair = hashlib.sha256(authority + pem).digest()
+        now_s = asyncio.get_running_loop().time()
+        known, proved_s = self._proved.get(node, (b"", 0.0))
+        if known == pair and now_s - proved_s < PROOF_S:
+            return
+        tls.verify_edge_certificate(pem, authority)
+        if len(self._proved) >= limits.NODES_MAX:
+            self._proved.clear()
+        self._proved[node] = (pair, now_s)
+
+    def handler(self) -> grpc.GenericRpcHandler[Any, Any]:
+        return grpc.method_handlers_generic_handler(
+            NAME,
+            {
+                "Watch": grpc.unary_stream_rpc_method_handler(
+                    self.watch, request_deserializer=pb.WatchRequest.FromString
+                ),
+                "Report": grpc.unary_unary_rpc_method_handler(
+                    self.report,
+                    request_deserializer=pb.ReportRequest.FromString,
+                    response_serializer=pb.ReportResponse.SerializeToString,
+                ),
+            },
+        )
+
+
+def _facts(claimed: Mapping[str, str]) -> dict[str, str]:
+    facts = dict(claimed)
+    longest = max((len(text.encode()) for pair in facts.items() for text in pair), default=0)
+    if len(facts) > limits.LABELS_MAX or longest > limits.TEXT_BYTES_MAX:
+        raise TooLarge(
+            f"at most {limits.LABELS_MAX} facts of {limits.TEXT_BYTES_MAX} bytes each",
+            fix="report fewer or shorter facts",
+        )
+    return facts

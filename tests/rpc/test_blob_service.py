@@ -1,0 +1,223 @@
+"""Blobs over real mTLS: resumable, bounded, and silent about what is not for you."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import daemons
+import grpc
+import pytest
+
+from hanse.core import limits
+from hanse.core.errors import (
+    InvalidSpec,
+    NotFound,
+    NotPermitted,
+    Rejected,
+    TooLarge,
+    Unavailable,
+)
+from hanse.core.ids import Digest
+from hanse.rpc import blob_client, blob_service, tls
+from hanse.rpc.blob_client import fetch, probe
+from hanse.rpc.blob_service import BlobService, piece_message
+from hanse.rpc.link import GrpcTransport
+from hanse.rpc.peer_service import PeerService
+from hanse.rpc.server import build_server
+from hanse.rpc.tls import Peer
+from hanse.v1 import blob_pb2
+
+DATA = hashlib.shake_256(b"model").digest(2 * limits.BLOB_CHUNK_BYTES + 12_345)
+BLOB = Digest.of(DATA)
+RELEASE = Digest.of(b"release")
+SECRET = Digest.of(b"stays in the region")
+
+
+class Gate:
+    """Holds two blobs, of which one may not leave."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.asked: list[tuple[Peer, Digest, Digest]] = []
+        (folder / BLOB.hex).write_bytes(DATA)
+        (folder / SECRET.hex).write_bytes(b"stays in the region")
+
+    def may_fetch(self, peer: Peer, digest: Digest, release: Digest) -> Path | None:
+        self.asked.append((peer, digest, release))
+        if digest == SECRET:
+            raise NotPermitted("residency")
+        path = self.folder / digest.hex
+        return path if path.exists() else None
+
+
+class World:
+    gate: Gate
+    channel: grpc.aio.Channel
+    client: daemons.Daemon
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> AsyncIterator[World]:
+    world = World()
+    world.gate = Gate(tmp_path)
+    server_daemon, world.client = daemons.two_daemons()
+    listed: list[Any] = [world.client.listed("")]
+
+    def members() -> Any:
+        return daemons.members(listed)
+
+    transport = GrpcTransport(server_daemon.id, server_daemon.identity, members)
+    services = [BlobService(world.gate), PeerService(transport, daemons.REGION, members)]
+    server, port = await build_server(
+        server_daemon.identity, lambda: [world.client.identity.cert_pem], services
+    )
+    await server.start()
+    world.channel = tls.open_channel(
+        f"127.0.0.1:{port}", world.client.identity, server_daemon.identity.cert_pem
+    )
+    yield world
+    await world.channel.close()
+    await server.stop(None)
+
+
+async def fetched(world: World, digest: Digest = BLOB, offset: int = 0, **how: Any) -> list[bytes]:
+    return [p async for p in fetch(world.channel, digest, RELEASE, offset, **how)]
+
+
+@pytest.mark.parametrize("size", [0, 1, 127, 128, 16_383, 16_384, limits.BLOB_CHUNK_BYTES])
+def test_a_piece_written_by_hand_is_what_protobuf_writes(size: int) -> None:
+    data = bytes(size)
+    assert blob_pb2.FetchResponse.FromString(piece_message(data)).data == data
+    if size:
+        assert piece_message(data) == blob_pb2.FetchResponse(data=data).SerializeToString()
+        assert blob_client._data(piece_message(data)) == data
+
+
+def test_a_piece_in_any_other_legal_form_is_read_too() -> None:
+    assert blob_client._data(b"\x0a\x01x\x0a\x02yz") == b"yz"
+    assert blob_client._data(b"\x0a\x81\x00x") == b"x"
+    assert blob_client._data(b"\x10\x07\x0a\x01x") == b"x"
+    for spoilt in (b"\x0a", b"\x0a\x05x", b"\x0a\xff\xff\xff\xff\xff\xff"):
+        with pytest.raises(InvalidSpec):
+            blob_client._data(spoilt)
+
+
+async def test_a_blob_arrives_whole_in_pieces_of_a_mebibyte(world: World) -> None:
+    pieces = await fetched(world)
+    assert b"".join(pieces) == DATA
+    assert [len(p) for p in pieces] == [limits.BLOB_CHUNK_BYTES] * 2 + [12_345]
+    assert world.gate.asked == [(world.client.peer, BLOB, RELEASE)]
+
+
+@pytest.mark.parametrize("offset", [1, limits.BLOB_CHUNK_BYTES, len(DATA) - 1, len(DATA)])
+async def test_a_fetch_resumes_where_it_stopped(world: World, offset: int) -> None:
+    assert b"".join(await fetched(world, offset=offset)) == DATA[offset:]
+
+
+async def test_an_offset_beyond_the_end_is_refused(world: World) -> None:
+    for offset in (len(DATA) + 1, 2**64 - 1):
+        with pytest.raises(Rejected, match="beyond"):
+            await fetched(world, offset=offset)
+
+
+async def test_not_for_you_and_not_here_are_one_answer(world: World) -> None:
+    answers = []
+    for digest in (SECRET, Digest.of(b"nowhere")):
+        with pytest.raises(NotFound) as caught:
+            await fetched(world, digest)
+        answers.append(str(caught.value).replace(str(digest), "…"))
+    assert answers[0] == answers[1]
+
+
+async def test_a_blob_dropped_after_the_gate_looked_is_the_same_answer(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    missing = Digest.of(b"dropped")
+    monkeypatch.setattr(world.gate, "may_fetch", lambda *_: world.gate.folder / missing.hex)
+    with pytest.raises(NotFound, match="for you"):
+        await fetched(world, missing)
+
+
+async def test_more_bytes_than_promised_end_the_fetch(world: World) -> None:
+    assert b"".join(await fetched(world, bytes_max=len(DATA))) == DATA
+    with pytest.raises(TooLarge):
+        await fetched(world, bytes_max=len(DATA) - 1)
+
+
+async def test_a_piece_above_a_mebibyte_is_refused(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = blob_service._read_piece
+    for size in (limits.BLOB_CHUNK_BYTES + 1, limits.BLOB_CHUNK_BYTES + 100_000):
+        monkeypatch.setattr(
+            blob_service,
+            "_read_piece",
+            lambda file, offset, size=size: piece_message(bytes(size)),
+        )
+        with pytest.raises(TooLarge):
+            await fetched(world)
+    monkeypatch.setattr(blob_service, "_read_piece", read)
+    assert b"".join(await fetched(world)) == DATA
+
+
+async def test_a_malformed_request_is_refused_before_the_gate(world: World) -> None:
+    method = world.channel.unary_stream(blob_client.FETCH, None, None)
+    for request in (
+        blob_pb2.FetchRequest(digest=b"short", release=RELEASE.raw),
+        blob_pb2.FetchRequest(digest=BLOB.raw),
+    ):
+        call = method(request.SerializeToString())
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await call.read()
+        assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+        assert "a digest has 32 bytes" in caught.value.details()
+    assert world.gate.asked == []
+
+
+async def test_a_peer_that_holds_its_fetches_open_gets_no_more(world: World) -> None:
+    held = [fetch(world.channel, BLOB, RELEASE) for _ in range(blob_service.FETCHES_PER_PEER_MAX)]
+    big = world.gate.folder / BLOB.hex
+    with big.open("ab") as file:
+        file.truncate(64 * limits.BLOB_CHUNK_BYTES)  # more than gRPC buffers by itself
+    for pieces in held:
+        await anext(pieces)
+    with pytest.raises(Unavailable, match="under way"):
+        await fetched(world)
+    for pieces in held:
+        await pieces.aclose()  # type: ignore[attr-defined]  # an async generator
+    async with asyncio.timeout(5):
+        while True:  # the server hears of the cancellations in its own time
+            try:
+                await anext(fetch(world.channel, BLOB, RELEASE))
+                break
+            except Unavailable:
+                await asyncio.sleep(0.01)
+
+
+async def test_a_peer_that_stops_reading_loses_its_fetch(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(blob_service, "WRITE_S", 0.1)
+    with (world.gate.folder / BLOB.hex).open("ab") as file:
+        file.truncate(64 * limits.BLOB_CHUNK_BYTES)
+    pieces = fetch(world.channel, BLOB, RELEASE)
+    await anext(pieces)
+    await asyncio.sleep(0.3)
+    with pytest.raises(Unavailable, match="took no piece"):
+        async for _ in pieces:
+            pass
+
+
+async def test_a_probe_measures_a_round_trip(world: World) -> None:
+    assert 0 < await probe(world.channel) < 5
+
+
+async def test_a_probe_of_nobody_is_unavailable(world: World) -> None:
+    nobody = tls.open_channel("127.0.0.1:1", world.client.identity, world.client.identity.cert_pem)
+    with pytest.raises(Unavailable):
+        await probe(nobody)
+    await nobody.close()
