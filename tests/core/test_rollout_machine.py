@@ -547,6 +547,19 @@ def test_evidence_starts_anew_when_the_arms_change_and_only_then() -> None:
     assert walk.progress.evidence.requests >= 3000
 
 
+def test_a_mirrored_weight_gathers_pairs_beside_the_canary() -> None:
+    mirrored = document()
+    mirrored["spec"]["stages"][1]["steps"] = [
+        {"setWeight": {"weight": 10, "shadow": "50%"}},
+        *STEPS[3:],
+    ]
+    walk = Walk(spec=parse_spec(mirrored))
+    walk.until(State.WEIGHTING)
+    assert walk.actions[0] == SetTraffic(10, 50)
+    walk.until(State.SOAKING)
+    assert SetTraffic(100, 0) in walk.done
+
+
 def test_late_windows_of_the_shadow_do_not_count_for_the_canary() -> None:
     walk = walk_to(State.WEIGHTING)
     late = Window(Trial.SHADOW, ArmCounts(1000, 900), ArmCounts(1000), PairCounts())

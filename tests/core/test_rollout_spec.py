@@ -152,6 +152,17 @@ def test_equal_plans_have_equal_bytes_and_other_plans_have_others() -> None:
         assert spec_digest(parse_spec(changed(path, value))) != spec_digest(spec), path
 
 
+def test_a_weight_may_go_on_comparing_answers() -> None:
+    document = changed("spec.stages.0.steps.4", {"setWeight": {"weight": 10, "shadow": "50%"}})
+    document["spec"]["stages"][0]["steps"][5]["analysis"]["templates"] = ["agreement"]
+    spec = parse_spec(document)
+    assert spec.stages[0].steps[4] == SetWeight(10, 50)
+    assert parse_spec(to_mapping(spec)) == spec
+    steps = [{"setWeight": {"weight": 10, "shadow": "50%"}}, {"setWeight": 100}]
+    analysis = {"analysis": {"templates": ["safety"]}}
+    assert "there is no stable release whose traffic" in refusal(first_release([*steps, analysis]))
+
+
 def test_alpha_is_split_over_deciding_metrics_and_changes_of_arms() -> None:
     spec = parse_spec(DOCUMENT)
     assert spec.stages[0].epochs == 4
