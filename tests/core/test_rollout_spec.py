@@ -158,7 +158,10 @@ def test_a_weight_may_go_on_comparing_answers() -> None:
     spec = parse_spec(document)
     assert spec.stages[0].steps[4] == SetWeight(10, 50)
     assert parse_spec(to_mapping(spec)) == spec
-    steps = [{"setWeight": {"weight": 10, "shadow": "50%"}}, {"setWeight": 100}]
+    steps: list[dict[str, Any]] = [
+        {"setWeight": {"weight": 10, "shadow": "50%"}},
+        {"setWeight": 100},
+    ]
     analysis = {"analysis": {"templates": ["safety"]}}
     assert "there is no stable release whose traffic" in refusal(first_release([*steps, analysis]))
 
