@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -298,7 +299,7 @@ class Tour:
         found = self.rollout(self.regions["eu-north"], rollout)
         moments = [m for m in found["timeline"] if m["region"] == "eu-north"]
         out.rule("Figures of the rollback in eu-north", align="left")
-        for before, after in zip(moments, moments[1:], strict=False):
+        for before, after in pairwise(moments):
             passed = (after["at_ms"] - before["at_ms"]) / 1000
             out.print(f"  +{passed:6.2f} s  {after['what']}", markup=False)
         totals = {r.name: r.users.totals for r in self.regions.values()}
