@@ -358,7 +358,7 @@ class Region:
         """Store our place in the plan whenever more than its clocks changed."""
         state = execution.progress.encode(now_s)
         raw = canonical_json(state)
-        clocks = ("elapsed_ms", "stage_elapsed_ms", "held_ms")
+        clocks = ("elapsed_ms", "stage_elapsed_ms", "held_ms", "why")
         before = json.loads(self._stored.get(execution.key, b"{}"))
         same = {k: v for k, v in before.items() if k not in clocks} == {
             k: v for k, v in json.loads(raw).items() if k not in clocks
