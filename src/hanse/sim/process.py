@@ -1,0 +1,225 @@
+"""One region's daemon as a process: a `Node` over a store, which may die at its writes.
+
+Stimuli that come close together share one step, as in the real driver. A step is carried out
+in the order of its type: store, then acknowledge, then send, then the rest. A crash cuts that
+order anywhere; the next boot knows only what the store holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Sequence
+from random import Random
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from hanse.core import limits
+from hanse.core.effects import Dial, FetchRelease, HangUp, Log, PublishAssignment, Serve, Undial
+from hanse.core.errors import Broken, Rejected
+from hanse.core.events import Body
+from hanse.core.gossip.frames import Chunk
+from hanse.core.ids import Digest, Origin, Segment
+from hanse.core.log.checkpoint import Checkpoint
+from hanse.core.log.note import Note
+from hanse.core.node import Clock, Node, Ticket
+from hanse.core.signing import SigningKey
+from hanse.core.step import PutTrust, Step
+from hanse.core.trust import chain
+from hanse.rpc.codec import EventCodec
+from hanse.sim.faults import Crash, Skew
+from hanse.storage.memory import MemoryEventStore
+
+if TYPE_CHECKING:
+    from hanse.sim.world import World
+
+T = TypeVar("T")
+TICK_S = 0.5
+EPOCH_MS = 1_800_000_000_000
+CODEC = EventCodec()
+
+
+class Process:
+    """Owned by the world. `node` is None while it is down; `blobs` are on its disk."""
+
+    def __init__(
+        self,
+        world: World,
+        origin: Origin,
+        key: SigningKey,
+        trust: Sequence[bytes],
+        skew: Skew,
+    ) -> None:
+        self.world, self.origin, self.key, self.skew = world, origin, key, skew
+        self.name: Segment = origin.region
+        self.spki = b"spki of " + origin.member.encode()
+        self.node: Node | None = None
+        self.store = MemoryEventStore()
+        self.blobs: dict[Digest, Segment] = {}
+        self.boots = 0
+        self.crashes: list[Crash] = []
+        self._booted_at_s = 0.0
+        self._step_due = False
+        self._tickets: list[Ticket] = []
+        self._told: PublishAssignment | None = None
+        done(self.store.apply([PutTrust(i, raw) for i, raw in enumerate(trust, start=1)]))
+
+    # -- life ------------------------------------------------------------------
+
+    def boot(self) -> None:
+        """Start from what is stored, in the order in which the real daemon does."""
+        self.boots += 1
+        self._booted_at_s, self._step_due, self._tickets = self.world.now_s, False, []
+        rng = Random(f"node/{self.world.seed}/{self.name}/{self.boots}")  # noqa: S311  # repeatable
+        trust = chain.replay(tuple(done(self.store.trust())))
+        node = Node(self.origin, self.key, self.spki, CODEC, trust, rng)
+        for head in done(self.store.heads()):
+            node.restore(head, done(self.store.events(head.origin, 0, head.size, 2**60)))
+        node.open("first start" if self.boots == 1 else "restart")
+        for release in self.blobs:
+            node.region.have(release)
+        node.region.restore(
+            done(self.store.local("progress")), done(self.store.local("duty")), self.clock().now_s
+        )
+        self.node = node
+        self._tick(self.boots)
+
+    def crash(self, store: MemoryEventStore) -> None:
+        """The process is gone; `store` is what its disk holds."""
+        self.node, self.store, self._told = None, store, None
+        self.world.died(self)
+
+    def clock(self) -> Clock:
+        elapsed_s = (self.world.now_s - self._booted_at_s) * (1 + self.skew.drift)
+        wall_ms = EPOCH_MS + int(self.world.now_s * 1000) + self.skew.offset_ms
+        return Clock(1000.0 * self.boots + elapsed_s, wall_ms)
+
+    # -- stimuli ---------------------------------------------------------------
+
+    def do(self, stimulus: Callable[[Node, Clock], T]) -> T | None:
+        """Give the node a stimulus; its step follows within milliseconds. None if it is down."""
+        if self.node is None:
+            return None
+        value = stimulus(self.node, self.clock())
+        if not self._step_due:
+            self._step_due = True
+            boot = self.boots
+            self.world.after(self.world.rng.uniform(0.001, 0.005), lambda: self._step(boot))
+        return value
+
+    def propose(self, body: Body, attestations: Sequence[bytes] = ()) -> Ticket | None:
+        """An operator's word; it is acknowledged when the ticket has its event."""
+        ticket = self.do(lambda node, _: node.propose(body, attestations=attestations))
+        if ticket is not None:
+            self._tickets.append(ticket)
+        return ticket
+
+    def _tick(self, boot: int) -> None:
+        if boot == self.boots and self.node is not None:
+            self.do(lambda node, clock: node.tick(clock))
+            self.world.after(TICK_S, lambda: self._tick(boot))
+
+    # -- the step --------------------------------------------------------------
+
+    def _step(self, boot: int) -> None:
+        if boot != self.boots or self.node is None:
+            return
+        self._step_due = False
+        step = self.node.take(self.clock())
+        crash = self._crash_now(step)
+        if crash is not None and crash.moment == "before":
+            return self.world.crash(self, crash, self.store.snapshot())
+        if step.store:
+            done(self.store.apply(step.store))
+        self.world.stored(self, step, self._acknowledge())
+        sends = step.send
+        if crash is not None:
+            sends = sends[: len(sends) // 2] if crash.moment == "between" else ()
+        for send in sends:
+            self.world.send(self, send.peer, send.frame)  # type: ignore[attr-defined]  # Send only
+        if crash is not None:
+            return self.world.crash(self, crash, None)
+        for effect in step.effects:
+            self._carry_out(effect)
+        return None
+
+    def _crash_now(self, step: Step) -> Crash | None:
+        for crash in self.crashes:
+            if step.store and (self._tickets or not crash.at_publish):
+                self.crashes.remove(crash)
+                return crash
+        return None
+
+    def _acknowledge(self) -> list[Ticket]:
+        acknowledged = [t for t in self._tickets if t.event is not None]
+        self._tickets = [t for t in self._tickets if t.event is None]
+        return acknowledged
+
+    def _carry_out(self, effect: object) -> None:
+        match effect:
+            case Serve():
+                self._serve(effect)
+            case Dial(member):
+                self.world.links.want(self, member)
+            case Undial(member):
+                self.world.links.unwant(self, member)
+            case HangUp(member):
+                self.world.links.close(self.origin.member, member, "hung up")
+            case FetchRelease():
+                self._fetch(effect, self.boots)
+            case PublishAssignment():
+                self._told = effect
+                self.world.tell_edge(self, effect)
+            case Log(level, event, fields) if level == "error":
+                raise Broken(f"{self.name} logged {event} {dict(fields)}")
+            case _:
+                pass
+
+    def tell_again(self, edge: Any) -> None:
+        """A node that begins to watch hears what stands."""
+        if self._told is not None:
+            edge.assigned(self._told.assignment, self._told.signature)
+
+    def _serve(self, effect: Serve) -> None:
+        """One chunk that ends at a size its author signed."""
+        events = done(
+            self.store.events(
+                effect.origin, effect.start, limits.CHUNK_EVENTS_MAX, limits.CHUNK_BYTES_MAX
+            )
+        )
+        end = effect.start + len(events)
+        note = done(self.store.checkpoint_at_or_before(effect.origin, effect.start, end))
+        if note is not None:
+            size = Checkpoint.parse(Note.parse(note).text).size
+            kept = tuple(events[: size - effect.start])
+            self.world.send(self, effect.peer, Chunk(effect.origin, effect.start, kept, note))
+
+    def _fetch(self, effect: FetchRelease, boot: int) -> None:
+        """Ask until some permitted holder is within reach; the bytes take a while."""
+        if boot != self.boots or self.node is None:
+            return
+        view = self.node.catalog.views.get(effect.model)
+        release = view.release(effect.release) if view else None
+        if release is not None and self.world.serves(effect.release, release.manifest, self):
+            self.world.after(self.world.rng.uniform(0.5, 3), lambda: self._fetched(effect, boot))
+        else:
+            self.world.after(1.0, lambda: self._fetch(effect, boot))
+
+    def _fetched(self, effect: FetchRelease, boot: int) -> None:
+        if boot == self.boots:
+            self.blobs[effect.release] = effect.model
+            self.do(lambda node, _: node.region.have(effect.release))
+
+
+def done(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine that never suspends, as those of the memory store do not."""
+    try:
+        coroutine.send(None)
+    except StopIteration as stop:
+        value: T = stop.value
+        return value
+    raise Broken("a store suspended in simulation", fix="simulate over the memory store")
+
+
+def refused(attempt: Callable[[], T]) -> T | None:
+    try:
+        return attempt()
+    except Rejected:
+        return None

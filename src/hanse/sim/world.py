@@ -1,0 +1,213 @@
+"""A whole federation in one process, on one seed, in virtual time.
+
+Everything that happens is an entry in one heap of (time, tie-break, deed). The nodes, the
+codec, the signatures and the devices are the real ones; time, network, disk and nature are
+not. Each entry leaves a record in the trace, so two runs of one seed can be compared by hash.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+from collections.abc import Callable, Sequence
+from random import Random
+
+from hanse.core.catalog.manifest import Manifest
+from hanse.core.effects import PublishAssignment
+from hanse.core.gossip.frames import Frame
+from hanse.core.ids import Digest, MemberId, Origin, Segment, member_id, segment
+from hanse.core.node import Ticket
+from hanse.core.signing import SigningKey
+from hanse.core.step import Step
+from hanse.core.trust import chain
+from hanse.core.trust.members import Member, Members, Person, Region
+from hanse.sim.answers import Nature
+from hanse.sim.edge import EdgeNode
+from hanse.sim.faults import Crash, Cut, FaultPlan, Skew
+from hanse.sim.history import History
+from hanse.sim.links import Links
+from hanse.sim.network import CLEAR, Network
+from hanse.sim.oracle import Oracle
+from hanse.sim.process import Process
+from hanse.storage.memory import Disk
+
+FEDERATION = segment("league")
+NAMES = ("eu-north", "us-east", "ap-south", "eu-west", "us-west", "ap-east", "sa-east", "af-south")
+EDGE_NODES = 2
+_PEM = "-----BEGIN CERTIFICATE-----\nsimulated\n-----END CERTIFICATE-----\n"
+
+
+def key_of(seed: int, name: str) -> SigningKey:
+    return SigningKey(hashlib.sha256(f"{seed}/{name}".encode()).digest())
+
+
+class World:
+    """Owns time. `operator` is the one person who may sign everything."""
+
+    def __init__(self, seed: int, regions: int, plan: FaultPlan, nature: Nature) -> None:
+        self.seed, self.plan = seed, plan
+        self.now_s = 0.0
+        self.rng = Random(f"world/{seed}")  # noqa: S311  # a simulation repeats itself on purpose
+        self.operator = key_of(seed, "operator")
+        self.network = Network(Random(f"network/{seed}"), plan.weather)  # noqa: S311  # as above
+        self._heap: list[tuple[float, float, int, Callable[[], None]]] = []
+        self._deeds = 0
+        self._trace = hashlib.sha256()
+        names = [region_name(i) for i in range(regions)]
+        trust = (chain.sign(_members(seed, names), (key_of(seed, "root"),)),)
+        self.processes = {name: self._process(name, trust) for name in names}
+        by_member = {p.origin.member: p for p in self.processes.values()}
+        self.links = Links(self, by_member)
+        self.history = History(self)
+        self.oracle = Oracle(self)
+        self.edges = [
+            EdgeNode(self, process, f"{name}-node-{i}", nature)
+            for name, process in self.processes.items()
+            for i in range(1, EDGE_NODES + 1)
+        ]
+        self._schedule()
+
+    def _process(self, name: Segment, trust: Sequence[bytes]) -> Process:
+        key = key_of(self.seed, name)
+        origin = Origin(FEDERATION, name, member_id(key.public), 1)
+        return Process(self, origin, key, trust, self.plan.skews.get(name, Skew()))
+
+    # -- time ------------------------------------------------------------------
+
+    def after(self, delay_s: float, deed: Callable[[], None]) -> None:
+        """Deeds of one moment happen in an order that the seed chooses."""
+        self._deeds += 1
+        heapq.heappush(
+            self._heap, (self.now_s + delay_s, self.rng.random(), self._deeds, deed)
+        )
+
+    def run_until(self, end_s: float) -> None:
+        while self._heap and self._heap[0][0] <= end_s:
+            self.now_s, _, _, deed = heapq.heappop(self._heap)
+            deed()
+        self.now_s = end_s
+
+    def record(self, kind: str, who: str, detail: bytes = b"") -> None:
+        digest = hashlib.sha256(detail).hexdigest()[:16]
+        self._trace.update(f"{self.now_s!r} {kind} {who} {digest}\n".encode())
+
+    @property
+    def trace_hash(self) -> str:
+        return self._trace.hexdigest()
+
+    # -- what processes do to each other -----------------------------------------
+
+    def stored(self, process: Process, step: Step, acknowledged: Sequence[Ticket]) -> None:
+        """A step is durable; nothing of it has left yet."""
+        if step.store:
+            self.record("store", process.name, repr(step.store).encode())
+        self.oracle.stored(process, step, acknowledged)
+        self.history.stored(process, step)
+
+    def send(self, process: Process, peer: MemberId, frame: Frame) -> None:
+        self.oracle.sending(process, frame)
+        self.links.send(process, peer, frame)
+
+    def tell_edge(self, process: Process, effect: PublishAssignment) -> None:
+        self.oracle.assigning(process, effect)
+        self.record("assign", process.name, effect.assignment)
+        boot = process.boots
+        for edge in self.edges:
+            if edge.name.startswith(f"{process.name}-node-"):
+                self.after(
+                    self.rng.uniform(0.01, 0.1),
+                    lambda e=edge: self._assigned(process, boot, e, effect),  # type: ignore[misc]  # binds the loop variable
+                )
+
+    def _assigned(
+        self, process: Process, boot: int, edge: EdgeNode, effect: PublishAssignment
+    ) -> None:
+        if process.node is not None and process.boots == boot:
+            edge.assigned(effect.assignment, effect.signature)
+
+    def serves(self, release: Digest, manifest: Manifest, asker: Process) -> bool:
+        """Whether somebody within reach has the files and may give them to this region."""
+        if "*" not in manifest.residency and asker.name not in manifest.residency:
+            return False
+        return any(
+            release in holder.blobs
+            and holder.node is not None
+            and self.network.joined(holder.name, asker.name)
+            for holder in self.processes.values()
+        )
+
+    # -- faults ----------------------------------------------------------------
+
+    def _schedule(self) -> None:
+        for process in self.processes.values():
+            self.after(self.rng.uniform(0, 1), process.boot)
+        for cut in self.plan.cuts:
+            self.after(cut.at_s, lambda c=cut: self._cut(c))  # type: ignore[misc]  # binds the loop variable
+            self.after(cut.until_s, lambda c=cut: self._heal(c))  # type: ignore[misc]  # as above
+        for crash in self.plan.crashes:
+            self.after(crash.at_s, lambda c=crash: self._arm(c))  # type: ignore[misc]  # as above
+        self.after(self.plan.calm_s, self._calm)
+
+    def _crossings(self, cut: Cut) -> list[tuple[str, str]]:
+        outside = [name for name in self.processes if name not in cut.inside]
+        ways = [(i, o) for i in cut.inside for o in outside]
+        return ways if cut.one_way else ways + [(o, i) for i, o in ways]
+
+    def _cut(self, cut: Cut) -> None:
+        for source, target in self._crossings(cut):
+            self.network.block(source, target)
+        self.record("cut", ",".join(cut.inside))
+        self.history.cut(cut)
+        self.links.check_alive()
+
+    def _heal(self, cut: Cut) -> None:
+        for source, target in self._crossings(cut):
+            self.network.unblock(source, target)
+        self.record("heal", ",".join(cut.inside))
+        self.history.healed(cut)
+
+    def _arm(self, crash: Crash) -> None:
+        if crash.region in self.processes:
+            self.processes[Segment(crash.region)].crashes.append(crash)
+
+    def _calm(self) -> None:
+        self.network.weather = CLEAR
+        for process in self.processes.values():
+            process.crashes.clear()
+        self.history.say("weather", "all faults are over" if self.plan.name != "none" else "")
+
+    def crash(self, process: Process, crash: Crash, disk: Disk | None) -> None:
+        """With a disk from before the step, that step never was."""
+        self.record("crash", process.name, crash.moment.encode())
+        self.history.crashed(process, crash)
+        process.crash(process.store.crash(disk))
+        self.after(crash.down_s, lambda: self._recover(process))
+
+    def died(self, process: Process) -> None:
+        self.links.died(process)
+
+    def _recover(self, process: Process) -> None:
+        process.boot()
+        self.record("boot", process.name)
+        self.history.recovered(process)
+
+
+def region_name(i: int) -> Segment:
+    return segment(NAMES[i] if i < len(NAMES) else f"region-{i}")
+
+
+def _members(seed: int, names: Sequence[Segment]) -> Members:
+    operator = key_of(seed, "operator").public
+    roles = ("publisher", "release-manager", "operator")
+    return Members(
+        federation=FEDERATION,
+        version=1,
+        root_keys=(key_of(seed, "root").public,),
+        root_threshold=1,
+        ring_seed=f"ring-{seed}",
+        regions=tuple(Region(name, _PEM) for name in names),
+        members=tuple(
+            Member(name, key_of(seed, name).public, _PEM, f"{name}:7421") for name in names
+        ),
+        people=(Person("operator", operator, roles, ("*",)),),
+    )
