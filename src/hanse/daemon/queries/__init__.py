@@ -1,0 +1,32 @@
+"""What a daemon answers to questions: pure functions of its node, read and never changed.
+
+Every answer has the keys that `hanse.cli.shapes` lists. Ages are by the local monotonic clock
+where we saw something happen ourselves, and by the author's clock where it was signed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from hanse.core.node import Clock, Node
+from hanse.daemon.queries.lineage import lineage
+from hanse.daemon.queries.releases import release_list, release_prepare, release_show
+from hanse.daemon.queries.rollouts import holds, rollout_prepare, rollout_status
+from hanse.daemon.queries.status import status
+from hanse.daemon.queries.why import why
+
+Query = Callable[[Node, Clock, Mapping[str, Any]], dict[str, Any]]
+
+QUERIES: Final[Mapping[str, Query]] = {
+    "status": status,
+    "release.list": release_list,
+    "release.show": release_show,
+    "release.prepare": release_prepare,
+    "rollout.prepare": rollout_prepare,
+    "rollout.status": rollout_status,
+    "holds": holds,
+    "lineage": lineage,
+    "why": why,
+}
+"""By verb of the control socket. All raise `NotFound`, `Conflict` or `InvalidSpec`."""

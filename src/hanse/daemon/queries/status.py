@@ -1,0 +1,136 @@
+"""status: what is broken, since when, where, and what a rollback would go to."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from importlib import metadata
+
+from hanse.core.catalog.view import Release
+from hanse.core.ids import Segment
+from hanse.core.node import Clock, Node
+from hanse.daemon.queries.matter import Answer, Args, Matter, asked
+from hanse.daemon.queries.parts import newest_part
+from hanse.daemon.queries.readings import fall_back, heard_s, nodes, quality, quality_elsewhere
+from hanse.daemon.queries.states import WORST_FIRST, Standing, standing
+
+DAY_MS = 86_400_000
+
+
+def status(node: Node, clock: Clock, args: Args) -> Answer:
+    """status {model?}"""
+    (model,) = asked(args, "status", "model")
+    models = [_model(matter) for matter in Matter.all(node, clock, model)]
+    models.sort(key=lambda m: (WORST_FIRST.index(m["state"]), m["model"]))
+    return {
+        "at_ms": clock.wall_ms,
+        "daemon": _daemon(node, clock),
+        "peers": _peers(node, clock),
+        "models": models,
+    }
+
+
+def _model(matter: Matter) -> Answer:
+    found = [_region(matter, r.name) for r in matter.node.book.chain.current.regions]
+    found.sort(key=lambda pair: (pair[1].rank, pair[0]["region"]))
+    own = matter.own
+    last_good = fall_back(matter, own, newest_part(matter, own))
+    return {
+        "model": matter.view.model,
+        "state": found[0][0]["state"] if found else "empty",
+        "sentence": _sentence(matter, found, last_good),
+        "last_good": matter.ref(last_good.digest) if last_good else None,
+        "regions": [row for row, _ in found],
+    }
+
+
+def _region(matter: Matter, region: Segment) -> tuple[Answer, Standing]:
+    part, active = newest_part(matter, region), matter.view.active(region)
+    stands, here = standing(matter, region, part), region == matter.own
+    rate = None
+    if active is not None:
+        elsewhere = quality_elsewhere(part, active.release)
+        rate = quality(matter, active.release) if here else elsewhere
+    row = {
+        "region": region,
+        "state": stands.state,
+        "since_ms": stands.since_ms,
+        "active": matter.ref(active.release) if active else None,
+        "nodes": nodes(matter, fall_back(matter, region, part)) if here else None,
+        "quality": rate,
+        "rollout": part.rollout.rollout if part is not None and part.live else None,
+        "reason": stands.reason,
+        "heard_s": heard_s(matter.node, region, matter.clock),
+    }
+    return row, stands
+
+
+def _sentence(
+    matter: Matter, found: list[tuple[Answer, Standing]], last_good: Release | None
+) -> str:
+    """Such as `ocr-rec 4.0.0 FAILING ap-south since 03:02 UTC | last good 3.0.0, cached on …`."""
+    if not found:
+        return f"{matter.view.model}: the federation has no regions"
+    worst = found[0][1]
+    alike = [(r, s) for r, s in found if (s.state, s.release) == (worst.state, worst.release)]
+    version = f" {matter.version(worst.release)}" if worst.release else ""
+    names = " ".join(r["region"] for r, _ in alike)
+    text = f"{matter.view.model}{version} {worst.state.upper()} {names}"
+    times = [s.since_ms for _, s in alike if s.since_ms is not None]
+    if times and worst.state not in ("healthy", "empty"):
+        text += f" since {_clock_time(min(times), matter.clock.wall_ms)}"
+    return f"{text} | {_way_back(matter, worst, last_good)}"
+
+
+def _way_back(matter: Matter, worst: Standing, last_good: Release | None) -> str:
+    here = nodes(matter, last_good)
+    active = matter.view.active(matter.own)
+    if worst.state == "rolled-back" and active is not None:
+        version = matter.version(active.release)
+        return f"{version} serves on {here['on_target']}/{here['of']} nodes"
+    if last_good is None:
+        return "no release to fall back to"
+    return f"last good {last_good.version}, cached on {here['cached']}/{here['of']} nodes"
+
+
+def _clock_time(at_ms: int, now_ms: int) -> str:
+    """The time of day, and the date too when that was more than a day ago."""
+    at = datetime.fromtimestamp(at_ms / 1000, UTC)
+    return f"{at:%H:%M} UTC" if now_ms - at_ms < DAY_MS else f"{at:%Y-%m-%d %H:%M} UTC"
+
+
+def _peers(node: Node, clock: Clock) -> Answer:
+    current = node.book.chain.current
+    others = [m for m in current.members if m.id != node.me.member]
+    ages = [heard_s(node, r.name, clock) for r in current.regions if r.name != node.me.region]
+    return {
+        "connected": len({link.peer for link in node.sync.proven()}),
+        "of": len(others),
+        "oldest_s": max((a for a in ages if a is not None), default=None),
+    }
+
+
+def _daemon(node: Node, clock: Clock) -> Answer:
+    current = node.book.chain.current
+    member = current.member(node.me.member)
+    return {
+        "federation": node.me.federation,
+        "region": node.me.region,
+        "member": node.me.member,
+        "origin": str(node.me),
+        "address": member.address if member else "",
+        "trust_version": current.version,
+        "log_size": node.book.size(node.me),
+        "state_digest": node.catalog.state_digest.hex(),
+        "started_ms": node.started_ms or clock.wall_ms,
+        "version": _VERSION,
+    }
+
+
+def _version() -> str:
+    try:
+        return metadata.version("hanse")
+    except metadata.PackageNotFoundError:
+        return "unknown"
+
+
+_VERSION = _version()
