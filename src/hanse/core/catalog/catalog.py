@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
+
 from hanse.core.catalog.facts import ModelFacts, Record
 from hanse.core.catalog.fold import fold
 from hanse.core.catalog.view import ModelView
@@ -19,6 +21,7 @@ class Catalog:
         self.views: dict[Segment, ModelView] = {}
         self.quarantine_quorum = quarantine_quorum
         self._facts: dict[Segment, ModelFacts] = {}
+        self._digests: dict[Segment, bytes] = {}
         self._dirty: set[Segment] = set()
         self._serves: dict[Digest, set[str]] = {}
 
@@ -41,8 +44,10 @@ class Catalog:
         for model in sorted(self._dirty):
             before = self.views.get(model)
             view = fold(model, self._facts[model], self.quarantine_quorum)
+            document = view.encode()
             self.views[model] = view
-            writes.append(PutView(model, view.digest, view.encode()))
+            self._digests[model] = sha256(document).digest()
+            writes.append(PutView(model, self._digests[model], document))
             known = {r.digest for r in before.releases} if before else set()
             writes += [
                 PutIndex(
@@ -90,8 +95,8 @@ class Catalog:
     def state_digest(self) -> bytes:
         """RFC 6962 root over the view digests in model order; equal on equal events."""
         return root_of(
-            leaf_hash(model.encode() + b"\0" + view.digest)
-            for model, view in sorted(self.views.items())
+            leaf_hash(model.encode() + b"\0" + digest)
+            for model, digest in sorted(self._digests.items())
         )
 
     def _note_blobs(self, member: str, body: BlobHave | BlobDrop) -> None:

@@ -6,19 +6,21 @@ It reads neither clock nor arrival order (I8, I1). The rules, strongest first:
 2. A hold beats a promotion. Holds of `quarantine_quorum` distinct regions, or of the region
    of the release's own publisher daemon together with them, quarantine a release for ever.
 3. A promotion counts only under a signed rollout that names this release and this region.
-4. An activation is replaced by those that name it, unless what replaced it has been killed:
-   a kill revives the predecessor.
-5. Two heads of one region are a conflict: both are shown, the lowest event key is preferred.
+4. A rollback counts only from an activation of its own region to a proven release.
+5. An activation is replaced by those that name it, and by what replaced those in turn, unless
+   all of them have been killed: a kill revives the predecessor.
+6. Two heads of one region are a conflict: both are shown, the lowest event key is preferred.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
+from functools import lru_cache
 
 from hanse.core import limits
 from hanse.core.catalog.facts import ModelFacts, Record
-from hanse.core.catalog.manifest import parse_manifest
+from hanse.core.catalog.manifest import Manifest, parse_manifest
 from hanse.core.catalog.view import (
     Activation,
     HoldView,
@@ -63,9 +65,16 @@ def fold(model: Segment, facts: ModelFacts, quarantine_quorum: int) -> ModelView
     )
 
 
+@lru_cache(maxsize=4096)
 def read_plan(raw: bytes) -> RolloutSpec:
     """Parse the bytes of a signed plan. Raises `InvalidSpec`, `InvalidName` or `TooLarge`."""
     return parse_spec(parse_json(raw, "plan", bytes_max=limits.SPEC_BYTES_MAX))
+
+
+@lru_cache(maxsize=16384)
+def read_release(raw: bytes) -> tuple[Digest, Manifest]:
+    """A release's id and manifest; cached, since every fold of the model reads all of them."""
+    return Digest.of(raw), parse_manifest(raw)
 
 
 def covers(plan: RolloutSpec, region: str) -> bool:
@@ -126,26 +135,24 @@ def _releases(
     dead = _dead_files(facts)
     releases: dict[Digest, Release] = {}
     for record, body in facts.of(ReleaseRecord):
-        if body.release in releases:
-            continue
         try:
-            manifest = parse_manifest(body.manifest)
+            digest, manifest = read_release(body.manifest)
         except Rejected:
             continue
-        if (manifest.model, manifest.version) != (body.model, body.version):
+        if digest in releases or (manifest.model, manifest.version) != (body.model, body.version):
             continue
-        releases[body.release] = Release(
-            digest=body.release,
+        releases[digest] = Release(
+            digest=digest,
             version=body.version,
             counter=body.counter,
             manifest=manifest,
             manifest_size=len(body.manifest),
             recorded=record.id,
             recorded_by=record.origin.region,
-            proven=tuple(sorted(proven[body.release])),
-            held=tuple(sorted(held[body.release])),
+            proven=tuple(sorted(proven[digest])),
+            held=tuple(sorted(held[digest])),
             killed=any(file.digest in dead for file in manifest.files),
-            quarantined=len(ever_held[body.release]) >= quorum,
+            quarantined=len(ever_held[digest]) >= quorum,
         )
     return releases
 
@@ -166,11 +173,11 @@ def _dead_files(facts: ModelFacts) -> set[Digest]:
     killed = {body.release for _, body in facts.of(Kill)}
     dead: set[Digest] = set()
     for _, body in facts.of(ReleaseRecord):
-        if body.release in killed:
-            try:
-                manifest = parse_manifest(body.manifest)
-            except Rejected:
-                continue
+        try:
+            digest, manifest = read_release(body.manifest)
+        except Rejected:
+            continue
+        if digest in killed:
             dead |= {manifest.file(v.file).digest for v in manifest.variants}
     return dead
 
@@ -181,42 +188,72 @@ def _heads(
     specs: Mapping[EventId, RolloutSpec],
     floor: int,
 ) -> tuple[Activation, ...]:
-    valid: dict[EventId, tuple[Record, Activation]] = {}
-    for record, promote in facts.of(Promote):
-        if _promotable(promote, releases, specs):
-            valid[record.id] = (
-                record,
-                Activation(
-                    record.id, promote.region, promote.release, str(record.origin), "promote"
-                ),
-            )
-    for record, rollback in facts.of(Rollback):
-        if rollback.to_release in releases:
-            valid[record.id] = (
-                record,
-                Activation(
-                    record.id,
-                    rollback.region,
-                    rollback.to_release,
-                    str(record.origin),
-                    "rollback",
-                    rollback.reason,
-                ),
-            )
-    standing = {
-        id_: entry
-        for id_, entry in valid.items()
-        if not releases[entry[1].release].killed and releases[entry[1].release].counter >= floor
-    }
-    replaced = {
-        old
-        for record, activation in standing.values()
-        for old in _replaces(record)
-        if old in valid and valid[old][1].region == activation.region
-    }
-    heads = [entry for id_, entry in standing.items() if id_ not in replaced]
+    moves = _moves(facts, releases, specs)
+    standing = [
+        id_
+        for id_, (_, activation) in moves.items()
+        if not releases[activation.release].killed and releases[activation.release].counter >= floor
+    ]
+    replaced: set[EventId] = set()
+    for id_ in standing:
+        # What was killed in between still handed on: a kill must not revive what is long past.
+        open_ = [id_]
+        while open_:
+            record, activation = moves[open_.pop()]
+            older = [
+                old
+                for old in _replaces(record)
+                if old in moves and moves[old][1].region == activation.region
+            ]
+            open_ += [old for old in older if old not in replaced]
+            replaced.update(older)
+    heads = [moves[id_] for id_ in standing if id_ not in replaced]
     heads.sort(key=lambda entry: (entry[1].region, entry[0].key))
     return tuple(activation for _, activation in heads)
+
+
+def _moves(
+    facts: ModelFacts, releases: Mapping[Digest, Release], specs: Mapping[EventId, RolloutSpec]
+) -> dict[EventId, tuple[Record, Activation]]:
+    """Every promotion and rollback that counts, whether or not it still stands."""
+    moves: dict[EventId, tuple[Record, Activation]] = {}
+    for record, promote in facts.of(Promote):
+        if _promotable(promote, releases, specs):
+            activation = Activation(
+                record.id, promote.region, promote.release, str(record.origin), "promote"
+            )
+            moves[record.id] = (record, activation)
+    undecided = list(facts.of(Rollback))
+    # A rollback may undo another one, of this or of a second daemon: go on until none is added.
+    while True:
+        counting = [(r, body) for r, body in undecided if _undoes(body, moves, releases)]
+        for record, body in counting:
+            activation = Activation(
+                record.id, body.region, body.to_release, str(record.origin), "rollback", body.reason
+            )
+            moves[record.id] = (record, activation)
+        if not counting:
+            return moves
+        undecided = [entry for entry in undecided if entry[0].id not in moves]
+
+
+def _undoes(
+    body: Rollback,
+    moves: Mapping[EventId, tuple[Record, Activation]],
+    releases: Mapping[Digest, Release],
+) -> bool:
+    """Whether it names what was active in its region and leads to something proven.
+
+    Without this a daemon's key alone could activate any release and call it a rollback.
+    """
+    undone = moves.get(body.from_activation)
+    target = releases.get(body.to_release)
+    return (
+        undone is not None
+        and target is not None
+        and bool(target.proven)
+        and (undone[1].region, undone[1].release) == (body.region, body.from_release)
+    )
 
 
 def _replaces(record: Record) -> tuple[EventId, ...]:
@@ -245,23 +282,26 @@ def _promotable(
 def _rollouts(
     facts: ModelFacts, releases: Mapping[Digest, Release], specs: Mapping[EventId, RolloutSpec]
 ) -> tuple[RolloutView, ...]:
+    """One view a plan: recorded twice it is still one, and only another plan can replace it."""
     said = _controls(facts)
-    reports: dict[tuple[str, int], dict[str, ReportView]] = defaultdict(dict)
+    reports: dict[tuple[str, int, Digest], dict[str, ReportView]] = defaultdict(dict)
     for _, report in facts.of(RolloutReport):
-        reports[report.rollout, report.generation][report.region] = ReportView(
+        plan = (report.rollout, report.generation, report.release)
+        reports[plan][report.region] = ReportView(
             report.region, report.state, report.stage, report.step, report.verdict, report.reason
         )
-    ranked = sorted(
-        (
-            (body.generation, spec_digest(specs[record.id]), record, body)
-            for record, body in facts.of(RolloutIntent)
-            if record.id in specs and body.release in releases
-        ),
-        key=lambda entry: (entry[0], entry[1], entry[2].key),
-    )
+    healthy: dict[tuple[str, int, bytes], set[str]] = defaultdict(set)
+    for _, proof in facts.of(Healthy):
+        healthy[proof.rollout, proof.generation, proof.spec_digest].add(proof.region)
+    plans: dict[tuple[int, Digest], tuple[Record, RolloutIntent]] = {}
+    for record, body in facts.of(RolloutIntent):
+        if record.id in specs and body.release in releases:
+            plans.setdefault((body.generation, spec_digest(specs[record.id])), (record, body))
     views = []
-    for i, (generation, _, record, body) in enumerate(ranked):
+    for generation, digest in sorted(plans):
+        record, body = plans[generation, digest]
         key = (body.rollout, generation)
+        standing = reports[body.rollout, generation, body.release]
         views.append(
             RolloutView(
                 id=record.id,
@@ -270,10 +310,12 @@ def _rollouts(
                 release=body.release,
                 predecessor=body.predecessor,
                 spec=body.spec,
-                current=i == len(ranked) - 1,
+                spec_digest=digest,
+                current=(generation, digest) == max(plans),
                 paused=tuple(sorted(r for r, a in said[key].items() if a == "pause")),
                 aborted=tuple(sorted(r for r, a in said[key].items() if a == "abort")),
-                reports=tuple(sorted(reports[key].values(), key=lambda r: r.region)),
+                healthy=tuple(sorted(healthy[body.rollout, generation, digest.raw])),
+                reports=tuple(sorted(standing.values(), key=lambda r: r.region)),
             )
         )
     return tuple(views)

@@ -92,9 +92,11 @@ class RolloutView:
     release: Digest
     predecessor: Digest | None
     spec: bytes
+    spec_digest: Digest
     current: bool
     paused: tuple[str, ...] = ()  # regions, or * for all
     aborted: tuple[str, ...] = ()
+    healthy: tuple[str, ...] = ()  # regions that attested exactly this plan's success
     reports: tuple[ReportView, ...] = ()
 
     def report(self, region: str) -> ReportView | None:
@@ -185,9 +187,11 @@ def _rollout(rollout: RolloutView) -> dict[str, Any]:
         "rollout": rollout.rollout,
         "generation": rollout.generation,
         "release": str(rollout.release),
+        "spec": str(rollout.spec_digest),
         "current": rollout.current,
         "paused": list(rollout.paused),
         "aborted": list(rollout.aborted),
+        "healthy": list(rollout.healthy),
         "reports": {
             r.region: [r.state, r.stage, r.step, r.verdict, r.reason] for r in rollout.reports
         },
