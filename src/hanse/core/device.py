@@ -77,6 +77,26 @@ class Device:
     def manifest(self, release: Digest) -> Manifest | None:
         return self._manifests.get(release)
 
+    def route(self, model: Segment) -> Route:
+        return self._routes.get(model, Route(model))
+
+    def held(self) -> frozenset[Digest]:
+        """Every release that this node has or is getting."""
+        return frozenset(self._slots)
+
+    def files(self) -> frozenset[Digest]:
+        """The files of every release that this node holds or is getting."""
+        held = (self._manifests.get(release) for release in self._slots)
+        return frozenset(file.digest for m in held if m for file in m.files)
+
+    def sources(self) -> tuple[Source, ...]:
+        """The nearest first, then the unmeasured as the region orders them, the dead last."""
+        sources = self._memory.assignment.sources if self._memory.assignment else ()
+        return tuple(sorted(sources, key=lambda s: self._rtt.get(s.address, _UNMEASURED_S)))
+
+    def unmeasured(self) -> tuple[Source, ...]:
+        return tuple(s for s in self.sources() if s.address not in self._rtt)
+
     def assign(self, raw: bytes, now: float) -> DeviceStep:
         """Obey an assignment whose signature was verified, if it is newer than the last.
 
@@ -260,7 +280,7 @@ class Device:
                 slot, manifest = self._slot(release), self._manifests[release]
                 if slot.state is State.ABSENT and slot.retry_at <= now and release in plan.named:
                     self._slots[release] = slot.after(Happened.FETCH) or slot
-                    yield Fetch(release, manifest, self._sources())
+                    yield Fetch(release, manifest, self.sources())
                 elif slot.state is State.STORED:
                     self._slots[release] = slot.after(Happened.LOAD) or slot
                     self._count_start(plan, release)
@@ -289,11 +309,6 @@ class Device:
             if release in plan.named:
                 return (plan.rollout, plan.generation)
         return ("", 0)
-
-    def _sources(self) -> tuple[Source, ...]:
-        """The nearest first, then the unmeasured as the region orders them, the dead last."""
-        sources = self._memory.assignment.sources if self._memory.assignment else ()
-        return tuple(sorted(sources, key=lambda s: self._rtt.get(s.address, _UNMEASURED_S)))
 
 
 def _short(reason: str) -> str:

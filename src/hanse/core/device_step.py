@@ -1,6 +1,7 @@
-"""What the core asks an edge node to do: store first, then the effects in their order.
+"""What the core asks an edge node to do: swap routes, store, then the other effects in order.
 
-Routes come before everything else, so that a swap never waits for a disk or a network.
+A route may be swapped before the state is stored: nothing leaves the node by it, and what a
+crash forgets is derived again. So a swap waits for no disk and no network.
 """
 
 from __future__ import annotations

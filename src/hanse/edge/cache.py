@@ -16,7 +16,7 @@ import contextlib
 import hashlib
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Collection
 from pathlib import Path
 
 from hanse.core.catalog.manifest import Manifest
@@ -66,13 +66,19 @@ class Cache:
                 raise Unavailable(f"{file.name} of release {release.short} is missing or damaged")
         return folder
 
-    def forget(self, release: Digest, manifest: Manifest | None, needed: Iterable[Digest]) -> None:
-        """Delete the folder, and the blobs of `manifest` that are not `needed` by others."""
+    def forget(self, release: Digest, needed: Collection[Digest]) -> None:
+        """Delete the folder of a release, and every blob that is not `needed` by another."""
         shutil.rmtree(self.folder(release), ignore_errors=True)
-        if manifest is not None:
-            for digest in {file.digest for file in manifest.files} - set(needed):
-                with contextlib.suppress(NotFound):
-                    self.blobs.delete(digest)
+        for digest in self.blobs.list():
+            if digest not in needed:
+                self.blobs.delete(digest)
+
+    def abandon(self, manifest: Manifest) -> None:
+        """Drop what has arrived of files that will not be fetched to their end."""
+        for file in manifest.files:
+            if not self.blobs.has(file.digest):
+                with contextlib.suppress(Unavailable):
+                    self.blobs.writer(file.size, file.digest).abort()
 
 
 def _link(blob: Path, path: Path) -> None:

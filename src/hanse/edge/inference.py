@@ -8,6 +8,7 @@ several models, and their callers bring the parallelism.
 
 from __future__ import annotations
 
+import platform
 import re
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -97,6 +98,16 @@ class LoadedModel:
         if not is_finite(found):
             raise ModelFailed("an output is NaN or infinite")
         return found
+
+
+def runtime_facts() -> dict[str, str]:
+    """What this runtime can do, by the names that a variant's `requires` uses."""
+    return {
+        "os": platform.system().lower(),
+        "arch": platform.machine(),
+        "ort": str(ort.__version__),
+        "ort.providers": ",".join(ort.get_available_providers()),
+    }
 
 
 def choose_variant(manifest: Manifest) -> Variant:

@@ -1,0 +1,91 @@
+"""The composition root of an edge node: every part is made here, once, and nothing is global.
+
+Start: serve from the disk first, then look for the daemon. Stop on SIGTERM: take no new
+requests, finish those that run, deliver the last counts if the daemon answers within seconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from importlib.metadata import version
+from pathlib import Path
+
+import grpc
+import structlog
+
+from hanse.core.errors import Broken, HanseError, Unavailable
+from hanse.edge.agent import Agent
+from hanse.edge.config import Config
+from hanse.edge.serving import RoutedServing
+from hanse.logs import configure
+from hanse.rpc.inference_service import add_inference_service, server_options
+from hanse.rpc.label_service import add_label_service
+from hanse.rpc.tls import Identity
+
+STOP_S = 5.0
+NONCE_BYTES = 16
+log = structlog.get_logger("hanse.edge")
+
+
+async def run(config: Config) -> None:
+    """Serve until SIGTERM or SIGINT. Raises `Unavailable` if the port is taken and `Broken`
+    when the process must end at once."""
+    configure(config.log_level)
+    config.state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    identity = Identity(config.tls_cert.read_bytes(), config.tls_key.read_bytes())
+    agent = Agent(config, identity, os.urandom(NONCE_BYTES))
+    agent.start()
+    server = await _serve(config, agent)
+    stop = asyncio.Event()
+    for sign in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(sign, stop.set)
+    running = asyncio.create_task(agent.run())
+    stopping = asyncio.create_task(stop.wait())
+    log.info("started", node=config.node, listen=config.listen, pid=os.getpid())
+    await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    if running.done():
+        _raise_first(running)
+    await server.stop(STOP_S)
+    running.cancel()
+    await asyncio.wait({running})
+    await agent.close()
+    log.info("stopped")
+
+
+def _raise_first(ended: asyncio.Task[None]) -> None:
+    """Raise what ended the agent, without the group that its tasks formed."""
+    try:
+        ended.result()
+    except BaseExceptionGroup as group:
+        raise group.exceptions[0] from None
+
+
+async def _serve(config: Config, agent: Agent) -> grpc.aio.Server:
+    server = grpc.aio.server(options=server_options())
+    labels = add_label_service(server, agent.telemetry.label)
+    add_inference_service(server, RoutedServing(agent.router), version("hanse"), [labels])
+    try:
+        server.add_insecure_port(config.listen)
+    except RuntimeError as error:
+        raise Unavailable(
+            f"cannot listen on {config.listen}: {error}", fix="choose another address or free it"
+        ) from None
+    await server.start()
+    return server
+
+
+def main(path: Path) -> int:
+    """Load the configuration and run; the exit code for the shell."""
+    from hanse.edge.config import load
+
+    try:
+        asyncio.run(run(load(path)))
+    except Broken as error:
+        log.error("broken", why=str(error))
+        return 70
+    except HanseError as error:
+        log.error("cannot_run", why=str(error))
+        return 1
+    return 0
