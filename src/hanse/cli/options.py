@@ -1,0 +1,155 @@
+"""Options that many commands share, so that they are called the same everywhere."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from hanse.cli.output import FORMS
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def default_home() -> Path:
+    base = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share"
+    return Path(base) / "hanse"
+
+
+def home(command: F) -> F:
+    return click.option(
+        "--home",
+        type=click.Path(path_type=Path, file_okay=False),
+        envvar="HANSE_HOME",
+        default=default_home,
+        show_default="~/.local/share/hanse",
+        show_envvar=True,
+        help="The daemon's folder.",
+    )(command)
+
+
+def agent_home(command: F) -> F:
+    return click.option(
+        "--home",
+        type=click.Path(path_type=Path, file_okay=False),
+        envvar="HANSE_AGENT_HOME",
+        required=True,
+        show_envvar=True,
+        help="The edge node's folder.",
+    )(command)
+
+
+def output(command: F) -> F:
+    return click.option(
+        "-o",
+        "--output",
+        "form",
+        type=click.Choice(FORMS),
+        default="table",
+        show_default=True,
+        help="How to print the answer.",
+    )(command)
+
+
+def key(command: F) -> F:
+    return click.option(
+        "--key",
+        type=click.Path(path_type=Path, dir_okay=False),
+        envvar="HANSE_KEY",
+        show_envvar=True,
+        help="Your signing key.  [default: keys/operator.key in the daemon's folder]",
+    )(command)
+
+
+def yes(command: F) -> F:
+    return click.option("-y", "--yes", is_flag=True, help="Do not ask for confirmation.")(command)
+
+
+def reason(command: F) -> F:
+    return click.option(
+        "--reason", help="Why, for the record. Asked for on a terminal, required elsewhere."
+    )(command)
+
+
+def timeout(command: F) -> F:
+    return click.option(
+        "--timeout",
+        callback=duration_s,
+        default="10m",
+        metavar="DURATION",
+        show_default=True,
+        help="With --watch: give up waiting after this long (exit 4).",
+    )(command)
+
+
+def duration_s(_: click.Context, __: click.Parameter, value: str | None) -> float | None:
+    """A callback: `30s`, `10m`, `2h` become seconds."""
+    from hanse.core.errors import InvalidSpec
+    from hanse.core.rollout.fields import duration_ms
+
+    if value is None:
+        return None
+    try:
+        return duration_ms(1)(value, "duration") / 1000
+    except InvalidSpec as error:
+        raise click.BadParameter(str(error)) from None
+
+
+def release_name(_: click.Context, __: click.Parameter, value: str) -> dict[str, str]:
+    """A callback: `MODEL[@VERSION]` or `MODEL@sha256:…` become the arguments of a verb."""
+    model, separator, version = value.partition("@")
+    if not model or (separator and not version):
+        raise click.BadParameter("write MODEL@VERSION, such as ocr-rec@4.0.0")
+    if not separator:
+        return {"model": model}
+    return {"model": model, "release" if version.startswith("sha256:") else "version": version}
+
+
+def exact_release(ctx: click.Context, parameter: click.Parameter, value: str) -> dict[str, str]:
+    """A callback: as `release_name`, but the version has to be said."""
+    named = release_name(ctx, parameter, value)
+    if len(named) == 1:
+        raise click.BadParameter(f"which version? write {value}@VERSION")
+    return named
+
+
+def ask_reason(given: str | None) -> str:
+    """The reason, asked for on a terminal. Raises a usage error elsewhere."""
+    if given:
+        return given
+    if not sys.stdin.isatty():
+        raise click.UsageError("--reason is required: say why, for the record")
+    return str(click.prompt("reason", err=True))
+
+
+def confirm(sure: bool, name: str, what: str) -> None:
+    """Severe actions are confirmed by typing the name. Raises `click.Abort`."""
+    click.echo(what, err=True)
+    if sure:
+        return
+    if not sys.stdin.isatty():
+        raise click.UsageError("nobody can be asked here: confirm with --yes")
+    if click.prompt(f"type {name} to continue", err=True) != name:
+        raise click.Abort
+
+
+def operator() -> str:
+    """How the person at this terminal is called on this machine."""
+    import pwd
+
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return f"uid {os.getuid()}"
+
+
+def signing_key(home_folder: Path, chosen: Path | None) -> Any:
+    """The person's key. Raises `NotFound` or `NotPermitted` with what to do."""
+    from hanse.core.signing import SigningKey
+    from hanse.daemon.private_files import read_seed
+
+    return SigningKey(read_seed(chosen or home_folder / "keys/operator.key"))

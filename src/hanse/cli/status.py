@@ -1,0 +1,91 @@
+"""`hanse status`: the first question at 3 a.m., answered worst first."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from hanse.cli import client, options
+from hanse.cli.errors import OK, UNHEALTHY
+from hanse.cli.output import Table, age, emit, nodes
+
+if TYPE_CHECKING:
+    from hanse.cli.shapes import ModelStatus, RegionStatus, Status
+
+WATCH_S = 1.0
+COLUMNS = ("MODEL", "REGION", "STATE", "ACTIVE", "NODES", "QUALITY", "HEARD", "WHY")
+
+
+@click.command()
+@click.argument("model", required=False)
+@click.option("--region", help="Show only this region.")
+@click.option("-w", "--watch", is_flag=True, help="Show it again every second until stopped.")
+@options.home
+@options.output
+def status(model: str | None, region: str | None, watch: bool, home: Path, form: str) -> int:
+    """What is broken, since when, and what to go back to. Worst first.
+
+    Exits with 3 if anything is unhealthy.
+    """
+    asked = {"model": model} if model else {}
+    while True:
+        found: Status = client.call(home, "status", **asked)
+        if watch and sys.stdout.isatty():
+            click.clear()
+        models = [_only(each, region) for each in found["models"]]
+        shown = {**found, "models": models}
+        emit(form, "Status", shown, _table(shown), [each["model"] for each in models])
+        if not watch:
+            return _exit(models)
+        time.sleep(WATCH_S)
+
+
+def _only(model: ModelStatus, region: str | None) -> ModelStatus:
+    if region is None:
+        return model
+    return {**model, "regions": [r for r in model["regions"] if r["region"] == region]}
+
+
+def _exit(models: list[ModelStatus]) -> int:
+    # The words are those of shapes.UNHEALTHY; a test holds the two together.
+    from hanse.cli.shapes import UNHEALTHY as BAD
+
+    states = {region["state"] for model in models for region in model["regions"]}
+    return UNHEALTHY if states & set(BAD) else OK
+
+
+def _table(found: dict[str, Any]) -> Table:
+    rows = [_row(m["model"], r) for m in found["models"] for r in m["regions"]]
+    daemon, peers = found["daemon"], found["peers"]
+    return Table(
+        COLUMNS,
+        rows or [("-",) * len(COLUMNS)],
+        head=[m["sentence"] for m in found["models"]],
+        foot=[
+            f"seen from {daemon['region']}, trust version {daemon['trust_version']}; "
+            f"peers {peers['connected']}/{peers['of']}, "
+            f"longest silence {age(peers['oldest_s']) if peers['of'] else '-'}"
+        ],
+    )
+
+
+def _row(model: str, region: RegionStatus) -> tuple[str, ...]:
+    active, quality = region["active"], region["quality"]
+    shown = "-"
+    if quality is not None:
+        share = quality["bad"] / quality["n"] if quality["n"] else 0.0
+        shown = f"{quality['metric']} {share:.1%} of n={quality['n']}, {age(quality['age_s'])} ago"
+    return (
+        model,
+        region["region"],
+        region["state"],
+        active["version"] if active else "-",
+        nodes(region["nodes"]),
+        shown,
+        age(region["heard_s"]),
+        region["reason"],
+    )
