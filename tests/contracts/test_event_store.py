@@ -307,7 +307,10 @@ async def test_a_crash_loses_what_was_not_applied_and_nothing_else() -> None:
     assert [head.size for head in await after.heads()] == [2]
     assert await after.local("clock") == {}
     await after.apply([append(2, 1, mark="again")])
-    assert [head.size for head in await after.crash().heads()] == [3]
+    again = after.crash()
+    assert [head.size for head in await again.heads()] == [3]
+    assert [raw async for _, _, raw in again.scan()] == [event(0), event(1), event(2) + b"again"]
+    assert len(await again.events(OURS, 0, 10, 10**6)) == 3
 
 
 def test_memory_never_suspends() -> None:

@@ -14,6 +14,7 @@ import pytest
 
 from hanse.core.errors import Broken, Unavailable
 from hanse.core.ids import Digest
+from hanse.storage import incoming
 from hanse.storage.blobs import BlobStore
 
 BYTES = os.urandom(4096) * 25
@@ -62,6 +63,36 @@ def test_a_part_that_rotted_is_begun_anew(tmp_path: Path, position: int) -> None
     part.write_bytes(rotten)
     with store.writer(len(BYTES), DIGEST) as writer:
         assert writer.offset == 0
+        writer.write(BYTES)
+        writer.commit()
+    store.open_verified(DIGEST).close()
+
+
+def test_what_was_written_after_the_last_mark_is_cut_off(tmp_path: Path) -> None:
+    store = BlobStore(tmp_path)
+    with store.writer(len(BYTES), DIGEST) as writer:
+        writer.write(BYTES[:70_000])
+    with (tmp_path / "blobs" / "parts" / DIGEST.hex).open("ab") as part:
+        part.write(BYTES)
+    with store.writer(len(BYTES), DIGEST) as writer:
+        assert writer.offset == 70_000
+        writer.write(BYTES[70_000:])
+        writer.commit()
+    store.open_verified(DIGEST).close()
+
+
+def test_a_part_that_was_published_meanwhile_is_not_written_to(tmp_path: Path) -> None:
+    part = tmp_path / "part"
+    fd = os.open(part, os.O_RDWR | os.O_CREAT)  # opened, but the other writer is faster
+    try:
+        part.rename(tmp_path / "published")
+        with pytest.raises(Unavailable, match="another fetch"):
+            incoming.lock_part(fd, part)
+        part.write_bytes(b"the next fetch")
+        with pytest.raises(Unavailable, match="another fetch"):
+            incoming.lock_part(fd, part)
+    finally:
+        os.close(fd)
 
 
 @pytest.mark.parametrize("mark", ["", "99999 zz\n", f"{10**12} {'0' * 64}\n", "\xff"])
@@ -91,6 +122,10 @@ def test_the_sweep_leaves_only_what_can_be_used(tmp_path: Path) -> None:
 
 def test_nothing_is_left_behind_by_a_commit_or_a_refusal(tmp_path: Path) -> None:
     store = BlobStore(tmp_path)
+    with store.writer(len(BYTES), DIGEST) as writer:
+        writer.write(BYTES[:100])
+    store.writer(len(BYTES), DIGEST).abort()
+    assert files(tmp_path / "blobs") == []
     for digest in (None, DIGEST):
         with store.writer(len(BYTES), digest) as writer:
             writer.write(BYTES[:100])
@@ -171,6 +206,16 @@ def test_a_blob_is_flushed_before_it_is_named_and_its_name_after(
         writer.write(b"bytes")
         writer.commit()
     assert disk.calls == ["write", "fsync", "fchmod", "rename", "fsync", "fsync"]
+
+
+def test_a_part_is_flushed_before_it_is_marked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = BlobStore(tmp_path)
+    disk = spied(monkeypatch, 0, 0)
+    with store.writer(len(BYTES), DIGEST) as writer:
+        writer.write(BYTES[:100])
+    assert disk.calls == ["write", "fsync", "rename"]
 
 
 @pytest.mark.parametrize(("number", "kind"), [(errno.EIO, Broken), (errno.ENOSPC, Unavailable)])

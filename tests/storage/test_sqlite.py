@@ -58,8 +58,10 @@ async def test_commits_reach_the_disk_and_readers_cannot_write(tmp_path: Path) -
             "cell_size_check": 1,
         }
         assert await pragma(reader, "query_only") == 1
-        with pytest.raises(sqlite3.OperationalError, match="readonly"):
-            await reader.execute("CREATE TABLE t (a)")
+        for _ in range(2):
+            with pytest.raises(sqlite3.OperationalError, match="readonly"):
+                await reader.execute("CREATE TABLE t (a)")
+            await reader.execute("PRAGMA query_only = OFF")  # the file itself is read-only too
     finally:
         await reader.close()
         await writer.close()
@@ -85,7 +87,7 @@ async def test_a_migration_is_all_or_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await (await SqliteEventStore.open(tmp_path)).close()
-    steps = (*MIGRATIONS, "CREATE TABLE half (a) STRICT; CREATE TABLE head (a)")
+    steps = (*MIGRATIONS, "CREATE TABLE half (a); CREATE TABLE head (a)")
     monkeypatch.setattr("hanse.storage.migrations.MIGRATIONS", steps)
     with pytest.raises(Broken):
         await SqliteEventStore.open(tmp_path)
@@ -188,6 +190,33 @@ async def test_a_missing_event_is_found_when_it_is_read(tmp_path: Path) -> None:
     with pytest.raises(Broken, match="missing"):
         await store.events(ORIGIN, 0, 10, 10**6)
     await store.close()
+
+
+BROKEN = """
+import asyncio, sys
+from pathlib import Path
+from hanse.core.step import PutTrust
+from hanse.storage.sqlite import SqliteEventStore
+
+async def main():
+    store = await SqliteEventStore.open(Path(sys.argv[1]))
+    await store.apply([PutTrust(7, b"broken")])
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.system
+def test_a_broken_process_ends_without_a_farewell(tmp_path: Path) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", BROKEN, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=10,
+        check=False,
+    )
+    assert ended.returncode == 1
+    assert "trust version 7 does not follow 0" in ended.stderr
 
 
 KILLED = """

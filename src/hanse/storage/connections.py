@@ -101,7 +101,11 @@ async def connect_reader(path: Path) -> aiosqlite.Connection:
 
 async def _connect(uri: str, pragmas: str) -> aiosqlite.Connection:
     # Without isolation level Python begins no transactions of its own.
-    connection = await aiosqlite.connect(uri, uri=True, isolation_level=None, factory=_Connection)
+    opening = aiosqlite.connect(uri, uri=True, isolation_level=None, factory=_Connection)
+    # A process that ends because something is broken must not wait for a thread that nobody
+    # will close; SQLite needs no farewell. (Before 0.22 the connection was itself the thread.)
+    getattr(opening, "_thread", opening).daemon = True
+    connection = await opening
     try:
         await connection.executescript(pragmas)
     except BaseException:

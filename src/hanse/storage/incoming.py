@@ -74,7 +74,7 @@ class Part:
         """Open the part at `path`, positioned behind the bytes that are proved to be there."""
         fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
-            _lock_part(fd, path)
+            lock_part(fd, path)
             part = cls(fd, path, resumable=True)
             part._prove(size)
             os.ftruncate(fd, part.length)
@@ -230,7 +230,7 @@ def mark_of(part: Path) -> Path:
     return part.with_suffix(".mark")
 
 
-def _lock_part(fd: int, path: Path) -> None:
+def lock_part(fd: int, path: Path) -> None:
     """One writer a part. Whoever held it may have published or discarded it meanwhile."""
     busy: HanseError = Unavailable(
         f"another fetch of {path.name} is under way", fix="wait for it, then ask again"

@@ -3,7 +3,7 @@
 Durable when `apply` returns, all or nothing; `connections` says why that holds. Besides:
 
 - **The first I/O error is the last**: SQLite reports a failed fsync once and then goes on, with
-  holes. So does not this store: after an error every call raises `Broken`.
+  holes (T46). This store does not: after an error every call raises `Broken`.
 - Readers see committed rows only, since they have a connection of their own.
 """
 
@@ -59,7 +59,7 @@ class SqliteEventStore:
         self._writer = writer
         self._reader = reader
         self._turn = asyncio.Lock()  # held for one transaction at a time
-        self._logs: dict[Origin, _Log] = {}  # as committed; changed by `_transact` alone
+        self._logs: dict[Origin, _Log] = {}  # as committed; changed by `_apply` alone
         self._trust_version = 0  # the same
         self._refusal = ""  # why nothing works any more, once something failed
         self._closed = False
