@@ -104,7 +104,8 @@ async def _connect(uri: str, pragmas: str) -> aiosqlite.Connection:
     opening = aiosqlite.connect(uri, uri=True, isolation_level=None, factory=_Connection)
     # A process that ends because something is broken must not wait for a thread that nobody
     # will close; SQLite needs no farewell. (Before 0.22 the connection was itself the thread.)
-    getattr(opening, "_thread", opening).daemon = True
+    thread: Any = getattr(opening, "_thread", opening)
+    thread.daemon = True
     connection = await opening
     try:
         await connection.executescript(pragmas)
