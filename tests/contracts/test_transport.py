@@ -17,7 +17,7 @@ from hanse.core.errors import Conflict, InvalidSpec, NotPermitted, Rejected, Too
 from hanse.core.gossip.frames import Announce, Chunk, Frame, Heads, Ping, Pull, TrustFile
 from hanse.core.ids import MemberId, Origin, Segment
 from hanse.rpc.link import GrpcTransport
-from hanse.rpc.memory import MemoryNetwork
+from hanse.rpc.memory import WINDOW_BYTES, MemoryNetwork
 from hanse.rpc.peer_service import PeerService
 from hanse.rpc.server import build_server
 from hanse.rpc.stream import FrameStream
@@ -361,12 +361,23 @@ async def test_a_callback_that_returns_or_refuses_ends_the_stream(world: World) 
         assert not near.send(Ping(bytes(32)))
 
 
-async def test_half_open_a_cut_is_silent_and_what_waited_arrives_after() -> None:
+def in_memory(**changes: Any) -> tuple[MemoryNetwork, End, End]:
     network = MemoryNetwork()
+    options = dataclasses.replace(OPTIONS, **changes)
     first, second = (
-        End(who, network.join(who.peer, options=OPTIONS)) for who in daemons.two_daemons()
+        End(who, network.join(who.peer, options=options)) for who in daemons.two_daemons()
     )
     second.transport.accept(second.hold)
+    return network, first, second
+
+
+async def settle() -> None:
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+async def test_half_open_a_cut_is_silent_and_what_waited_arrives_after() -> None:
+    network, first, second = in_memory()
     near = await first.transport.open_stream(second.who.id)
     far = await second.opened.get()
     network.cut(first.who.id, second.who.id)
@@ -374,24 +385,62 @@ async def test_half_open_a_cut_is_silent_and_what_waited_arrives_after() -> None
     assert near.send(Pull(ORIGIN, 1))
     assert far.send(Pull(ORIGIN, 2))
     assert await take(near, 1) == [Pull(ORIGIN, 2)]
+    await settle()
     assert not reading.done()
     network.mend(first.who.id, second.who.id)
     assert await reading == [Pull(ORIGIN, 1)]
 
 
 async def test_half_open_a_close_behind_a_cut_is_not_heard() -> None:
-    network = MemoryNetwork()
-    options = dataclasses.replace(OPTIONS, open_s=0.02)
-    first, second = (
-        End(who, network.join(who.peer, options=options)) for who in daemons.two_daemons()
-    )
-    second.transport.accept(second.hold)
+    network, first, second = in_memory(open_s=0.02)
     near = await first.transport.open_stream(second.who.id)
     far = await second.opened.get()
     network.cut(second.who.id, first.who.id)
     await far.close()
-    assert near.send(Ping(bytes(32)))
+    for _ in range(3):
+        assert near.send(Ping(bytes(32)))
+        await settle()
     with pytest.raises(Unavailable, match="does not answer"):
         await second.transport.open_stream(first.who.id)
     network.mend(second.who.id, first.who.id)
     assert await drain(near) == ([], None)
+
+
+async def test_half_open_a_writer_fills_the_window_and_then_its_own_queue() -> None:
+    network, first, second = in_memory()
+    near = await first.transport.open_stream(second.who.id)
+    network.cut(first.who.id, second.who.id)
+    sent = 0
+    while near.send(Chunk(ORIGIN, sent, (bytes(limits.EVENT_BYTES_MAX),) * 15, b"")):
+        sent += 1
+        await settle()
+        assert sent < 100
+    assert sent >= OPTIONS.send_queue_max + WINDOW_BYTES // limits.FRAME_BYTES_MAX
+
+
+async def test_memory_loses_on_close_what_nobody_has_read_yet() -> None:
+    _, first, second = in_memory()
+    near = await first.transport.open_stream(second.who.id)
+    far = await second.opened.get()
+    near.send(Ping(bytes(32)))
+    await settle()
+    await near.close()
+    assert await drain(far) == ([], None)
+
+
+async def test_a_member_that_never_answers_is_given_up() -> None:
+    async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    mute = await asyncio.start_server(say_nothing, "127.0.0.1", 0)
+    first, second = daemons.two_daemons()
+    port = mute.sockets[0].getsockname()[1]
+    options = dataclasses.replace(OPTIONS, open_s=0.1)
+    known = daemons.members([second.listed(f"127.0.0.1:{port}")])
+    transport = GrpcTransport(first.id, first.identity, lambda: known, options)
+    for _ in range(2):
+        with pytest.raises(Unavailable, match="does not answer"):
+            await transport.open_stream(second.id)
+    await transport.close()
+    mute.close()

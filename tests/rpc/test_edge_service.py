@@ -219,8 +219,13 @@ async def test_a_stream_that_breaks_does_not_end_a_writer() -> None:
     feed, well = AssignmentFeed(), SlowContext()
     well.turn = asyncio.Semaphore(1)
     errors = [RuntimeError("gone"), asyncio.CancelledError()] * assignments.WRITERS
-    for context in [*map(Broken, errors), well]:
-        feed.register(Watcher(context))  # type: ignore[arg-type]
+    broken = [Watcher(context) for context in map(Broken, errors)]  # type: ignore[arg-type]
+    for watcher in broken:
+        feed.register(watcher)
+    feed.publish(b"older")
+    await settle()
+    assert all(watcher.over.is_set() for watcher in broken)
+    feed.register(Watcher(well))  # type: ignore[arg-type]
     feed.publish(b"newest")
     await settle()
     assert well.begun == [b"newest"]
@@ -259,17 +264,20 @@ async def test_a_node_may_only_speak_for_itself(world: World) -> None:
     assert (world.handler.reports, world.handler.watching) == ([], {})
 
 
-@pytest.mark.parametrize("case", ["foreign region", "foreign ca", "daemon", "member as ca"])
+@pytest.mark.parametrize(
+    "case", ["foreign region", "foreign ca", "foreign name", "daemon", "member as ca"]
+)
 async def test_only_this_regions_ca_names_its_nodes(world: World, case: str) -> None:
     identity = {
         "foreign region": daemons.node("n1", world.other_ca, region="us-west"),
         "foreign ca": daemons.node("n1", world.other_ca),
+        "foreign name": daemons.node("n1", world.ca, region="us-west"),
         "daemon": world.daemon.identity,
         "member as ca": daemons.node("n1", world.daemon.identity),
     }[case]
     channel = world.channel(identity)
     code, _ = await refusal(report(channel, "n1"))
-    # TLS lets all four pass, even what a member's own certificate has signed.
+    # TLS lets them all pass, even what a member's own certificate has signed.
     assert code is grpc.StatusCode.PERMISSION_DENIED
     assert world.handler.reports == []
 
