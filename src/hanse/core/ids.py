@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NewType, Self
 
 from hanse.core.errors import InvalidName
@@ -28,9 +29,14 @@ MemberId = NewType("MemberId", str)
 """32 hex digits: the first 16 bytes of SHA-256 of the raw Ed25519 public key."""
 
 
+@lru_cache(maxsize=8192)
+def _is_segment(text: str) -> bool:
+    return _SEGMENT.fullmatch(text) is not None and ".." not in text
+
+
 def segment(text: str, what: str = "name") -> Segment:
     """Parse a name. Raises `InvalidName` that says which characters are allowed."""
-    if not _SEGMENT.fullmatch(text) or ".." in text:
+    if not _is_segment(text):
         raise InvalidName(
             f"{what} {text[:80]!r} is not a valid name",
             fix="use 1 to 64 of a-z 0-9 . _ - and begin with a letter or digit",
@@ -91,7 +97,9 @@ class Digest:
     def from_bytes(cls, raw: bytes) -> Self:
         if len(raw) != 32:
             raise InvalidName(f"a digest has 32 bytes, not {len(raw)}")
-        return cls(raw.hex())
+        digest = object.__new__(cls)  # any 32 bytes are a digest: nothing is left to check
+        object.__setattr__(digest, "hex", raw.hex())
+        return digest
 
     @property
     def raw(self) -> bytes:

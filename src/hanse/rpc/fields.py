@@ -7,6 +7,7 @@ A core dataclass and its message carry the same field names, so a `Shape` is a t
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -35,6 +36,15 @@ class Shape:
     value: type[Any]
     message: type[Any]
     fields: Mapping[str, Field]
+    _reads: tuple[tuple[str, Callable[[Wire], Value] | None], ...] = ()
+
+    def __post_init__(self) -> None:
+        """Order the reads as the class takes its arguments: by position is twice as fast."""
+        reads = []
+        for argument in dataclasses.fields(self.value):
+            field = self.fields[argument.name]
+            reads.append((argument.name, None if field is PLAIN else field.from_wire))
+        object.__setattr__(self, "_reads", tuple(reads))
 
     def to_message(self, value: Value) -> Wire:
         """Raises `InvalidSpec` if a field does not fit its wire type."""
@@ -46,9 +56,11 @@ class Shape:
             raise InvalidSpec(f"{self.value.__name__} cannot be written: {error}") from None
 
     def from_message(self, message: Wire) -> Value:
-        return self.value(
-            **{name: field.from_wire(getattr(message, name)) for name, field in self.fields.items()}
-        )
+        values = [
+            getattr(message, name) if read is None else read(getattr(message, name))
+            for name, read in self._reads
+        ]
+        return self.value(*values)
 
 
 def parse(message: type[Any], raw: bytes) -> Wire:
@@ -91,7 +103,7 @@ def _optional_hash(raw: bytes) -> bytes:
 
 
 def _text(text: str) -> str:
-    if len(text.encode()) > limits.TEXT_BYTES_MAX:
+    if len(text) * 4 > limits.TEXT_BYTES_MAX and len(text.encode()) > limits.TEXT_BYTES_MAX:
         raise InvalidSpec(f"a text is longer than {limits.TEXT_BYTES_MAX} bytes")
     return text
 
