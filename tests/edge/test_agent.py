@@ -20,6 +20,7 @@ import tritonclient.grpc.aio as triton
 from digit_releases import DIGITS, Release, holdout, release
 
 from hanse.core.assignment import Assignment, ModelAssignment, Source, signed_bytes
+from hanse.core.errors import InvalidSignature
 from hanse.core.ids import Digest, Segment, segment
 from hanse.core.signing import SigningKey
 from hanse.core.telemetry import ModelReport, Report, parse_report
@@ -278,14 +279,16 @@ async def test_an_assignment_signed_by_anybody_else_changes_nothing(
     async with running(configured(region, tmp_path)) as agent:
         region.assign(v1, active=v1.digest)
         await region.until(lambda m: m.running == v1.digest)
-        assert agent.device.assignment is not None
-        forged = replace(agent.device.assignment, serial=9, models=()).encode()
+        obeyed = agent.device.assignment
+        assert obeyed is not None
+        forged = replace(obeyed, serial=9, models=()).encode()
         thief = SigningKey(bytes(32))
+        with pytest.raises(InvalidSignature):
+            agent.on_assignment(forged, thief.sign(signed_bytes(forged)))
         region.edge.publish(forged, thief.sign(signed_bytes(forged)))
-        region.serial = 9
         region.assign(v1, v2, active=v2.digest)
         await region.until(lambda m: m.running == v2.digest)
-        assert agent.device.assignment.serial == 10
+        assert agent.device.assignment.serial == 2
 
 
 async def test_the_process_serves_clients_and_stops_cleanly_on_sigterm(
@@ -330,3 +333,19 @@ async def test_wrong_bytes_from_a_source_are_never_loaded(
         assert agent.device.report()[0].running is None
         blob.write_bytes(good)
         await region.until(lambda m: m.running == v1.digest)
+
+
+async def test_a_damaged_state_is_set_aside_and_the_node_asks_anew(
+    region: Region, files: dict[str, Release], tmp_path: Path
+) -> None:
+    v1 = files["v1"]
+    region.offer(v1)
+    config = configured(region, tmp_path)
+    async with running(config):
+        region.assign(v1, active=v1.digest)
+        await region.until(lambda m: m.running == v1.digest)
+    (config.state / "assignment.json").write_bytes(b"{")
+    region.reports.clear()
+    async with running(config):
+        await region.until(lambda m: m.running == v1.digest)
+    assert (config.state / "assignment.json.damaged").read_bytes() == b"{"

@@ -20,7 +20,8 @@ from hanse.core.routing import bucket, shadow_salt, threshold
 from hanse.core.telemetry import Pairs, Window
 from hanse.core.watchdog import ERRORS_IN_A_ROW, GOOD_ANSWERS
 from hanse.edge.inference import LoadedModel, ModelFailed
-from hanse.edge.router import Router, Served
+from hanse.edge.router import Router
+from hanse.edge.served import Served
 from hanse.edge.telemetry import Telemetry, key_of
 
 OCR = segment("ocr-rec")

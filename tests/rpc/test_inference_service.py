@@ -20,7 +20,8 @@ from tritonclient.utils import InferenceServerException
 
 from hanse.core.device_step import Route
 from hanse.edge.inference import load
-from hanse.edge.router import Router, Served
+from hanse.edge.router import Router
+from hanse.edge.served import Served
 from hanse.edge.serving import RoutedServing
 from hanse.edge.telemetry import Telemetry
 from hanse.rpc.inference_service import add_inference_service, server_options

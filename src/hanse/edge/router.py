@@ -4,9 +4,6 @@ A route is immutable. A request takes the reference once and finishes on what it
 loses nothing and waits for nobody. Inference runs in a small thread pool (onnxruntime releases
 the interpreter lock); all counting happens on the event loop, hence without locks.
 
-A shadow never delays an answer: it waits in a bounded queue of its own, runs on a thread of its
-own, and the oldest is dropped and counted when the queue is full.
-
 When a release fails on a request, the good release beside it is asked as well. If it can answer,
 the caller gets that answer, marked `fallback`, and the failure is the release's own. If it
 fails too, the input is to blame, and the watchdog does not count it.
@@ -15,39 +12,20 @@ fails too, the input is to blame, and the watchdog does not count it.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
-import time
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from hanse.core.device_step import Route
 from hanse.core.errors import InvalidSpec, NotFound, Unavailable
 from hanse.core.ids import Digest, Segment
 from hanse.core.routing import bucket, shadow_salt, threshold
-from hanse.core.watchdog import Watchdog
-from hanse.edge.inference import LoadedModel, ModelFailed
+from hanse.edge.inference import ModelFailed
 from hanse.edge.outcomes import Array
+from hanse.edge.served import Feeds, Run, Served, run_model
+from hanse.edge.shadow import SHADOWS_MAX, Shadow, ShadowQueue
 from hanse.edge.telemetry import Key, Telemetry, key_of
-
-SHADOWS_MAX = 256
-SHADOW_BYTES_MAX = 64 * 1024 * 1024
-Feeds = Mapping[str, Array]
-
-
-@dataclass(slots=True)
-class Served:
-    """A loaded release. The event loop owns the counters."""
-
-    release: Digest
-    version: str
-    model: LoadedModel
-    watchdog: Watchdog = field(default_factory=Watchdog)
-    answers: int = 0
-    failures: int = 0
-    computed_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,26 +54,6 @@ class Outputs:
     rollout: str
 
 
-@dataclass(frozen=True, slots=True)
-class _Run:
-    """What came back from a thread: outputs or the failure, the text to compare, the time."""
-
-    outputs: dict[str, Array]
-    text: str | None
-    failure: ModelFailed | None
-    latency_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class _Shadow:
-    served: Served
-    key: Key
-    slow_s: float | None
-    feeds: Feeds
-    request_id: str
-    text: str | None
-
-
 class Router:
     """Use from one event loop. `on_trip(model, release, reason)` and `on_proved(release)` are
     called on it, as soon as a count says so; what they reroute holds for the next request."""
@@ -114,11 +72,7 @@ class Router:
         self._served: dict[Digest, tuple[Segment, Served]] = {}
         self._entries: dict[str, Entry] = {}
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="infer")
-        self._shadow_pool = ThreadPoolExecutor(1, thread_name_prefix="shadow")
-        self._shadows: deque[_Shadow] = deque()
-        self._shadows_max = shadows_max
-        self._shadow_bytes = 0
-        self._shadow_task: asyncio.Task[None] | None = None
+        self._shadows = ShadowQueue(telemetry, self._judge_shadow, shadows_max)
         self._unnamed = itertools.count()
 
     def add(self, model: Segment, served: Served) -> None:
@@ -195,15 +149,22 @@ class Router:
         served.model.check(feeds)
         if unknown := set(outputs) - set(served.model.output_names):
             raise InvalidSpec(f"outputs {sorted(unknown)} are unknown")
-        run = await self._in_pool(self._pool, served, feeds)
+        run = await self._in_pool(served, feeds)
         if role == "explicit":
             self._count_explicit(served, run)
         else:
             self._count(entry, served, role, run, request_id)
         if run.failure is not None:
             return await self._second_try(entry, served, role, run.failure, feeds, outputs)
-        if role == "stable":
-            self._offer_shadow(entry, unit, request_id, feeds, run.text)
+        candidate = entry.candidate
+        if (
+            candidate
+            and role == "stable"
+            and entry.shadow_below
+            and bucket(entry.salt_of_shadow, unit) < entry.shadow_below
+        ):
+            shadow = Shadow(candidate, entry.key, entry.slow_s, feeds, request_id, run.text)
+            self._shadows.offer(shadow)
         return _outputs(served, role, entry.route.rollout, run.outputs, outputs)
 
     async def _second_try(
@@ -221,7 +182,7 @@ class Router:
         if other is None or other is served:
             self._bad(entry, served, str(failure))
             raise failure
-        run = await self._in_pool(self._pool, other, feeds)
+        run = await self._in_pool(other, feeds)
         if run.failure is not None:
             raise failure
         self._bad(entry, served, str(failure))
@@ -229,21 +190,22 @@ class Router:
 
     async def close(self) -> None:
         """Stop the shadow and wait for the inferences that run."""
-        if self._shadow_task is not None:
-            self._shadow_task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._shadow_task
-        for pool in (self._pool, self._shadow_pool):
-            await asyncio.to_thread(pool.shutdown)
+        await self._shadows.close()
+        await asyncio.to_thread(self._pool.shutdown)
 
-    async def _in_pool(self, pool: ThreadPoolExecutor, served: Served, feeds: Feeds) -> _Run:
-        return await asyncio.get_running_loop().run_in_executor(pool, _run, served.model, feeds)
+    async def shadows_done(self) -> None:
+        """Wait until the shadow queue is empty."""
+        await self._shadows.done()
+
+    async def _in_pool(self, served: Served, feeds: Feeds) -> Run:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._pool, run_model, served.model, feeds)
 
     def _find(self, release: Digest | None) -> Served | None:
         found = self._served.get(release) if release else None
         return found[1] if found else None
 
-    def _count(self, entry: Entry, served: Served, role: str, run: _Run, request_id: str) -> None:
+    def _count(self, entry: Entry, served: Served, role: str, run: Run, request_id: str) -> None:
         arm = self._telemetry.tally(entry.key).arm(role)
         arm.answered(run.latency_s, entry.slow_s, failed=run.failure is not None)
         self._count_explicit(served, run)
@@ -252,7 +214,7 @@ class Router:
             if run.text is not None and request_id:
                 self._telemetry.remember(request_id, entry.key, role, run.text)
 
-    def _count_explicit(self, served: Served, run: _Run) -> None:
+    def _count_explicit(self, served: Served, run: Run) -> None:
         served.answers += run.failure is None
         served.failures += run.failure is not None
         served.computed_ns += int(run.latency_s * 1e9)
@@ -269,65 +231,12 @@ class Router:
         if served.watchdog.bad():
             self._on_trip(entry.route.model, served.release, f"errors in a row, last: {reason}")
 
-    def _offer_shadow(
-        self, entry: Entry, unit: str, request_id: str, feeds: Feeds, text: str | None
-    ) -> None:
-        candidate = entry.candidate
-        if not candidate or not entry.shadow_below:
-            return
-        if bucket(entry.salt_of_shadow, unit) >= entry.shadow_below:
-            return
-        size = sum(array.nbytes for array in feeds.values())
-        if size > SHADOW_BYTES_MAX:
-            self._telemetry.dropped(entry.key)
-            return
-        while (
-            len(self._shadows) >= self._shadows_max or self._shadow_bytes + size > SHADOW_BYTES_MAX
-        ):
-            self._telemetry.dropped(self._next_shadow().key)
-        self._shadow_bytes += size
-        self._shadows.append(_Shadow(candidate, entry.key, entry.slow_s, feeds, request_id, text))
-        if self._shadow_task is None or self._shadow_task.done():
-            self._shadow_task = asyncio.create_task(self._run_shadows(), name="shadow")
-
-    def _next_shadow(self) -> _Shadow:
-        shadow = self._shadows.popleft()
-        self._shadow_bytes -= sum(array.nbytes for array in shadow.feeds.values())
-        return shadow
-
-    async def _run_shadows(self) -> None:
-        while self._shadows:
-            shadow = self._next_shadow()
-            run = await self._in_pool(self._shadow_pool, shadow.served, shadow.feeds)
-            arm = self._telemetry.tally(shadow.key).shadow
-            arm.answered(run.latency_s, shadow.slow_s, failed=run.failure is not None)
-            if run.failure is not None:
-                entry = self._entries.get(shadow.key[0])
-                if entry is not None and entry.candidate is shadow.served:
-                    self._bad(entry, shadow.served, str(run.failure))
-                continue
+    def _judge_shadow(self, shadow: Shadow, run: Run) -> None:
+        entry = self._entries.get(shadow.key[0])
+        if run.failure is None:
             self._good(shadow.served)
-            if shadow.text is not None and run.text is not None:
-                self._telemetry.shadowed(shadow.key, shadow.request_id, shadow.text, run.text)
-
-    async def shadows_done(self) -> None:
-        """Wait until the shadow queue is empty."""
-        while self._shadow_task is not None and not self._shadow_task.done():
-            await self._shadow_task
-
-
-def _run(model: LoadedModel, feeds: Feeds) -> _Run:
-    begin = time.perf_counter()
-    try:
-        outputs = model.run(feeds)
-    except ModelFailed as failure:
-        return _Run({}, None, failure, time.perf_counter() - begin)
-    latency_s = time.perf_counter() - begin
-    try:
-        text = model.reader(outputs) if model.reader else None
-    except (ValueError, IndexError):
-        text = None  # an output of unforeseen shape answers, but cannot be compared
-    return _Run(outputs, text, None, latency_s)
+        elif entry is not None and entry.candidate is shadow.served:
+            self._bad(entry, shadow.served, str(run.failure))
 
 
 def _outputs(

@@ -1,0 +1,52 @@
+"""A loaded release that answers, and what one run of it brought."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from hanse.core.ids import Digest
+from hanse.core.watchdog import Watchdog
+from hanse.edge.inference import LoadedModel, ModelFailed
+from hanse.edge.outcomes import Array
+
+Feeds = Mapping[str, Array]
+
+
+@dataclass(slots=True)
+class Served:
+    """A loaded release. The event loop owns the counters."""
+
+    release: Digest
+    version: str
+    model: LoadedModel
+    watchdog: Watchdog = field(default_factory=Watchdog)
+    answers: int = 0
+    failures: int = 0
+    computed_ns: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Outputs or the failure, the text to compare, the time of computing alone."""
+
+    outputs: dict[str, Array]
+    text: str | None
+    failure: ModelFailed | None
+    latency_s: float
+
+
+def run_model(model: LoadedModel, feeds: Feeds) -> Run:
+    """Run it in the calling thread."""
+    begin = time.perf_counter()
+    try:
+        outputs = model.run(feeds)
+    except ModelFailed as failure:
+        return Run({}, None, failure, time.perf_counter() - begin)
+    latency_s = time.perf_counter() - begin
+    try:
+        text = model.reader(outputs) if model.reader else None
+    except (ValueError, IndexError):
+        text = None  # an output of unforeseen shape answers, but cannot be compared
+    return Run(outputs, text, None, latency_s)
