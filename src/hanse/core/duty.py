@@ -105,7 +105,8 @@ def _barred(view: ModelView, region: Segment, active: Release | None) -> tuple[D
 def _slow_ms(view: ModelView, release: Digest | None) -> int | None:
     found = view.release(release) if release else None
     text = found.manifest.labels.get(SLOW_LABEL, "") if found else ""
-    return int(text) if text.isascii() and text.isdigit() and int(text[:9]) > 0 else None
+    slow_ms = int(text[:9]) if text.isascii() and text.isdigit() else 0
+    return slow_ms or None
 
 
 class Duty:

@@ -50,11 +50,15 @@ class Logbook:
 
     @property
     def digest(self) -> bytes:
-        return head_map.digest(self.heads)
+        return head_map.digest(self.heads, self.chain.current.digest)
 
     def size(self, origin: Origin) -> int:
         head = self.heads.get(origin)
         return head.size if head else 0
+
+    def knows(self, origin: Origin) -> bool:
+        """Whether some members file lists the author of this log in that region."""
+        return self._author_key(origin) is not None
 
     def restore(self, head: Head, events: Iterable[bytes]) -> list[Entry]:
         """Take a log back from storage, recomputing its root from the stored events (I6)."""
@@ -147,11 +151,19 @@ class Logbook:
     def _key(self, origin: Origin) -> bytes:
         if origin.federation != self.chain.current.federation:
             raise NotPermitted(f"{origin} belongs to another federation")
+        key = self._author_key(origin)
+        if key is None:
+            raise NotPermitted(f"{origin.member} is no member of {origin.region}")
+        return key
+
+    def _author_key(self, origin: Origin) -> bytes | None:
+        if origin.federation != self.chain.current.federation:
+            return None
         for members in reversed(self.chain.versions):
             member = members.member(origin.member)
             if member is not None and member.region == origin.region:
                 return member.key
-        raise NotPermitted(f"{origin.member} is no member of {origin.region}")
+        return None
 
 
 def header(origin: Origin, seq: int, chain: Chain, salt: bytes, hlc_ms: int) -> Header:

@@ -17,13 +17,14 @@ from random import Random
 from hanse.core import limits
 from hanse.core.catalog.catalog import Catalog
 from hanse.core.effects import Dial, Log, Undial
-from hanse.core.errors import Rejected
+from hanse.core.errors import NotPermitted, Rejected
 from hanse.core.events import Body, Codec, Event, LogOpen, RolloutControl
 from hanse.core.fleet import Fleet
 from hanse.core.gossip.frames import Frame
 from hanse.core.gossip.overlay import neighbours, random_link
 from hanse.core.gossip.sync import Sync
 from hanse.core.ids import EventId, MemberId, Origin
+from hanse.core.log.merkle import SIZE_MAX
 from hanse.core.logbook import Entry, Logbook, header
 from hanse.core.region import Region
 from hanse.core.signing import SigningKey
@@ -111,10 +112,12 @@ class Node:
         with the reason. Raises `NotPermitted`, `TooLarge` or `InvalidSpec`.
         """
         ticket = Ticket(body, tuple(supersedes), tuple(attestations))
-        draft = self._draft(ticket, 0, 0)
+        # Encoded here at its longest, so that nothing can be refused once it is in a group.
+        draft = self._draft(ticket, SIZE_MAX, SIZE_MAX)
+        self._codec.encode(draft)
         verdict = judge(draft, self.me, 0, self.book.chain)
         if verdict is not None:
-            raise Rejected(
+            raise NotPermitted(
                 f"nobody would accept this: {verdict.reason}",
                 fix="sign it with a key that the members file lists for this role",
             )

@@ -19,6 +19,7 @@ from hanse.core.catalog.lineage import rollback_target
 from hanse.core.catalog.view import ModelView, RolloutView
 from hanse.core.duty import Duty, assign
 from hanse.core.effects import FetchRelease, PublishAssignment
+from hanse.core.errors import Rejected
 from hanse.core.events import Body, Healthy, Hold, Promote, Rollback, RolloutControl, RolloutReport
 from hanse.core.evidence.window import ArmCounts, PairCounts, Trial, Window
 from hanse.core.fleet import Fleet
@@ -55,9 +56,10 @@ class Execution:
     resumed: bool = False
     totals: dict[str, telemetry.Window] = field(default_factory=dict)
 
-    @property
-    def key(self) -> str:
-        return f"{self.plan.model}/{self.plan.generation}/{self.plan.name}"
+
+def _key(view: ModelView, rollout: RolloutView) -> str:
+    """Names may be given twice and plans signed at the same time: only the digest is the plan."""
+    return f"{view.model}/{rollout.generation}/{rollout.rollout}/{rollout.spec_digest.short}"
 
 
 class Region:
@@ -73,7 +75,7 @@ class Region:
         self._fetches: list[FetchRelease] = []
         self._writes: list[Write] = []
         self._published: list[PublishAssignment] = []
-        self._stored: dict[str, bytes] = {}
+        self._kept: dict[str, tuple[object, ...]] = {}
 
     # -- boot and stimuli --------------------------------------------------------
 
@@ -84,14 +86,12 @@ class Region:
         again = self.duty.restore(duty)
         self._published += [again] if again else []
         for view, rollout in self._rollouts():
-            key = f"{view.model}/{rollout.generation}/{rollout.rollout}"
+            key = _key(view, rollout)
             if key in progress:
                 plan = read_plan(rollout.spec)
-                stored = json.loads(progress[key])
-                self.executions[key] = Execution(
-                    plan, Progress.decode(plan, self.name, stored, now_s)
-                )
-                self._stored[key] = progress[key]
+                place = Progress.decode(plan, self.name, json.loads(progress[key]), now_s)
+                self.executions[key] = Execution(plan, place)
+                self._kept[key] = _place(place)
 
     def have(self, release: Digest) -> None:
         """Every file of this release is here, verified and pinned."""
@@ -101,9 +101,9 @@ class Region:
         """A person said to go on: lifts, once, what only people may lift."""
         for execution in self.executions.values():
             plan = execution.plan
-            if (plan.model, plan.generation) == (word.model, word.generation) and (
-                word.region in ("", self.name)
-            ):
+            ours = (plan.model, plan.name, plan.generation)
+            named = (word.model, word.rollout, word.generation)
+            if ours == named and word.region in ("", self.name):
                 execution.resumed = True
 
     # -- one step ----------------------------------------------------------------
@@ -129,11 +129,12 @@ class Region:
             execution.resumed = False
             progress, todo = advance(execution.plan, self.name, execution.progress, facts, now_s)
             execution.progress = progress
+            self._fetch_needed(view, rollout, execution)
             for action in todo:
                 yield from self._act(view, rollout, execution, action)
-            self._keep(execution, now_s)
+            self._keep(_key(view, rollout), execution.progress, now_s)
         self._fleet.drop_untaken()
-        for view in self._catalog.views.values():
+        for _, view in sorted(self._catalog.views.items()):
             yield from self._leave_barred(view)
 
     def settle(self, members: Members, now_s: float) -> None:
@@ -166,11 +167,10 @@ class Region:
                 yield view, rollout
 
     def _execution(self, view: ModelView, rollout: RolloutView, now_s: float) -> Execution | None:
-        key = f"{view.model}/{rollout.generation}/{rollout.rollout}"
+        key = _key(view, rollout)
         found = self.executions.get(key)
         if found is None:
-            plan = read_plan(rollout.spec)
-            if not rollout.current or not covers(plan, self.name):
+            if not rollout.current or not covers(plan := read_plan(rollout.spec), self.name):
                 return None
             found = self.executions[key] = Execution(plan, begin(plan, self.name, now_s))
         done = found.progress.state in TERMINAL
@@ -190,7 +190,7 @@ class Region:
         holds = {h.region for h in view.holds if h.release == rollout.release}
         target = self._target(view, rollout)
         return Facts(
-            reports={r.region: State(r.state) for r in rollout.reports if r.region != self.name},
+            reports=self._reports(rollout),
             heard_age_s=heard,
             barred=release is None or release.killed or release.quarantined,
             held_here=self.name in holds,
@@ -204,6 +204,17 @@ class Region:
             nodes=self._nodes(view, rollout, execution, target, now_s),
             windows=self._windows(execution),
         )
+
+    def _reports(self, rollout: RolloutView) -> dict[str, State]:
+        """Where the others stand. Healthy is who attested it for this very plan, not who says so;
+        a word that we do not know (a newer daemon's, or a false one) says nothing."""
+        return {
+            r.region: State(r.state)
+            for r in rollout.reports
+            if r.region != self.name
+            and r.state in _STATES
+            and (r.state != State.HEALTHY or r.region in rollout.healthy)
+        }
 
     def _target(self, view: ModelView, rollout: RolloutView) -> Digest | None:
         """What our nodes run when the rollout is taken away: the active release, else lineage."""
@@ -242,15 +253,18 @@ class Region:
         found = []
         for window in self._fleet.take(plan.model, plan.name, plan.generation):
             if (window.weight_bp, window.shadow_bp) == arms:
+                try:
+                    found.append(_evidence_window(window))
+                except Rejected:
+                    continue  # counts that nobody can have counted: a node lies
                 _add(execution.totals, f"{progress.stage}.{arms[0]}.{arms[1]}", window)
-                found.append(_evidence_window(window))
         return tuple(found)
 
     def _serving_execution(self, view: ModelView) -> Execution | None:
         rollout = view.current_rollout()
         if rollout is None:
             return None
-        return self.executions.get(f"{view.model}/{rollout.generation}/{rollout.rollout}")
+        return self.executions.get(_key(view, rollout))
 
     # -- actions -----------------------------------------------------------------
 
@@ -259,11 +273,6 @@ class Region:
     ) -> Iterator[Proposal]:
         plan = execution.plan
         match action:
-            case actions.Prefetch():
-                self._fetch(view.model, rollout.release)
-                target = self._target(view, rollout)
-                if target is not None:
-                    self._fetch(view.model, target)
             case actions.Promote():
                 yield from self._promote(view, rollout)
             case actions.Attest(healthy=True, evidence=evidence):
@@ -291,12 +300,12 @@ class Region:
                         generation=plan.generation,
                     )
                 )
-            case actions.RollBack(reason=reason):
+            case actions.RollBack(reason=reason) if reason != Cause.QUARANTINED:
                 yield from self._roll_back(view, rollout.release, reason)
             case actions.Report():
                 yield Proposal(self._report(execution, action))
             case _:
-                pass  # traffic and attestations of harm stand in progress and hold
+                pass  # fetches follow the state; traffic and harm stand in progress and hold
 
     def _promote(self, view: ModelView, rollout: RolloutView) -> Iterator[Proposal]:
         release = view.release(rollout.release)
@@ -326,11 +335,23 @@ class Region:
             )
 
     def _leave_barred(self, view: ModelView) -> Iterator[Proposal]:
-        """An active release that was killed or quarantined gives way to its target."""
+        """An active release that was quarantined gives way to its target, rollout or not.
+
+        A killed one is no head any more: the fold itself has revived what stood before it.
+        """
         active = view.active(self.name)
         release = view.release(active.release) if active else None
-        if release is not None and (release.killed or release.quarantined):
-            yield from self._roll_back(view, release.digest, release.state)
+        if release is not None and release.quarantined:
+            yield from self._roll_back(view, release.digest, Cause.QUARANTINED)
+
+    def _fetch_needed(self, view: ModelView, rollout: RolloutView, execution: Execution) -> None:
+        """From the state, not from its entry: a restart loses every fetch that was under way."""
+        progress = execution.progress
+        if progress.state in TERMINAL or progress.active in (State.PENDING, State.GATED):
+            return
+        for release in (rollout.release, self._target(view, rollout)):
+            if release is not None:
+                self._fetch(view.model, release)
 
     def _fetch(self, model: Segment, release: Digest) -> None:
         if release not in self.local and release not in self._wanted:
@@ -354,18 +375,31 @@ class Region:
             evidence if len(evidence) <= EVIDENCE_BYTES_MAX else b"",
         )
 
-    def _keep(self, execution: Execution, now_s: float) -> None:
+    def _keep(self, key: str, progress: Progress, now_s: float) -> None:
         """Store our place in the plan whenever more than its clocks changed."""
-        state = execution.progress.encode(now_s)
-        raw = canonical_json(state)
-        clocks = ("elapsed_ms", "stage_elapsed_ms", "held_ms", "why")
-        before = json.loads(self._stored.get(execution.key, b"{}"))
-        same = {k: v for k, v in before.items() if k not in clocks} == {
-            k: v for k, v in json.loads(raw).items() if k not in clocks
-        }
-        if not same:
-            self._stored[execution.key] = raw
-            self._writes.append(PutLocal(PROGRESS_SPACE, execution.key, raw))
+        place = _place(progress)
+        if self._kept.get(key) != place:
+            self._kept[key] = place
+            raw = canonical_json(progress.encode(now_s))
+            self._writes.append(PutLocal(PROGRESS_SPACE, key, raw))
+
+
+def _place(progress: Progress) -> tuple[object, ...]:
+    """What must survive a restart, without the clocks."""
+    return (
+        progress.state,
+        progress.resumes,
+        progress.reason,
+        progress.step,
+        progress.weight_percent,
+        progress.shadow_percent,
+        progress.exposed,
+        progress.proofs,
+        progress.evidence,
+    )
+
+
+_STATES = frozenset(State)
 
 
 def _runs(report: telemetry.ModelReport | None, release: Digest) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from random import Random
 from typing import TYPE_CHECKING
 
@@ -57,9 +58,9 @@ class EdgeNode:
         for effect in step.effects:
             match effect:
                 case Fetch(release, manifest):
-                    self._later(0.2, 1.5, lambda r=release, m=manifest: self._fetch(r, m))
+                    self._later(0.2, 1.5, partial(self._fetch, release, manifest))
                 case Load(release):
-                    self._later(0.1, 0.5, lambda r=release: self._loaded(r))
+                    self._later(0.1, 0.5, partial(self._loaded, release))
                 case Route() if effect.stable is None and effect.candidate is None:
                     self.routes.pop(effect.model, None)
                 case Route():
@@ -137,9 +138,7 @@ class EdgeNode:
             self._seq += 1
         raw, seq = self._unanswered, self._seq
         acknowledged = self._home.do(
-            lambda node, clock: node.fleet.report(
-                self._nonce, seq, parse_report(raw), clock.now_s
-            )
+            lambda node, clock: node.fleet.report(self._nonce, seq, parse_report(raw), clock.now_s)
         )
         if acknowledged == seq and self._rng.random() >= LOST_ACKNOWLEDGEMENTS:
             self._unanswered = None
@@ -163,9 +162,7 @@ class EdgeNode:
 
 
 def _key(route: Route) -> Window:
-    return Window(
-        route.model, route.rollout, route.generation, route.weight_bp, route.shadow_bp
-    )
+    return Window(route.model, route.rollout, route.generation, route.weight_bp, route.shadow_bp)
 
 
 def _arm(route: Route, arm: str, counts: Counts) -> Window:

@@ -91,10 +91,10 @@ def _crashes(rng: Random, regions: Sequence[str]) -> FaultPlan:
     return FaultPlan(
         weather=replace(_bad_weather(rng), loss=0.02),
         crashes=tuple(
-            replace(_crash(rng, regions), at_publish=i % 2 == 0, at_s=rng.uniform(0, CALM_S / 2))
+            replace(_crash(rng, regions), at_publish=i % 2 == 0, at_s=rng.uniform(0, 90))
             for i in range(6)
         ),
-        calm_s=CALM_S,
+        calm_s=120.0,
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from hanse.core.gossip.frames import Frame
@@ -122,7 +123,7 @@ class Links:
         """Watch every stream that a cut has silenced."""
         for pair, stream in list(self._open.items()):
             if self._silent(pair):
-                self._world.after(KEEP_ALIVE_S, lambda s=stream: self._time_out(s))
+                self._world.after(KEEP_ALIVE_S, partial(self._time_out, stream))
 
     def _time_out(self, stream: Stream) -> None:
         if self._open.get(stream.ends) is stream and self._silent(stream.ends):

@@ -22,7 +22,7 @@ from hanse.core.catalog.lineage import rollback_target
 from hanse.core.effects import PublishAssignment
 from hanse.core.events import Promote, Rollback
 from hanse.core.gossip.frames import Announce, Frame, Heads
-from hanse.core.ids import Digest, EventId, Segment
+from hanse.core.ids import Digest, EventId, Origin, Segment
 from hanse.core.log.checkpoint import Checkpoint
 from hanse.core.log.merkle import leaf_hash
 from hanse.core.log.note import Note
@@ -55,6 +55,9 @@ class Oracle:
     def acknowledged(self) -> int:
         return len(self._acknowledged)
 
+    def is_acknowledged(self, event: EventId | None) -> bool:
+        return event in self._acknowledged
+
     # -- at every step ---------------------------------------------------------
 
     def stored(self, process: Process, step: Step, acknowledged: Sequence[Ticket]) -> None:
@@ -70,15 +73,15 @@ class Oracle:
 
     def sending(self, process: Process, frame: Frame) -> None:
         """I5: what leaves of our own log is on our disk."""
-        claims: list[tuple[object, int]] = []
+        claims: list[tuple[Origin, int]] = []
         match frame:
             case Announce(origin, note):
                 claims = [(origin, Checkpoint.parse(Note.parse(note).text).size)]
             case Heads(heads):
                 claims = [(head.origin, head.size) for head in heads]
         stored = {head.origin: head.size for head in done(process.store.heads())}
-        for origin, size in claims:
-            if origin == process.origin and size > stored.get(process.origin, 0):
+        for named, size in claims:
+            if named == process.origin and size > stored.get(named, 0):
                 self._fail(f"{process.name} sent event {size - 1} before it was stored")
 
     def assigning(self, process: Process, effect: PublishAssignment) -> None:
@@ -122,14 +125,20 @@ class Oracle:
         world = self._world
         if self.converged_s is not None or world.now_s < world.plan.calm_s:
             return
-        nodes = [p.node for p in world.processes.values()]
-        up = [node for node in nodes if node is not None]
-        if len(up) == len(nodes) and len({node.book.digest for node in up}) == 1:
+        if self.agreed():
             self.converged_s = world.now_s
-            world.history.say("all", f"converged on {_summary(up[0].book.heads.values())}")
+            heads = done(next(iter(world.processes.values())).store.heads())
+            events = sum(head.size for head in heads)
+            world.history.say("all", f"converged on {events} events of {len(heads)} logs")
         elif world.now_s > self.deadline_s:
             sizes = {p.name: self._sizes(p) for p in world.processes.values()}
             self._fail(f"no convergence {CONVERGENCE_S:.0f} s after the last fault: {sizes}")
+
+    def agreed(self) -> bool:
+        """Whether every daemon is up and all hold the same logs."""
+        nodes = [p.node for p in self._world.processes.values()]
+        up = [node for node in nodes if node is not None]
+        return len(up) == len(nodes) and len({node.book.digest for node in up}) == 1
 
     @property
     def deadline_s(self) -> float:
@@ -153,8 +162,8 @@ class Oracle:
         for process in self._world.processes.values():
             found = [leaf_hash(raw) for _, raw in _events(process)]
             for event, name in self._acknowledged.items():
-                if found.count(event.raw) != 1:
-                    self._fail(f"{process.name} has {event} of {name} {found.count(event.raw)} times")
+                if (times := found.count(event.raw)) != 1:
+                    self._fail(f"{process.name} has {event} of {name} {times} times")
 
     def _as_the_reference_says(self) -> None:
         union: dict[EventId, Fact] = {}
@@ -198,7 +207,3 @@ def _events(process: Process) -> list[tuple[Any, bytes]]:
         for head in done(process.store.heads())
         for raw in done(process.store.events(head.origin, 0, head.size, 2**60))
     ]
-
-
-def _summary(heads: Any) -> str:
-    return f"{sum(head.size for head in heads)} events of {len(heads)} logs"

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from hanse.sim.world import World
 
 T = TypeVar("T")
-TICK_S = 0.5
+TICK_S = 1.0
 EPOCH_MS = 1_800_000_000_000
 CODEC = EventCodec()
 

@@ -77,16 +77,14 @@ def _counters(facts: list[Fact]) -> dict[Digest, int]:
     return counters
 
 
-def _plans(facts: list[Fact]) -> set[tuple[str, int, Digest, bytes, tuple[str, ...]]]:
+def _plans(facts: list[Fact]) -> set[tuple[Any, ...]]:
     """(name, generation, release, spec digest, regions) of every signed plan."""
-    plans = set()
+    plans: set[tuple[Any, ...]] = set()
     for f in facts:
         if isinstance(f.body, events.RolloutIntent):
             spec = parse_spec(json.loads(f.body.spec))
             regions = tuple(region for stage in spec.stages for region in stage.regions)
-            plans.add(
-                (spec.name, spec.generation, spec.release, spec_digest(spec).raw, regions)
-            )
+            plans.add((spec.name, spec.generation, spec.release, spec_digest(spec).raw, regions))
     return plans
 
 
@@ -160,9 +158,7 @@ def _heads(
                     moves[f.id] = (b.region, b.to_release, (b.from_activation,))
         if len(moves) == before:
             break
-    alive = {
-        i for i, (_, r, _) in moves.items() if r not in killed and counters[r] >= floor
-    }
+    alive = {i for i, (_, r, _) in moves.items() if r not in killed and counters[r] >= floor}
 
     def reached(start: EventId) -> set[EventId]:
         region, _, olds = moves[start]
@@ -188,9 +184,9 @@ def _target(
     queue, seen = [start], {start}
     while queue:
         release = queue.pop(0)
-        if release != start and proven[release] and release not in barred:
-            if counters[release] >= floor:
-                return str(release)
+        fit = proven[release] and release not in barred and counters[release] >= floor
+        if fit and release != start:
+            return str(release)
         for parent in manifests[release].parents:
             if parent.release not in seen and parent.release in manifests:
                 seen.add(parent.release)

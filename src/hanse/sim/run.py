@@ -11,6 +11,7 @@ from hanse.sim.oracle import CONVERGENCE_S, Violated
 from hanse.sim.world import World, region_name
 
 END_S = 1500.0
+QUIET_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +55,12 @@ def play(world: World, tale: Callable[[World], story.Story] = story.default) -> 
     """Tell the story under faults; then there must be agreement and nothing lost."""
     if not story.run_story(world, tale, END_S):
         raise Violated(f"the story is not over at {world.now_s:.0f} s")
-    quiet_s = max(world.now_s, world.oracle.deadline_s) + CONVERGENCE_S
-    while world.now_s < quiet_s:
+    quiet_s = max(world.now_s, world.plan.calm_s) + QUIET_S
+    while world.now_s < quiet_s or not world.oracle.agreed():
         world.run_until(world.now_s + 1.0)
         world.oracle.look()
+        if world.now_s > max(quiet_s, world.oracle.deadline_s) + CONVERGENCE_S:
+            raise Violated(f"the story is told, but no agreement at {world.now_s:.0f} s")
     world.oracle.finish()
     nodes = [p.node for p in world.processes.values() if p.node is not None]
     return Outcome(

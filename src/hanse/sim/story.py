@@ -89,12 +89,12 @@ def say(world: World, region: Segment, body: Body, signed: bytes) -> Story:
     """Propose an event and wait for its acknowledgement; a daemon that died is asked again."""
     process = world.processes[region]
     while True:
-        boot, ticket = process.boots, process.propose(body, [signed])
-        while ticket is not None and ticket.event is None and process.boots == boot:
-            if process.node is None:
-                break
+        node, ticket = process.node, process.propose(body, [signed])
+        while ticket is not None and process.node is node:
+            if world.oracle.is_acknowledged(ticket.event):
+                return
             yield 0.05
-        if ticket is not None and ticket.event is not None:
+        if ticket is not None and world.oracle.is_acknowledged(ticket.event):
             return
         yield 1.0
 
@@ -192,7 +192,9 @@ def plan(
     regions: Sequence[str], release: Digest, generation: int, predecessor: Digest | None
 ) -> dict[str, Any]:
     """A pilot, then everybody else: shadow, a fifth of the traffic, half, all of it."""
-    stages = [{"name": "pilot", "regions": [regions[0]], "steps": _steps(predecessor)}]
+    stages: list[dict[str, Any]] = [
+        {"name": "pilot", "regions": [regions[0]], "steps": _steps(predecessor)}
+    ]
     if len(regions) > 1:
         rest = {"name": "rest", "regions": list(regions[1:]), "steps": _steps(predecessor)}
         stages.append({**rest, "requires": {"stage": "pilot", "healthy": "all"}})
@@ -226,7 +228,11 @@ def _steps(predecessor: Digest | None) -> list[dict[str, Any]]:
 
 def _templates(predecessor: Digest | None) -> dict[str, Any]:
     accuracy = {
-        "name": "accuracy", "test": "one-arm", "event": "wrong", "slo": "12%", "provenBelow": "12%"
+        "name": "accuracy",
+        "test": "one-arm",
+        "event": "wrong",
+        "slo": "12%",
+        "provenBelow": "12%",
     }
     errors: dict[str, Any] = {"name": "error-rate", "event": "error"}
     if predecessor is None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import heapq
 from collections.abc import Callable, Sequence
+from functools import partial
 from random import Random
 
 from hanse.core.catalog.manifest import Manifest
@@ -77,9 +78,7 @@ class World:
     def after(self, delay_s: float, deed: Callable[[], None]) -> None:
         """Deeds of one moment happen in an order that the seed chooses."""
         self._deeds += 1
-        heapq.heappush(
-            self._heap, (self.now_s + delay_s, self.rng.random(), self._deeds, deed)
-        )
+        heapq.heappush(self._heap, (self.now_s + delay_s, self.rng.random(), self._deeds, deed))
 
     def run_until(self, end_s: float) -> None:
         while self._heap and self._heap[0][0] <= end_s:
@@ -116,7 +115,7 @@ class World:
             if edge.name.startswith(f"{process.name}-node-"):
                 self.after(
                     self.rng.uniform(0.01, 0.1),
-                    lambda e=edge: self._assigned(process, boot, e, effect),  # type: ignore[misc]  # binds the loop variable
+                    partial(self._assigned, process, boot, edge, effect),
                 )
 
     def _assigned(
@@ -142,14 +141,14 @@ class World:
         for process in self.processes.values():
             self.after(self.rng.uniform(0, 1), process.boot)
         for cut in self.plan.cuts:
-            self.after(cut.at_s, lambda c=cut: self._cut(c))  # type: ignore[misc]  # binds the loop variable
-            self.after(cut.until_s, lambda c=cut: self._heal(c))  # type: ignore[misc]  # as above
+            self.after(cut.at_s, partial(self._cut, cut))
+            self.after(cut.until_s, partial(self._heal, cut))
         for crash in self.plan.crashes:
-            self.after(crash.at_s, lambda c=crash: self._arm(c))  # type: ignore[misc]  # as above
+            self.after(crash.at_s, partial(self._arm, crash))
         self.after(self.plan.calm_s, self._calm)
 
     def _crossings(self, cut: Cut) -> list[tuple[str, str]]:
-        outside = [name for name in self.processes if name not in cut.inside]
+        outside = [str(name) for name in self.processes if name not in cut.inside]
         ways = [(i, o) for i in cut.inside for o in outside]
         return ways if cut.one_way else ways + [(o, i) for i, o in ways]
 

@@ -6,7 +6,7 @@ The conversation of a link:
     if unequal  Heads(full)                 (size, root prefix) per author
     on news     Announce                    on every link but the one it came from
     to catch up Pull -> Chunk               a suffix that ends at a signed size
-    every 10 s  Ping(digest)                unequal: Heads that changed since last told
+    every 10 s  Ping(digest)                unequal: Heads not told yet, and Hello again
 
 Only what is new to us is passed on, so a message cannot circle. Losing any message costs
 time, never agreement: the next ping finds the difference.
@@ -42,6 +42,8 @@ from hanse.core.trust.chain import extend
 _PROOF_DOMAIN = b"hanse-hello/v1\n"
 TRUST_PART_BYTES = 192 * 1024
 PROOF_TIMEOUT_S = 5.0
+HEADS_PER_FRAME = 1000  # at most some 200 B each: one frame
+CLAIMS_SPARE = 1000  # logs of earlier incarnations and former members
 
 
 class Sync:
@@ -58,29 +60,24 @@ class Sync:
         self.last_word_s: dict[MemberId, float] = {}  # of members, kept when their link is gone
         self._me, self._key, self._spki, self._book, self._rng = me, key, spki, book, rng
         self._next_ping_s = 0.0
-        self._parts: dict[tuple[MemberId, int], dict[int, bytes]] = {}
+        self._parts: dict[MemberId, tuple[tuple[int, int], dict[int, bytes]]] = {}
 
     # -- links -----------------------------------------------------------------
 
     def link_up(self, peer: MemberId, spki: bytes, now_s: float) -> None:
-        nonce = self._rng.randbytes(16)
-        self.links[peer] = Link(peer, spki, nonce, now_s)
-        current = self._book.chain.current
-        self._send(
-            peer,
-            Hello(
-                current.federation,
-                self._me,
-                current.version,
-                current.digest,
-                nonce,
-                self._book.digest,
-            ),
-        )
+        self.links[peer] = Link(peer, spki, self._rng.randbytes(16), now_s)
+        self._greet(self.links[peer])
+
+    def _greet(self, link: Link) -> None:
+        """Say under which trust we act; a peer that is ahead answers with what we lack."""
+        current, digest = self._book.chain.current, self._book.digest
+        trust = (current.version, current.digest)
+        hello = Hello(current.federation, self._me, *trust, link.nonce, digest)
+        self._send(link.peer, hello)
 
     def link_down(self, peer: MemberId) -> None:
         self.links.pop(peer, None)
-        self._parts = {key: parts for key, parts in self._parts.items() if key[0] != peer}
+        self._parts.pop(peer, None)
 
     def proven(self) -> list[Link]:
         return [self.links[peer] for peer in sorted(self.links) if self.links[peer].proven]
@@ -121,7 +118,9 @@ class Sync:
             case TrustFile():
                 self._trust_file(link, frame)
             case Ping() if frame.head_map_digest != self._book.digest:
+                # Hello too: the difference may be in the trust, or the peer lost our first one.
                 self._tell(link, full=False)
+                self._greet(link)
             case _:
                 pass
         return None
@@ -152,7 +151,7 @@ class Sync:
     def _heads(self, link: Link, frame: Heads, now_s: float) -> None:
         behind = False
         for theirs in frame.heads:
-            link.learn(theirs.origin, theirs.size)
+            self._learn(link, theirs.origin, theirs.size)
             ours = self._book.heads.get(theirs.origin)
             if ours and ours.size == theirs.size and ours.root[:8] != theirs.root_prefix:
                 self._log("error", "heads_differ", link.peer, origin=str(theirs.origin))
@@ -169,10 +168,16 @@ class Sync:
         if not frame.events:
             key = self._member_key(frame.origin.member)
             size = open_checkpoint(frame.note, str(frame.origin), key).size
-        link.learn(frame.origin, size)
+        self._learn(link, frame.origin, size)
         if frame.events and frame.start <= self._book.size(frame.origin):
             self._ingest(link.peer, frame.origin, frame.start, frame.events, frame.note)
         self.pull_missing(now_s)
+
+    def _learn(self, link: Link, origin: Origin, size: int) -> None:
+        """Note a claim, unless it is of a log that could never enter: claims take memory."""
+        members = len(self._book.chain.current.members)
+        if self._book.knows(origin) and len(link.theirs) < members + CLAIMS_SPARE:
+            link.learn(origin, size)
 
     def _pull(self, link: Link, frame: Pull) -> None:
         if frame.start < self._book.size(frame.origin):
@@ -180,13 +185,14 @@ class Sync:
 
     def _chunk(self, link: Link, frame: Chunk, now_s: float) -> None:
         link.pulls.pop(frame.origin, None)
+        before = self._book.size(frame.origin)
         try:
             self._ingest(link.peer, frame.origin, frame.start, frame.events, frame.note)
-        except Rejected:
-            link.theirs.pop(frame.origin, None)
-            link.broken_promises += 1
-            raise
         finally:
+            if self._book.size(frame.origin) == before:
+                # Nothing gained: do not ask this peer again before it speaks of that log again.
+                link.theirs.pop(frame.origin, None)
+                link.broken_promises += 1
             self.pull_missing(now_s)
 
     def _ingest(
@@ -244,8 +250,11 @@ class Sync:
         """Our heads: those that this peer has neither told us nor been told, else all."""
         heads = list(self._book.heads.values())
         news = [h for h in heads if not full and link.knows(h.origin) < h.size]
-        chosen = news or heads
-        self._send(link.peer, Heads(head_map.summary(chosen), not news, self._book.digest))
+        chosen = head_map.summary(news or heads)
+        whole = not news and len(chosen) <= HEADS_PER_FRAME
+        for i in range(0, len(chosen), HEADS_PER_FRAME):
+            part = chosen[i : i + HEADS_PER_FRAME]
+            self._send(link.peer, Heads(part, whole, self._book.digest))
         link.told.update({h.origin: h.size for h in chosen})
 
     # -- trust -----------------------------------------------------------------
@@ -261,10 +270,14 @@ class Sync:
             0 <= frame.part < frame.parts <= 8
         ):
             return
-        parts = self._parts.setdefault((link.peer, frame.version), {})
+        # One file at a time from each peer: another version or split begins anew.
+        split = (frame.version, frame.parts)
+        if self._parts.get(link.peer, (None,))[0] != split:
+            self._parts[link.peer] = (split, {})
+        parts = self._parts[link.peer][1]
         parts[frame.part] = frame.data
         if len(parts) == frame.parts:
-            del self._parts[link.peer, frame.version]
+            del self._parts[link.peer]
             self.extend_trust(b"".join(parts[i] for i in range(frame.parts)), link.peer)
 
     def extend_trust(self, raw: bytes, source: MemberId | None) -> None:

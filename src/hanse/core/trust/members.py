@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from hanse.core import limits
@@ -71,10 +71,11 @@ class Members:
     members: tuple[Member, ...]
     people: tuple[Person, ...]
     quarantine_quorum: int = 2
+    digest: bytes = field(init=False, compare=False, repr=False)
 
-    @property
-    def digest(self) -> bytes:
-        return hashlib.sha256(self.encode()).digest()
+    def __post_init__(self) -> None:
+        # Every event names it, so it is computed once and not for every event.
+        object.__setattr__(self, "digest", hashlib.sha256(self.encode()).digest())
 
     def member(self, wanted: MemberId) -> Member | None:
         return next((m for m in self.members if m.id == wanted), None)
