@@ -156,9 +156,13 @@ def test_a_changed_request_is_refused(founder, tmp_path):
 
 
 def test_an_address_is_listed_once(founder, tmp_path):
-    request = ask(tmp_path / "us", founder, port=7420)
     with pytest.raises(Conflict, match="is the address of"):
-        ceremony.admit(request, read_files(founder / "trust"), root_of(founder))
+        ask(tmp_path / "us", founder, port=7420)
+    assert not (tmp_path / "us").exists()
+    request = ask(tmp_path / "us", founder)
+    forged = resigned(request, tmp_path / "us", address="127.0.0.1:7420")
+    with pytest.raises(Conflict, match="is the address of"):
+        ceremony.admit(forged, read_files(founder / "trust"), root_of(founder))
 
 
 def test_nobody_is_admitted_twice(founder, tmp_path):

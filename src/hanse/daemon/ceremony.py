@@ -93,6 +93,7 @@ def join(
     place = segment(region, "region")
     check_address(listen, "listen")
     address = check_address(advertise or listen, "advertise")
+    _check_address_free(current, address)
     _check_edge_ca(current, place, edge_ca.cert_pem.decode() if edge_ca else None)
     _check_free(home)
     daemon, authority = _make_keys(home, current.federation, place, now, edge_ca)
@@ -115,12 +116,7 @@ def admit(request: bytes, files: Sequence[bytes], root_keys: Sequence[SigningKey
         )
     if current.member(member.id):
         raise Conflict(f"{member.id} is a member already", fix="give it the newest members file")
-    taken = [m for m in current.members if m.address == member.address]
-    if taken:
-        raise Conflict(
-            f"{member.address} is the address of the daemon of {taken[0].region}",
-            fix="join again with another --advertise",
-        )
+    _check_address_free(current, member.address)
     _check_edge_ca(current, member.region, asked.edge_ca_pem)
     new = [] if current.region(member.region) else [Region(member.region, asked.edge_ca_pem)]
     following = replace(
@@ -190,6 +186,15 @@ def _write_config(
     values = {"federation": federation, "region": region, "listen": listen}
     text = render({**values, "advertise": advertise} if advertise else values)
     write_new(home / FILE_NAME, text.encode())
+
+
+def _check_address_free(members: Members, address: str) -> None:
+    taken = next((m for m in members.members if m.address == address), None)
+    if taken is not None:
+        raise Conflict(
+            f"{address} is the address of the daemon of {taken.region}",
+            fix="join with another --listen or --advertise",
+        )
 
 
 def _check_edge_ca(members: Members, region: Segment, edge_ca_pem: str | None) -> None:

@@ -149,9 +149,13 @@ def _nodes(model: Any) -> Iterator[Any]:
 
 
 def _graphs(model: Any) -> Iterator[Any]:
-    """The main graph and every graph inside an `If`, `Loop` or `Scan`, also of functions."""
-    yield model.graph
-    for owner in (model.graph, *model.functions):
+    """Every graph, also those inside an `If`, `Loop` or `Scan`, of functions and for training."""
+    trained = [
+        graph for each in model.training_info for graph in (each.initialization, each.algorithm)
+    ]
+    whole = [model.graph, *trained]
+    yield from whole
+    for owner in (*whole, *model.functions):
         for node in owner.node:
             yield from _graphs_of(node, 0)
 
@@ -171,17 +175,13 @@ def _tensors(model: Any) -> Iterator[Any]:
     for graph in _graphs(model):
         yield from graph.initializer
         for sparse in graph.sparse_initializer:
-            yield sparse.values
-            yield sparse.indices
-    for node in _nodes(model):
-        for attribute in node.attribute:
-            if attribute.HasField("t"):
-                yield attribute.t
-            yield from attribute.tensors
-    for function in model.functions:
-        for attribute in function.attribute_proto:
-            if attribute.HasField("t"):
-                yield attribute.t
+            yield from (sparse.values, sparse.indices)
+    attributes = [attribute for node in _nodes(model) for attribute in node.attribute]
+    attributes += [each for function in model.functions for each in function.attribute_proto]
+    for attribute in attributes:
+        yield from (attribute.t, *attribute.tensors)
+        for sparse in (attribute.sparse_tensor, *attribute.sparse_tensors):
+            yield from (sparse.values, sparse.indices)
 
 
 def _external_files(model: Any, path: Path) -> tuple[str, ...]:

@@ -1,0 +1,133 @@
+"""`hanse agent`: enrol an edge node, run it, see what it does."""
+
+from __future__ import annotations
+
+import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from hanse.cli import options
+from hanse.cli.errors import OK, UNHEALTHY, PackageMissing
+from hanse.cli.output import Table, age, emit, note
+from hanse.cli.publish import pairs
+from hanse.core.errors import Conflict, InvalidSpec, NotFound
+
+if TYPE_CHECKING:
+    from hanse.daemon.enrolment import Enrolment
+
+
+@click.group()
+def agent() -> None:
+    """Enrol an edge node and run it."""
+
+
+@agent.command()
+@click.option(
+    "--via",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    required=True,
+    help="The folder of the region's daemon, where the edge CA is.",
+)
+@click.option("--node", required=True, help="The node's name in its region.")
+@click.option("--listen", default="127.0.0.1:8001", show_default=True, help="Inference HOST:PORT.")
+@click.option("--label", multiple=True, callback=pairs, help="NAME=VALUE; may be repeated.")
+@options.agent_home
+def enroll(via: Path, node: str, listen: str, label: dict[str, str], home: Path) -> None:
+    """Make an edge node's folder: key, certificate for 30 days, agent.toml.
+
+    Runs where the daemon is; copy the folder to the node, over a channel that you trust.
+    """
+    from hanse.daemon.config import check_address, load
+    from hanse.daemon.enrolment import enrol
+
+    check_address(listen, "listen")
+    for name in ("agent.toml", "keys"):
+        if (home / name).exists():
+            raise Conflict(
+                f"{home} holds a {name} already, and keys are never overwritten",
+                fix="name another --home",
+            )
+    made = enrol(load(via), node, datetime.datetime.now(datetime.UTC))
+    _write(home, made, listen, label)
+    click.echo(f"node {made.node} of {made.region} enrolled in {home}, until {made.until:%Y-%m-%d}")
+    note(f"next: hanse agent run --home {home}")
+
+
+@agent.command()
+@options.agent_home
+def run(home: Path) -> int:
+    """Run the edge node in the foreground until it is told to stop."""
+    try:
+        from hanse.edge.run import main
+    except ModuleNotFoundError as error:
+        raise PackageMissing(f"an agent needs {error.name}", fix="install hanse[edge]") from None
+    return main(home / "agent.toml")
+
+
+@agent.command()
+@options.agent_home
+@options.output
+def status(home: Path, form: str) -> int:
+    """Show what this node runs. Needs no network and no daemon.
+
+    Exits with 3 if a release failed here or an interim one answers.
+    """
+    import json
+    import time
+
+    from hanse.edge.config import load
+
+    path = load(home / "agent.toml").state / "status.json"
+    try:
+        found: dict[str, Any] = json.loads(path.read_bytes())
+        age_s = max(0.0, time.time() - path.stat().st_mtime)
+    except FileNotFoundError:
+        raise NotFound(
+            f"{path} is missing: this node has not run yet", fix=f"hanse agent run --home {home}"
+        ) from None
+    except ValueError:
+        raise InvalidSpec(f"{path} cannot be read", fix="start the agent again") from None
+    models = found["models"]
+    table = Table(
+        ("MODEL", "RUNNING", "VERSION", "CANARY", "READY", "FAILED"),
+        [_row(each) for each in models] or [("-",) * 6],
+        foot=[f"unchanged for {age(age_s)}; assignment {found['epoch']}/{found['serial']}"],
+    )
+    value = {**found, "unchanged_s": age_s}
+    emit(form, "NodeStatus", value, table, [each["model"] for each in models])
+    return UNHEALTHY if any(each["failed"] or each["interim"] for each in models) else OK
+
+
+def _row(model: dict[str, Any]) -> tuple[str, ...]:
+    share = (
+        f"{model['candidate'][:19]} {model['weight_bp'] / 100:g} %" if model["candidate"] else ""
+    )
+    return (
+        model["model"],
+        (model["running"] or "-")[:19] + (" (interim)" if model["interim"] else ""),
+        model["version"] or "-",
+        share or "-",
+        str(len(model["ready"])),
+        "; ".join(f"{d[:19]}: {why}" for d, why in model["failed"].items()) or "-",
+    )
+
+
+def _write(home: Path, made: Enrolment, listen: str, labels: dict[str, str]) -> None:
+    from hanse.daemon.private_files import write_new
+    from hanse.edge.config import render
+
+    home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    write_new(home / "keys/tls.key", made.identity.key_pem)
+    write_new(home / "keys/tls.crt", made.identity.cert_pem, mode=0o644)
+    write_new(home / "keys/daemon.crt", made.daemon_cert_pem, mode=0o644)
+    values = {
+        "node": made.node,
+        "federation": made.federation,
+        "region": made.region,
+        "daemon": made.daemon_address,
+        "daemon_key": made.daemon_key,
+        "listen": listen,
+    }
+    write_new(home / "agent.toml", render(values, labels).encode())

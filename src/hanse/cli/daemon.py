@@ -1,0 +1,173 @@
+"""`hanse daemon`: found a federation, join one, run a region's daemon."""
+
+from __future__ import annotations
+
+import datetime
+from pathlib import Path
+from typing import Any
+
+import click
+
+from hanse.cli import client, options
+from hanse.cli.errors import PackageMissing
+from hanse.cli.output import note
+from hanse.core.errors import Conflict, HanseError, NotFound
+
+
+@click.group()
+def daemon() -> None:
+    """Found a federation, join one, run a region's daemon."""
+
+
+@daemon.command()
+@click.option("--federation", required=True, help="Its name, such as acme. Never changes.")
+@click.option("--region", required=True, help="This daemon's region, such as eu-north.")
+@click.option("--listen", default="127.0.0.1:7420", show_default=True, help="HOST:PORT to serve.")
+@click.option("--advertise", default="", help="HOST:PORT for peers. Default: as --listen.")
+@options.home
+def init(federation: str, region: str, listen: str, advertise: str, home: Path) -> None:
+    """Found a federation: its root key and its first daemon."""
+    from hanse.daemon.ceremony import init as found
+
+    made = found(home, federation, region, listen, advertise, _now())
+    click.echo(f"federation {federation} founded; daemon {made.member} of {region} in {home}")
+    click.echo(f"root key      {made.root_key}")
+    click.echo("              it decides who belongs: move it off this machine and keep a copy")
+    click.echo(f"operator key  {made.operator_key}")
+    click.echo("              signs releases, rollouts and lifted holds; --key or HANSE_KEY")
+    note(f"next: hanse daemon run --home {home}")
+
+
+@daemon.command()
+@click.option("--region", required=True, help="This daemon's region, such as us-east.")
+@click.option(
+    "--via",
+    type=click.Path(path_type=Path, exists=True),
+    required=True,
+    help="A member's folder, or a copy of its members files.",
+)
+@click.option("--listen", default="127.0.0.1:7420", show_default=True, help="HOST:PORT to serve.")
+@click.option("--advertise", default="", help="HOST:PORT for peers. Default: as --listen.")
+@click.option(
+    "--edge-ca",
+    type=click.Path(path_type=Path, exists=True),
+    help="For a region that exists: the folder of a daemon of it. Default: --via, if it is one.",
+)
+@options.home
+def join(
+    region: str, via: Path, listen: str, advertise: str, edge_ca: Path | None, home: Path
+) -> None:
+    """Make a new daemon and ask to join.
+
+    Where --via has the root key, the daemon is admitted on the spot; otherwise the request is
+    written, for the holder of the root key to admit.
+    """
+    from hanse.daemon import ceremony
+    from hanse.daemon.trust_folder import chain_beside
+
+    files = chain_beside(via)
+    shared = _edge_ca_of(edge_ca or via, region, required=edge_ca is not None)
+    request = ceremony.join(home, files, region, listen, advertise, _now(), shared)
+    click.echo(f"daemon of {region} made in {home}")
+    if (via / "keys/root.key").exists():
+        _admit(request, via, [via / "keys/root.key"])
+        _install(home, via)
+        note(f"next: hanse daemon run --home {home}")
+    else:
+        click.echo(f"request       {home / ceremony.REQUEST_FILE}")
+        note(
+            "next, where the root key is: hanse daemon admit "
+            f"{home / ceremony.REQUEST_FILE} --home FOUNDER"
+        )
+
+
+@daemon.command()
+@click.argument("request", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.option(
+    "--root-key",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    help="May be repeated.  [default: keys/root.key in the daemon's folder]",
+)
+@options.home
+def admit(request: Path, root_key: tuple[Path, ...], home: Path) -> None:
+    """Admit a daemon that asks: sign the next members file."""
+    with request.open("rb") as file:
+        raw = file.read(64 * 1024 + 1)
+    path = _admit(raw, home, list(root_key) or [home / "keys/root.key"])
+    note(f"next: copy {path.parent}/*.json into the trust folder of the new daemon and run it")
+
+
+@daemon.command()
+@options.home
+def run(home: Path) -> int:
+    """Run the daemon in the foreground until it is told to stop."""
+    try:
+        from hanse.daemon.run import main
+    except ModuleNotFoundError as error:
+        raise _missing(error) from None
+    return main(home)
+
+
+@daemon.command()
+@options.home
+def rebuild(home: Path) -> None:
+    """Drop every view and fold it again from the events. The daemon must be stopped."""
+    import asyncio
+
+    if client.is_running(home):
+        raise Conflict(f"the daemon of {home} runs", fix="stop it first")
+    try:
+        from hanse.daemon.run import rebuild as fold_again
+    except ModuleNotFoundError as error:
+        raise _missing(error) from None
+    from hanse.daemon.config import load
+
+    count = asyncio.run(fold_again(load(home)))
+    click.echo(f"{count} models folded again from their events")
+
+
+def _admit(request: bytes, home: Path, root_keys: list[Path]) -> Path:
+    """Sign, keep, and tell the daemon of this home if it runs."""
+    from hanse.daemon import ceremony
+    from hanse.daemon.trust_folder import add_file, chain_beside
+
+    files = chain_beside(home)
+    raw = ceremony.admit(request, files, ceremony.root_keys(root_keys))
+    path = add_file(home / "trust", len(files) + 1, raw)
+    click.echo(f"members file  {path}")
+    try:
+        client.call(home, "trust.extend", file=raw.decode())
+        note("the running daemon has it and tells its peers")
+    except client.DaemonDown:
+        note("the daemon reads it when it starts")
+    return path
+
+
+def _install(home: Path, via: Path) -> None:
+    from hanse.daemon.trust_folder import add_file, read_files
+
+    for version, raw in enumerate(read_files(via / "trust"), start=1):
+        add_file(home / "trust", version, raw)
+
+
+def _edge_ca_of(home: Path, region: str, *, required: bool) -> Any:
+    """The edge CA to share, if that home is of the same region."""
+    from hanse.daemon.ceremony import read_edge_ca
+    from hanse.daemon.config import load
+
+    try:
+        return read_edge_ca(home) if load(home).region == region else None
+    except (NotFound, NotADirectoryError) as error:
+        if required:
+            raise
+        del error
+        return None
+
+
+def _now() -> datetime.datetime:
+    return datetime.datetime.now(datetime.UTC)
+
+
+def _missing(error: ModuleNotFoundError) -> HanseError:
+    return PackageMissing(f"a daemon needs {error.name}", fix="install hanse[daemon]")

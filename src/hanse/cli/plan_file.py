@@ -1,0 +1,128 @@
+"""Rollout plans as people write them: YAML, TOML or JSON, with what Hanse knows filled in.
+
+A file may leave out `apiVersion`, `kind`, the generation, the release and its predecessor.
+What it does say is never changed; a plan for another release is refused.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hanse.core.errors import InvalidSpec, NotFound
+from hanse.core.rollout.spec import API_VERSION
+
+if TYPE_CHECKING:
+    from hanse.cli.shapes import RolloutPrepared
+
+PLAN_FILE_BYTES_MAX = 64 * 1024
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The document. Raises `NotFound` or `InvalidSpec`."""
+    try:
+        raw = path.read_bytes()
+    except OSError:
+        raise NotFound(f"cannot read {path}", fix="check the path of --plan") from None
+    if len(raw) > PLAN_FILE_BYTES_MAX:
+        raise InvalidSpec(f"{path} is larger than {PLAN_FILE_BYTES_MAX} bytes")
+    try:
+        document = _decode(path, raw)
+    except (ValueError, RecursionError) as error:
+        raise InvalidSpec(f"{path} cannot be read: {error}", fix="correct that line") from None
+    if not isinstance(document, dict):
+        raise InvalidSpec(f"{path} is not a mapping", fix="begin with metadata: and spec:")
+    return document
+
+
+def complete(
+    document: Mapping[str, Any], model: str, prepared: RolloutPrepared, name: str | None
+) -> dict[str, Any]:
+    """Fill in what only the daemon knows. Raises `InvalidSpec` where the file says otherwise."""
+    metadata = dict(document.get("metadata") or {})
+    spec = dict(document.get("spec") or {})
+    if name is not None:
+        metadata["name"] = name
+    for holder, key, value in (
+        (metadata, "model", model),
+        (spec, "release", prepared["release"]),
+    ):
+        if holder.setdefault(key, value) != value:
+            raise InvalidSpec(
+                f"the plan is for {key} {holder[key]}, the command for {value}",
+                fix=f"leave {key} out of the plan",
+            )
+    metadata.setdefault("generation", prepared["generation"])
+    metadata.setdefault("name", f"r-{metadata['generation']}")
+    spec.setdefault("predecessor", prepared["predecessor"])
+    return {
+        "apiVersion": API_VERSION,
+        "kind": "Rollout",
+        **document,
+        "metadata": metadata,
+        "spec": spec,
+    }
+
+
+def default_plan(regions: Sequence[str], *, first_release: bool) -> dict[str, Any]:
+    """A tenth, a half, all; in the first region alone, then in the others.
+
+    Errors must be proven not to have doubled; a first release has nothing to be compared
+    with, so its errors must be proven to stay under 5 %.
+    """
+    metric: dict[str, Any] = {"name": "error-rate", "test": "ratio", "event": "error"}
+    if first_release:
+        metric |= {"test": "one-arm", "slo": 0.05, "provenBelow": 0.05}
+    else:
+        metric |= {"margin": 1.25, "provenBelow": 2.0}
+    analysis = {"analysis": {"templates": ["safety"], "minSamples": 100}}
+    steps = [{"setWeight": 10}, analysis, {"setWeight": 50}, analysis, {"setWeight": 100}]
+    stages: list[dict[str, Any]] = [{"name": "first", "regions": list(regions[:1]), "steps": steps}]
+    if len(regions) > 1:
+        requires = {"stage": "first", "healthy": "all"}
+        rest = {"name": "rest", "regions": list(regions[1:]), "steps": steps}
+        stages.append({**rest, "requires": requires})
+    return {
+        "spec": {
+            "stages": stages,
+            "templates": {"safety": {"alpha": 0.01, "metrics": [metric]}},
+            "background": {"templates": ["safety"]},
+        }
+    }
+
+
+def _decode(path: Path, raw: bytes) -> Any:
+    text = raw.decode()
+    if path.suffix == ".json":
+        return json.loads(text)
+    if path.suffix == ".toml":
+        import tomllib
+
+        return tomllib.loads(text)
+    return _yaml(text)
+
+
+def _yaml(text: str) -> Any:
+    import yaml
+
+    class Strict(yaml.SafeLoader):
+        """Refuses what YAML takes in silence: a key twice, and references that hide repeats."""
+
+        def compose_node(self, parent: Any, index: Any) -> Any:
+            if self.check_event(yaml.AliasEvent):
+                raise ValueError("references (*name) are not read: write it out")
+            return super().compose_node(parent, index)
+
+        def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+            keys = [key.value for key, _ in node.value]
+            for key in keys:
+                if keys.count(key) > 1:
+                    raise ValueError(f"{key} stands twice in one mapping")
+            return super().construct_mapping(node, deep)
+
+    try:
+        return yaml.load(text, Strict)  # noqa: S506  # a SafeLoader
+    except yaml.YAMLError as error:
+        raise ValueError(" ".join(str(error).split())) from None

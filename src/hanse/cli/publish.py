@@ -1,0 +1,170 @@
+"""`hanse release publish`: from files to a signed release, through the daemon at hand.
+
+The bytes go first, the signed record last, so a release that is recorded is also here.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from hanse.cli import client, options
+from hanse.cli.output import Table, emit, emit_change, note
+from hanse.core.catalog.manifest import RELATIONS
+
+if TYPE_CHECKING:
+    from hanse.cli.manifest_builder import Built, Said
+
+
+def pairs(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
+    found = {}
+    for value in values:
+        key, separator, text = value.partition("=")
+        if not key or not separator:
+            raise click.BadParameter(f"{value!r}: write NAME=VALUE")
+        found[key] = text
+    return found
+
+
+@click.command()
+@click.argument("path", type=click.Path(path_type=Path, exists=True))
+@click.option("-n", "--model", required=True, help="The model's name, such as ocr-rec.")
+@click.option("-v", "--version", required=True, help="The version, such as 4.0.0.")
+@click.option("--parent", multiple=True, help="Version or digest this one comes from.")
+@click.option(
+    "--relation",
+    type=click.Choice(RELATIONS),
+    default="replaces",
+    show_default=True,
+    help="How it comes from its parents.",
+)
+@click.option("--golden", type=click.Path(path_type=Path), help="Inputs with expected outputs.")
+@click.option("--rtol", type=float, default=1e-3, show_default=True, help="For golden outputs.")
+@click.option("--atol", type=float, default=1e-4, show_default=True, help="For golden outputs.")
+@click.option("--outcome", default="none", help="What late labels are compared with: KIND:OUTPUT.")
+@click.option("--label", multiple=True, callback=pairs, help="NAME=VALUE; may be repeated.")
+@click.option("--training-data", multiple=True, help="NAME or NAME=sha256:…; may be repeated.")
+@click.option("--hyperparameter", multiple=True, callback=pairs, help="NAME=VALUE.")
+@click.option("--metric", multiple=True, callback=pairs, help="NAME=VALUE, as evaluated.")
+@click.option("--framework", multiple=True, callback=pairs, help='Such as onnxruntime=">=1.17".')
+@click.option("--licence", default="", help="The model's licence.")
+@click.option("--code", default="", help="Where the training code is, such as a commit.")
+@click.option("--residency", multiple=True, help="Regions that may hold the files. Default: all.")
+@click.option("--dry-run", is_flag=True, help="Print the manifest; send nothing.")
+@options.key
+@options.home
+@options.output
+def publish(
+    path: Path,
+    model: str,
+    parent: tuple[str, ...],
+    relation: str,
+    dry_run: bool,
+    key: Path | None,
+    home: Path,
+    form: str,
+    **rest: Any,
+) -> None:
+    """Publish a model file or folder as an immutable, signed release.
+
+    Needs, signature and digests are read from the files. Nothing runs the release before a
+    rollout says so.
+    """
+    from hanse.cli.manifest_builder import build
+
+    parents = _parents(home, model, parent, relation)
+    built = build(path, _said(model, parents, rest))
+    if dry_run:
+        _show(built, form)
+        return
+    signer = options.signing_key(home, key)
+    counter = client.call(home, "release.prepare", model=model)["counter"]
+    _hints(built, counter)
+    _upload(home, built)
+    emit_change(form, "Published", _record(home, built, counter, signer))
+
+
+def _said(model: str, parents: tuple[Any, ...], rest: dict[str, Any]) -> Said:
+    from hanse.cli.manifest_builder import Said
+    from hanse.core.catalog.manifest import DataSet, Outcome
+    from hanse.core.ids import Digest, segment, version
+
+    kind, _, output = rest["outcome"].partition(":")
+    data = [each.partition("=") for each in rest["training_data"]]
+    return Said(
+        model=segment(model, "model"),
+        version=version(rest["version"]),
+        golden=rest["golden"],
+        rtol=rest["rtol"],
+        atol=rest["atol"],
+        outcome=Outcome(kind, output),
+        parents=parents,
+        training_data=tuple(DataSet(n, Digest.parse(d) if d else None) for n, _, d in data),
+        hyperparameters=rest["hyperparameter"],
+        metrics=rest["metric"],
+        frameworks=rest["framework"],
+        labels=rest["label"],
+        licence=rest["licence"],
+        code=rest["code"],
+        residency=rest["residency"] or ("*",),
+    )
+
+
+def _parents(home: Path, model: str, wanted: tuple[str, ...], relation: str) -> tuple[Any, ...]:
+    from hanse.core.catalog.manifest import Parent
+    from hanse.core.ids import Digest
+
+    def digest(name: str) -> str:
+        if name.startswith("sha256:"):
+            return name
+        return str(client.call(home, "release.show", model=model, version=name)["release"])
+
+    return tuple(Parent(Digest.parse(digest(name)), relation) for name in wanted)
+
+
+def _hints(built: Built, counter: int) -> None:
+    if built.manifest.golden is None:
+        note("hint: with --golden every node checks the model before it takes traffic")
+    if counter > 1 and not built.manifest.parents:
+        note("hint: without --parent a region that leaves this release has nothing to go back to")
+
+
+def _upload(home: Path, built: Built) -> None:
+    for file in built.manifest.files:
+        with click.progressbar(
+            length=file.size, label=file.name, file=sys.stderr, hidden=not sys.stderr.isatty()
+        ) as bar:
+            sent = client.put_blob(
+                home, built.sources[file.name], str(file.digest), file.size, bar.update
+            )
+        note(f"{file.name}: {file.size} bytes {'sent' if sent else 'are there already'}")
+
+
+def _record(home: Path, built: Built, counter: int, signer: Any) -> dict[str, Any]:
+    from hanse.core.ids import Digest
+    from hanse.core.trust.statements import sign_release
+
+    manifest = built.manifest
+    raw = manifest.encode()
+    name = f"{manifest.model}@{manifest.version}"
+    envelope = sign_release(name, Digest.of(raw), counter, [signer]).decode()
+    found: dict[str, Any] = client.call(
+        home, "release.publish", manifest=raw.decode(), envelope=envelope, counter=counter
+    )
+    return found
+
+
+def _show(built: Built, form: str) -> None:
+    manifest = built.manifest
+    rows = [(f.name, str(f.size), str(f.digest)) for f in manifest.files]
+    head = [
+        f"{manifest.model}@{manifest.version}",
+        *(f"in  {t.name} {t.datatype} {list(t.shape)}" for t in manifest.inputs),
+        *(f"out {t.name} {t.datatype} {list(t.shape)}" for t in manifest.outputs),
+        *(f"{v.id} needs {k} {r}" for v in manifest.variants for k, r in v.requires.items()),
+    ]
+    table = Table(("FILE", "BYTES", "DIGEST"), rows, head=head)
+    emit(form, "Manifest", manifest.to_mapping(), table, [f.name for f in manifest.files])

@@ -1,0 +1,99 @@
+"""`hanse release`: publish, list, show, verify."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from hanse.cli import client, options
+from hanse.cli.output import Table, at, emit, note
+from hanse.cli.publish import publish
+from hanse.cli.verify import verify
+
+if TYPE_CHECKING:
+    from hanse.cli.shapes import ReleaseList, ReleaseRow, ReleaseShown
+
+
+@click.group()
+def release() -> None:
+    """Publish releases, look at them, verify them."""
+
+
+release.add_command(publish)
+release.add_command(verify)
+
+
+@release.command("list")
+@click.argument("model", required=False)
+@options.home
+@options.output
+def list_releases(model: str | None, home: Path, form: str) -> None:
+    """List releases, newest first."""
+    found: ReleaseList = client.call(home, "release.list", **({"model": model} if model else {}))
+    table = Table(
+        ("MODEL", "VERSION", "RELEASE", "STATE", "ACTIVE IN", "PROVEN IN", "MB", "BY", "AT"),
+        [_row(each) for each in found["releases"]],
+    )
+    names = [f"{r['model']}@{r['version']}" for r in found["releases"]]
+    emit(form, "ReleaseList", dict(found), table, names)
+
+
+@release.command()
+@click.argument("name", metavar="MODEL@VERSION", callback=options.exact_release)
+@click.option(
+    "--save",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Write manifest.json and envelope.json into this folder, for hanse release verify.",
+)
+@options.home
+@options.output
+def show(name: dict[str, str], save: Path | None, home: Path, form: str) -> None:
+    """Show one release: its files, needs, parents and signer."""
+    import json
+
+    found: ReleaseShown = client.call(home, "release.show", **name)
+    if save is not None:
+        _save(found, save)
+    manifest = json.loads(found["manifest"])
+    facts = [
+        ("release", found["release"]),
+        ("state", found["state"]),
+        ("signed by", found["by"]),
+        ("recorded", f"{found['event']} by {found['recorded_by']} at {at(found['at_ms'])}"),
+        ("active in", ", ".join(found["active"]) or "-"),
+        ("proven in", ", ".join(found["proven"]) or "-"),
+        ("parents", ", ".join(found["parents"]) or "-"),
+        *(("file", f"{f['name']} {f['size']} {f['digest']}") for f in manifest["files"]),
+        *(
+            ("needs", f"{v['id']}: {key} {need}")
+            for v in manifest["variants"]
+            for key, need in v["requires"].items()
+        ),
+        ("here", "yes" if found["local"] else "no"),
+    ]
+    emit(form, "Release", dict(found), Table((), facts), [f"{found['model']}@{found['version']}"])
+
+
+def _row(row: ReleaseRow) -> tuple[str, ...]:
+    return (
+        row["model"],
+        row["version"],
+        row["release"][:19],
+        row["state"],
+        ", ".join(row["active"]) or "-",
+        ", ".join(row["proven"]) or "-",
+        f"{row['size'] / 1e6:.1f}",
+        row["by"],
+        at(row["at_ms"]),
+    )
+
+
+def _save(found: ReleaseShown, folder: Path) -> None:
+    from hanse.daemon.private_files import write_new
+
+    for name in ("manifest", "envelope"):
+        text = found["manifest"] if name == "manifest" else found["envelope"]
+        write_new(folder / f"{name}.json", text.encode(), mode=0o644)
+    note(f"wrote manifest.json and envelope.json into {folder}")

@@ -1,0 +1,247 @@
+"""`hanse rollout`: start, watch and steer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from hanse.cli import client, options
+from hanse.cli.errors import INCONCLUSIVE, OK, UNHEALTHY
+from hanse.cli.output import Table, age, emit, emit_change, nodes
+from hanse.core.errors import NotFound
+
+if TYPE_CHECKING:
+    from hanse.cli.shapes import RolloutPrepared, RolloutStatus, RolloutStatuses
+
+BAD = ("rolled-back", "held", "aborted")
+MOVING = ("running", "paused", "held")
+
+
+@click.group()
+def rollout() -> None:
+    """Start, watch and steer rollouts."""
+
+
+@rollout.command()
+@click.argument("name", metavar="MODEL@VERSION", callback=options.exact_release)
+@click.option("--plan", type=click.Path(path_type=Path), help="A .yaml, .toml or .json file.")
+@click.option("--regions", help="Without --plan: these, the first one alone before the others.")
+@click.option("--name", "called", help="What to call the rollout. Default: r-GENERATION.")
+@click.option("--dry-run", is_flag=True, help="Print the complete plan; start nothing.")
+@options.key
+@options.home
+@options.output
+def start(
+    name: dict[str, str],
+    plan: Path | None,
+    regions: str | None,
+    called: str | None,
+    dry_run: bool,
+    key: Path | None,
+    home: Path,
+    form: str,
+) -> None:
+    """Start a rollout of a release, by a plan that you sign.
+
+    Without a plan: a tenth, a half, all of the traffic, errors proven not to have doubled.
+    """
+    from hanse.cli import plan_file
+    from hanse.core.rollout.spec import canonical, parse_spec, to_mapping
+    from hanse.core.trust.statements import rollout_statement, sign_control
+
+    prepared: RolloutPrepared = client.call(home, "rollout.prepare", **name)
+    if plan is not None:
+        document = plan_file.read(plan)
+    else:
+        chosen = regions.split(",") if regions else prepared["regions"]
+        document = plan_file.default_plan(chosen, first_release=prepared["predecessor"] is None)
+    spec = parse_spec(plan_file.complete(document, name["model"], prepared, called))
+    raw = canonical(spec)
+    if dry_run:
+        _show_plan(to_mapping(spec), form)
+        return
+    signer = options.signing_key(home, key)
+    envelope = sign_control(rollout_statement(spec.model, raw), [signer]).decode()
+    started = client.call(home, "rollout.start", spec=raw.decode(), envelope=envelope)
+    emit_change(form, "RolloutStarted", started)
+
+
+@rollout.command()
+@click.argument("model", required=False)
+@click.argument("name", required=False)
+@click.option("-w", "--watch", is_flag=True, help="Wait until it is healthy or has failed.")
+@options.timeout
+@options.home
+@options.output
+def status(
+    model: str | None, name: str | None, watch: bool, timeout: float, home: Path, form: str
+) -> int:
+    """Show rollouts: where each region stands, and on what numbers.
+
+    Exits with 3 if one was held, aborted or rolled back; with --watch 4 if time runs out.
+    """
+    asked = {k: v for k, v in (("model", model), ("rollout", name)) if v}
+
+    def ask() -> RolloutStatuses:
+        found: RolloutStatuses = client.call(home, "rollout.status", **asked)
+        return found
+
+    found = _watched(ask, timeout) if watch else ask()
+    rows = [row for each in found["rollouts"] for row in _rows(each)]
+    table = Table(
+        ("MODEL", "ROLLOUT", "REGION", "STAGE", "STATE", "STEP", "NODES", "VERDICT", "AGE"),
+        rows,
+        head=[_sentence(each) for each in found["rollouts"]],
+        foot=[line for each in found["rollouts"] for line in _reasons(each)],
+    )
+    emit(form, "RolloutList", dict(found), table, [r["rollout"] for r in found["rollouts"]])
+    states = {each["state"] for each in found["rollouts"]}
+    return UNHEALTHY if states & set(BAD) else INCONCLUSIVE if watch and "paused" in states else OK
+
+
+@rollout.command()
+@click.argument("model")
+@click.argument("name", required=False)
+@click.option("--region", default="", help="Only there. Default: everywhere.")
+@click.option("--reason", default="", help="Why, for the record.")
+@options.home
+@options.output
+def pause(model: str, name: str | None, region: str, reason: str, home: Path, form: str) -> None:
+    """Stop a rollout where it stands; harm still rolls it back."""
+    _control(home, form, "pause", model, name, region, reason)
+
+
+@rollout.command()
+@click.argument("model")
+@click.argument("name", required=False)
+@click.option("--region", default="", help="Only there. Default: everywhere.")
+@click.option("--reason", default="", help="Why, for the record.")
+@options.key
+@options.home
+@options.output
+def resume(
+    model: str,
+    name: str | None,
+    region: str,
+    reason: str,
+    key: Path | None,
+    home: Path,
+    form: str,
+) -> None:
+    """Let a paused or held rollout go on, signed with your key."""
+    from hanse.core.trust.statements import control_statement, sign_control
+
+    called = name or _current(home, model)
+    statement = control_statement("resume", model, rollout=called, region=region)
+    envelope = sign_control(statement, [options.signing_key(home, key)]).decode()
+    _control(home, form, "resume", model, called, region, reason, envelope=envelope)
+
+
+@rollout.command()
+@click.argument("model")
+@click.argument("name", required=False)
+@click.option("--region", default="", help="Only there. Default: everywhere.")
+@options.reason
+@options.yes
+@options.home
+@options.output
+def abort(
+    model: str,
+    name: str | None,
+    region: str,
+    reason: str | None,
+    yes: bool,
+    home: Path,
+    form: str,
+) -> None:
+    """End a rollout for good; regions that it reached go back."""
+    said = options.ask_reason(reason)
+    called = name or _current(home, model)
+    options.confirm(yes, model, f"will end rollout {called} in {region or 'every region'}")
+    _control(home, form, "abort", model, called, region, said)
+
+
+def _control(
+    home: Path,
+    form: str,
+    action: str,
+    model: str,
+    name: str | None,
+    region: str,
+    reason: str,
+    **more: Any,
+) -> None:
+    called = name or _current(home, model)
+    done = client.call(
+        home,
+        "rollout.control",
+        model=model,
+        rollout=called,
+        action=action,
+        region=region,
+        reason=reason,
+        **more,
+    )
+    emit_change(form, "RolloutControlled", done)
+
+
+def _current(home: Path, model: str) -> str:
+    found: RolloutStatuses = client.call(home, "rollout.status", model=model)
+    if not found["rollouts"]:
+        raise NotFound(f"{model} has no rollout", fix="start one with hanse rollout start")
+    return found["rollouts"][0]["rollout"]
+
+
+def _watched(ask: Any, timeout_s: float) -> RolloutStatuses:
+    from hanse.cli.waiting import until
+
+    def settled(found: RolloutStatuses) -> bool:
+        return not any(each["state"] in MOVING for each in found["rollouts"])
+
+    def describe(found: RolloutStatuses) -> str:
+        return "; ".join(_sentence(each) for each in found["rollouts"])
+
+    done: RolloutStatuses = until(ask, done=settled, describe=describe, timeout_s=timeout_s)
+    return done
+
+
+def _sentence(found: RolloutStatus) -> str:
+    parts = ", ".join(
+        f"{r['region']} {r['state']}" + (f" {r['weight']} %" if r["weight"] else "")
+        for r in found["regions"]
+    )
+    return f"{found['model']} {found['release']['version']} {found['state']}: {parts}"
+
+
+def _rows(found: RolloutStatus) -> list[tuple[str, ...]]:
+    return [
+        (
+            found["model"],
+            found["rollout"],
+            each["region"],
+            each["stage"],
+            each["state"],
+            each["step"] or "-",
+            nodes(each["nodes"]),
+            each["verdict"] or "-",
+            age(each["age_s"]),
+        )
+        for each in found["regions"]
+    ]
+
+
+def _reasons(found: RolloutStatus) -> list[str]:
+    lines = []
+    for each in found["regions"]:
+        if each["reason"]:
+            lines.append(f"{each['region']}: {each['reason']}")
+        lines += [f"  {metric['text']}" for metric in each["metrics"]]
+    return lines
+
+
+def _show_plan(plan: dict[str, object], form: str) -> None:
+    if form in ("table", "name"):
+        form = "yaml"
+    emit(form, "Rollout", plan, Table((), []))

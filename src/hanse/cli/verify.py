@@ -1,0 +1,158 @@
+"""`hanse release verify`: from files alone, with no daemon and no network.
+
+the chain of members files    each version signed by the thresholds before and of itself
+manifest.json                 its SHA-256 is the release
+envelope.json                 a publisher of that trust version signed exactly this release
+the model's files             size and SHA-256, each
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from hanse.cli import options
+from hanse.cli.errors import OK, UNVERIFIED
+from hanse.cli.output import Table, emit
+from hanse.core.errors import InvalidSpec, NotFound, Rejected
+
+if TYPE_CHECKING:
+    from hanse.core.catalog.manifest import Manifest
+    from hanse.core.trust.members import Members
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    what: str
+    ok: bool
+    detail: str
+
+
+@click.command()
+@click.argument("path", type=click.Path(path_type=Path, exists=True))
+@click.option("--manifest", type=click.Path(path_type=Path), help="Default: beside the files.")
+@click.option("--envelope", type=click.Path(path_type=Path), help="Default: beside the files.")
+@click.option(
+    "--trust",
+    type=click.Path(path_type=Path, exists=True),
+    help="The chain of members files.  [default: trust in the daemon's folder]",
+)
+@click.option("--trust-version", type=int, help="Judge by this version. Default: the newest.")
+@options.home
+@options.output
+def verify(
+    path: Path,
+    manifest: Path | None,
+    envelope: Path | None,
+    trust: Path | None,
+    trust_version: int | None,
+    home: Path,
+    form: str,
+) -> int:
+    """Verify a release from files alone: chain, signature and every digest.
+
+    Take manifest.json and envelope.json from hanse release show --save. Exits with 5 if
+    anything does not stand.
+    """
+    folder = path if path.is_dir() else path.parent
+    members = _members(trust or home / "trust", trust_version)
+    raw = _read(manifest or folder / "manifest.json")
+    signed = _read(envelope or folder / "envelope.json")
+    checks = [*_check_release(raw, signed, members), *_check_files(raw, path)]
+    verified = all(check.ok for check in checks)
+    value = {"verified": verified, "checks": [asdict(check) for check in checks]}
+    rows = [(c.what, "ok" if c.ok else "FAILED", c.detail) for c in checks]
+    emit(form, "Verification", value, Table(("CHECK", "RESULT", "DETAIL"), rows))
+    return OK if verified else UNVERIFIED
+
+
+def _members(folder: Path, version: int | None) -> Members:
+    from hanse.core.trust.chain import replay
+    from hanse.daemon.trust_folder import chain_beside
+
+    chain = replay(chain_beside(folder))
+    members = chain.current if version is None else chain.at(version)
+    if members is None:
+        raise NotFound(
+            f"there is no trust version {version}", fix=f"1 to {chain.current.version} are there"
+        )
+    return members
+
+
+def _check_release(raw: bytes, signed: bytes, members: Members) -> Iterator[Check]:
+    from hanse.core.catalog.manifest import parse_manifest
+    from hanse.core.ids import Digest
+
+    yield Check("trust", True, f"{members.federation}, version {members.version}")
+    release = Digest.of(raw)
+    try:
+        manifest = parse_manifest(raw)
+        yield Check("manifest", True, f"{manifest.model}@{manifest.version} is {release}")
+    except Rejected as error:
+        yield Check("manifest", False, str(error))
+        return
+    try:
+        names = _signers(manifest, release, signed, members)
+        detail = ", ".join(names) or f"no publisher of version {members.version} signed it"
+        yield Check("signature", bool(names), detail)
+    except Rejected as error:
+        yield Check("signature", False, str(error))
+
+
+def _signers(manifest: Manifest, release: Any, signed: bytes, members: Members) -> list[str]:
+    from hanse.core import limits
+    from hanse.core.dsse import parse_envelope
+    from hanse.core.reading import parse_json
+    from hanse.core.trust.authority import signers
+    from hanse.core.trust.statements import RELEASE_TYPE, release_statement
+
+    payload = parse_envelope(signed, limits.EVENT_BYTES_MAX).payload
+    said = parse_json(payload, "statement", bytes_max=limits.EVENT_BYTES_MAX)
+    counter = said.get("predicate", {}).get("counter") if isinstance(said, dict) else None
+    if type(counter) is not int:
+        raise InvalidSpec("the envelope holds no release statement")
+    expected = release_statement(f"{manifest.model}@{manifest.version}", release, counter)
+    found = signers([signed], members.keys("publisher"), RELEASE_TYPE, expected)
+    return sorted(members.name_of(member) for member in found)
+
+
+def _check_files(raw: bytes, path: Path) -> Iterator[Check]:
+    from hanse.cli.manifest_builder import digest_of, file_name
+    from hanse.core.catalog.manifest import parse_manifest
+    from hanse.core.errors import InvalidName
+
+    try:
+        files = parse_manifest(raw).files
+    except Rejected:
+        return  # said already
+    here: dict[str, Path] = {}
+    for each in path.iterdir() if path.is_dir() else path.parent.iterdir():
+        if each.is_file():
+            try:
+                here[file_name(each)] = each
+            except InvalidName:
+                continue  # a name that no release can list
+    for file in files:
+        found = here.get(file.name)
+        if found is None:
+            yield Check(file.name, False, "missing")
+        elif found.stat().st_size != file.size or digest_of(found) != file.digest:
+            yield Check(file.name, False, f"has other bytes than {file.digest}")
+        else:
+            yield Check(file.name, True, str(file.digest))
+
+
+def _read(path: Path) -> bytes:
+    from hanse.core.limits import NOTE_BYTES_MAX
+
+    try:
+        with path.open("rb") as file:
+            return file.read(NOTE_BYTES_MAX)
+    except OSError:
+        raise NotFound(
+            f"cannot read {path}", fix="write it with hanse release show MODEL@VERSION --save DIR"
+        ) from None
