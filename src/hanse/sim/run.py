@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from hanse.sim import story
+from hanse.sim.answers import Nature
 from hanse.sim.faults import FaultPlan, draw
 from hanse.sim.oracle import CONVERGENCE_S, Violated
 from hanse.sim.world import World, region_name
 
 END_S = 1500.0
 QUIET_S = 2.0
+TALES: Final[Mapping[str, Callable[[World], story.Story]]] = {
+    "crashes": story.publishing,
+    "storm": story.publishing,
+}
+"""What is told under which faults, where it is not the story of a release that is bad."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +37,7 @@ def run(
     seed: int,
     regions: int = 3,
     faults: str | FaultPlan = "default",
-    tale: Callable[[World], story.Story] = story.default,
+    tale: Callable[[World], story.Story] | None = None,
 ) -> Outcome:
     """Raises `Violated`, which says how to repeat it."""
     world = build(seed, regions, faults)
@@ -45,14 +52,21 @@ def run(
         ) from error
 
 
-def build(seed: int, regions: int = 3, faults: str | FaultPlan = "default") -> World:
+def build(
+    seed: int,
+    regions: int = 3,
+    faults: str | FaultPlan = "default",
+    nature: Nature | None = None,
+) -> World:
+    """A world before its first second."""
     names = [region_name(i) for i in range(regions)]
     plan = draw(faults, seed, names) if isinstance(faults, str) else faults
-    return World(seed, regions, plan, story.nature(regions))
+    return World(seed, regions, plan, nature or story.nature(regions))
 
 
-def play(world: World, tale: Callable[[World], story.Story] = story.default) -> Outcome:
+def play(world: World, tale: Callable[[World], story.Story] | None = None) -> Outcome:
     """Tell the story under faults; then there must be agreement and nothing lost."""
+    tale = tale or TALES.get(world.plan.name, story.default)
     if not story.run_story(world, tale, END_S):
         raise Violated(f"the story is not over at {world.now_s:.0f} s")
     quiet_s = max(world.now_s, world.plan.calm_s) + QUIET_S

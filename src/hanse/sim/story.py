@@ -21,7 +21,7 @@ from hanse.core.rollout.table import State
 from hanse.core.trust import statements
 from hanse.sim.answers import BAD, Nature
 from hanse.sim.process import Process
-from hanse.sim.world import NAMES, World
+from hanse.sim.world import NAMES, World, members_file
 
 MODEL = segment("digits")
 Story = Generator[float, None, None]
@@ -54,10 +54,12 @@ def default(world: World) -> Story:
 
 
 def publishing(world: World) -> Story:
-    """Many releases from everywhere and nothing else: what durability is tried on."""
+    """Many releases from everywhere, and a new members file: what durability is tried on."""
     names = list(world.processes)
     parent: Manifest | None = None
     for i in range(1, 31):
+        if i == 10:
+            yield from trust(world, names[-1], 2)
         release = manifest(f"{i}.0.0", parent)
         yield from publish(world, names[i % len(names)], release, i)
         parent = release
@@ -135,6 +137,14 @@ def kill(world: World, region: Segment, release: Manifest) -> Story:
     statement = statements.control_statement("kill", release.model, release=str(digest))
     signed = statements.sign_control(statement, [world.operator])
     yield from say(world, region, Kill(release.model, digest, "wrong answers"), signed)
+
+
+def trust(world: World, region: Segment, number: int) -> Story:
+    """Bring a members file to one daemon; it is their business to tell the others."""
+    raw, process = members_file(world, number), world.processes[region]
+    while process.node is None or process.node.book.chain.current.version < number:
+        process.do(lambda node, _: node.extend_trust(raw))
+        yield 1.0
 
 
 # -- what regions say ----------------------------------------------------------

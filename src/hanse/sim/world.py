@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import heapq
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from random import Random
 
@@ -147,6 +148,11 @@ class World:
             self.after(crash.at_s, partial(self._arm, crash))
         self.after(self.plan.calm_s, self._calm)
 
+    def cut_now(self, cut: Cut) -> None:
+        """A cut that a test times by what it sees; `at_s` is now."""
+        self._cut(cut)
+        self.after(cut.until_s - self.now_s, partial(self._heal, cut))
+
     def _crossings(self, cut: Cut) -> list[tuple[str, str]]:
         outside = [str(name) for name in self.processes if name not in cut.inside]
         ways = [(i, o) for i in cut.inside for o in outside]
@@ -193,6 +199,13 @@ class World:
 
 def region_name(i: int) -> Segment:
     return segment(NAMES[i] if i < len(NAMES) else f"region-{i}")
+
+
+def members_file(world: World, version: int) -> bytes:
+    """The next members file, signed by the root: the same people, another ring."""
+    members = _members(world.seed, list(world.processes))
+    after = replace(members, version=version, ring_seed=f"ring-{world.seed}-{version}")
+    return chain.sign(after, (key_of(world.seed, "root"),))
 
 
 def _members(seed: int, names: Sequence[Segment]) -> Members:
