@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @options.home
 @options.output
 def lineage(release: dict[str, str], home: Path, form: str) -> None:
-    """Show a model's releases with parents, data and regions; parents come first.
+    """What descends from what, and where it runs; parents come first.
 
     With a version: its ancestors and descendants only.
     """

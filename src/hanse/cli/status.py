@@ -51,7 +51,6 @@ def _only(model: ModelStatus, region: str | None) -> ModelStatus:
 
 
 def _exit(models: list[ModelStatus]) -> int:
-    # The words are those of shapes.UNHEALTHY; a test holds the two together.
     from hanse.cli.shapes import UNHEALTHY as BAD
 
     states = {region["state"] for model in models for region in model["regions"]}

@@ -130,12 +130,14 @@ def _check_files(raw: bytes, path: Path) -> Iterator[Check]:
     except Rejected:
         return  # said already
     here: dict[str, Path] = {}
-    for each in path.iterdir() if path.is_dir() else path.parent.iterdir():
+    for each in path.iterdir() if path.is_dir() else (*path.parent.iterdir(), path):
         if each.is_file():
             try:
                 here[file_name(each)] = each
             except InvalidName:
                 continue  # a name that no release can list
+    if path.is_file() and path not in [here.get(file.name) for file in files]:
+        yield Check(path.name, False, "is no file of this release")
     for file in files:
         found = here.get(file.name)
         if found is None:

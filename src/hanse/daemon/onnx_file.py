@@ -44,7 +44,7 @@ _OTHER_FORMATS = (
 
 @dataclass(frozen=True, slots=True)
 class Inspection:
-    """What the file says of itself. `opsets` maps each used or imported domain to its version."""
+    """What the file says of itself. `opsets` maps each known domain that it imports to its version."""
 
     ir_version: int
     opsets: dict[str, int]
@@ -118,7 +118,9 @@ def _read(path: Path) -> bytes:
 
 
 def _opsets(model: Any, name: str) -> dict[str, int]:
-    """The operator sets that are used. Functions that the file itself defines need no runtime."""
+    """The operator sets that a runtime must know: all that are used, and all imports of known
+    domains, because runtimes check those too. Functions that the file itself defines need none.
+    """
     imported = {entry.domain or "ai.onnx": int(entry.version) for entry in model.opset_import}
     own = {(f.domain or "ai.onnx", f.name) for f in model.functions}
     used = {
@@ -138,7 +140,7 @@ def _opsets(model: Any, name: str) -> dict[str, int]:
             f"{name} uses operators of {', '.join(absent)} without saying which version",
             fix="export it again",
         )
-    return {domain: imported[domain] for domain in sorted(used)}
+    return {domain: imported[domain] for domain in DOMAINS if domain in imported}
 
 
 def _nodes(model: Any) -> Iterator[Any]:
