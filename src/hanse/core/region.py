@@ -97,6 +97,10 @@ class Region:
         """Every file of this release is here, verified and pinned."""
         self.local.add(release)
 
+    def execution(self, view: ModelView, rollout: RolloutView) -> Execution | None:
+        """Our part of this rollout, if it has begun."""
+        return self.executions.get(_key(view, rollout))
+
     def resume(self, word: RolloutControl) -> None:
         """A person said to go on: lifts, once, what only people may lift."""
         for execution in self.executions.values():
@@ -264,7 +268,7 @@ class Region:
         rollout = view.current_rollout()
         if rollout is None:
             return None
-        return self.executions.get(_key(view, rollout))
+        return self.execution(view, rollout)
 
     # -- actions -----------------------------------------------------------------
 

@@ -265,8 +265,7 @@ def _model_of(node: Node, rollout: RolloutView) -> Segment:
 def _exposed(node: Node, view: ModelView) -> RolloutView | None:
     """The rollout that is under way here, if it has reached any traffic."""
     for rollout in reversed(view.rollouts):
-        key = f"{view.model}/{rollout.generation}/{rollout.rollout}"
-        execution = node.region.executions.get(key)
+        execution = node.region.execution(view, rollout)
         if execution and execution.progress.state not in TERMINAL and execution.progress.exposed:
             return rollout
     return None

@@ -9,14 +9,12 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, TypeVar
 
 from hanse.core.catalog.facts import Record
-from hanse.core.catalog.fold import read_plan
 from hanse.core.catalog.view import ModelView, Release, RolloutView
 from hanse.core.errors import Conflict, InvalidSpec, NotFound
-from hanse.core.events import Body
+from hanse.core.events import Body, ReleaseRecord, RolloutIntent
 from hanse.core.ids import Digest, EventId, Segment
 from hanse.core.node import Clock, Node
 from hanse.core.reading import Reader
@@ -26,9 +24,6 @@ from hanse.core.trust.authority import signed_by
 Args = Mapping[str, Any]
 Answer = dict[str, Any]
 B = TypeVar("B", bound=Body)
-
-plan_of = lru_cache(maxsize=256)(read_plan)
-"""Plans are read again with every question; equal bytes are equal plans."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,8 +124,7 @@ class Matter:
 
     def execution(self, rollout: RolloutView) -> Execution | None:
         """Our own region's part, if it has begun."""
-        key = f"{self.view.model}/{rollout.generation}/{rollout.rollout}"
-        return self.node.region.executions.get(key)
+        return self.node.region.execution(self.view, rollout)
 
     @property
     def own(self) -> Segment:
@@ -159,4 +153,10 @@ def plain(text: str, chars_max: int = 480) -> str:
 
 def in_time(records: Iterable[Record]) -> Iterator[Record]:
     """Oldest first by the authors' clocks, which are good for reading and for nothing else."""
-    return iter(sorted(records, key=lambda r: (r.event.header.hlc_ms, r.key)))
+
+    def key(record: Record) -> tuple[int, bool, tuple[str, int]]:
+        # Within one millisecond the cause comes first: nothing can precede a release or a plan.
+        first = isinstance(record.event.body, ReleaseRecord | RolloutIntent)
+        return (record.event.header.hlc_ms, not first, record.key)
+
+    return iter(sorted(records, key=key))

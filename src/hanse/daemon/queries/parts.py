@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from hanse.core import limits
-from hanse.core.catalog.fold import covers
+from hanse.core.catalog.fold import covers, read_plan
 from hanse.core.catalog.view import RolloutView
 from hanse.core.errors import Rejected
 from hanse.core.events import RolloutReport
@@ -22,7 +22,7 @@ from hanse.core.reading import parse_json
 from hanse.core.rollout.plan import Analysis, Pause, RolloutSpec, SetWeight, Shadow, Stage, Template
 from hanse.core.rollout.progress import stage_of
 from hanse.core.rollout.table import STEPPING, TERMINAL, State
-from hanse.daemon.queries.matter import Matter, plain, plan_of
+from hanse.daemon.queries.matter import Matter, plain
 
 BACK = (State.ROLLING_BACK, State.ROLLED_BACK, State.QUARANTINED)
 """States of a part whose release is taken, or was taken, off the region's nodes."""
@@ -55,15 +55,17 @@ class Part:
     @property
     def exposed(self) -> bool:
         """Whether users, or copies of their requests, may meet the release there."""
-        return self.state in STEPPING or (self.state == State.HELD and self.step >= 0)
+        counted = self.evidence is not None and self.evidence.windows > 0
+        return self.state in STEPPING or (self.state == State.HELD and counted)
 
     @property
     def step_text(self) -> str:
         steps = self.stage.steps
-        if self.state in BACK or not 0 <= self.step <= len(steps):
+        # Reports have no step before the first one: 0 there means nothing.
+        if not self.exposed or not 0 <= self.step <= len(steps):
             return ""
         if self.step == len(steps):
-            return "soak" if self.state != State.HEALTHY else ""
+            return "soak"
         return f"{self.step + 1}/{len(steps)} {_step(self.stage, self.step)}"
 
     def readings(self) -> Iterator[tuple[Metric, Reading]]:
@@ -102,7 +104,7 @@ class Part:
 
 def part(matter: Matter, rollout: RolloutView, region: str) -> Part | None:
     """None if the plan does not cover the region."""
-    plan = plan_of(rollout.spec)
+    plan = read_plan(rollout.spec)
     if not covers(plan, region):
         return None
     _, stage = stage_of(plan, region)

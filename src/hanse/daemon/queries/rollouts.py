@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 
+from hanse.core.catalog.fold import read_plan
 from hanse.core.catalog.view import RolloutView
 from hanse.core.errors import NotFound
 from hanse.core.ids import Digest
 from hanse.core.node import Clock, Node
 from hanse.core.rollout.table import State
 from hanse.daemon.queries import readings
-from hanse.daemon.queries.matter import Answer, Args, Matter, asked, near, plain, plan_of
+from hanse.daemon.queries.matter import Answer, Args, Matter, asked, near, plain
 from hanse.daemon.queries.moments import timeline
 from hanse.daemon.queries.parts import BACK, Part, part
 
@@ -77,7 +78,7 @@ def _predecessor(matter: Matter, release: Digest) -> Digest | None:
 
 
 def _rollout(matter: Matter, rollout: RolloutView) -> Answer:
-    plan = plan_of(rollout.spec)
+    plan = read_plan(rollout.spec)
     parts = [
         found
         for stage in plan.stages

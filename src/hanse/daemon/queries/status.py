@@ -84,9 +84,11 @@ def _sentence(
 def _way_back(matter: Matter, worst: Standing, last_good: Release | None) -> str:
     here = nodes(matter, last_good)
     active = matter.view.active(matter.own)
-    if worst.state == "rolled-back" and active is not None:
+    part = newest_part(matter, matter.own)
+    undone = active is not None and active.release != worst.release and not (part and part.live)
+    if undone and active is not None:
         version = matter.version(active.release)
-        return f"{version} serves on {here['on_target']}/{here['of']} nodes"
+        return f"{version} serves in {matter.own} on {here['on_target']}/{here['of']} nodes"
     if last_good is None:
         return "no release to fall back to"
     return f"last good {last_good.version}, cached on {here['cached']}/{here['of']} nodes"
