@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hanse.core.errors import InvalidName, InvalidSpec, NotFound, NotPermitted
+from hanse.core.errors import Conflict, InvalidName, InvalidSpec, NotFound, NotPermitted
 from hanse.daemon import config
 from hanse.daemon.private_files import read_private, read_seed, write_new
 
@@ -103,6 +103,14 @@ def test_a_seed_is_64_hex_digits(tmp_path):
     write_new(tmp_path / "short", b"ab" * 31)
     with pytest.raises(InvalidSpec):
         read_seed(tmp_path / "short")
+
+
+def test_a_file_that_exists_is_never_replaced(tmp_path):
+    write_new(tmp_path / "key", b"first")
+    with pytest.raises(Conflict, match="never overwritten"):
+        write_new(tmp_path / "key", b"second")
+    assert (tmp_path / "key").read_bytes() == b"first"
+    assert [p.name for p in tmp_path.iterdir()] == ["key"]
 
 
 def test_a_key_file_is_bounded(tmp_path):

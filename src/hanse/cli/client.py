@@ -131,7 +131,9 @@ def _check_server(connection: socket.socket, home: Path) -> None:
 
 def _say(connection: socket.socket, verb: str, args: dict[str, Any]) -> None:
     line = json.dumps({"verb": verb, **args}).encode() + b"\n"
-    connection.sendall(line)
+    # A daemon that refuses us hangs up before it has read this, and has said why.
+    with suppress(BrokenPipeError, ConnectionResetError):
+        connection.sendall(line)
 
 
 def _answers(connection: socket.socket) -> Generator[dict[str, Any], None, Any]:
