@@ -28,12 +28,12 @@ B = TypeVar("B", bound=Body)
 
 @dataclass(frozen=True, slots=True)
 class Matter:
-    """One model at one moment. `records` are valid events in the order that all daemons share."""
+    """One model at one moment; its valid events in the order that all daemons share."""
 
     node: Node
     clock: Clock
     view: ModelView
-    records: tuple[Record, ...]
+    by_id: Mapping[EventId, Record]
 
     @classmethod
     def of(cls, node: Node, clock: Clock, model: str | None) -> Matter:
@@ -45,7 +45,8 @@ class Matter:
             raise NotFound(
                 f"there is no model {plain(model, 80)}", fix=near(model, node.catalog.views)
             )
-        return cls(node, clock, view, tuple(node.catalog.records(view.model)))
+        records = node.catalog.records(view.model)
+        return cls(node, clock, view, {record.id: record for record in records})
 
     @classmethod
     def all(cls, node: Node, clock: Clock, model: str | None = None) -> list[Matter]:
@@ -64,7 +65,7 @@ class Matter:
         return ", ".join(sorted(members.name_of(m) for m in found))
 
     def record(self, id_: EventId) -> Record | None:
-        return next((r for r in self.records if r.id == id_), None)
+        return self.by_id.get(id_)
 
     def at_ms(self, id_: EventId) -> int | None:
         record = self.record(id_)
@@ -125,6 +126,10 @@ class Matter:
     def execution(self, rollout: RolloutView) -> Execution | None:
         """Our own region's part, if it has begun."""
         return self.node.region.execution(self.view, rollout)
+
+    @property
+    def records(self) -> Iterable[Record]:
+        return self.by_id.values()
 
     @property
     def own(self) -> Segment:
