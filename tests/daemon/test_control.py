@@ -17,6 +17,7 @@ from hanse.cli import client
 from hanse.core.errors import Broken, Conflict, InvalidSpec, NotFound, NotPermitted, TooLarge
 from hanse.core.limits import CONTROL_LINE_BYTES_MAX
 from hanse.daemon import control
+from hanse.daemon.config import control_path
 
 
 async def echo(args, progress, stream):
@@ -178,6 +179,16 @@ async def test_a_socket_left_by_a_killed_daemon_is_replaced(tmp_path):
     async with control.serve(path, VERBS):
         assert await call(tmp_path, "echo") == {"args": {}}
     assert not path.exists()
+
+
+async def test_a_home_with_a_long_path_is_found_too(tmp_path):
+    home = tmp_path / ("a" * 60) / ("b" * 60)
+    home.mkdir(parents=True)
+    path = control_path(home)
+    async with control.serve(path, VERBS):
+        assert path.parent.stat().st_mode & 0o777 == 0o700
+        assert await call(home, "echo") == {"args": {}}
+    path.parent.rmdir()
 
 
 async def test_no_daemon_is_said_with_the_command_that_starts_it(tmp_path):

@@ -44,7 +44,7 @@ _OTHER_FORMATS = (
 
 @dataclass(frozen=True, slots=True)
 class Inspection:
-    """What the file says of itself. `opsets` maps each known domain that it imports to its version."""
+    """What the file says of itself. `opsets` maps each known domain to the version imported."""
 
     ir_version: int
     opsets: dict[str, int]
