@@ -188,7 +188,7 @@ def test_nan_and_infinity_are_failures(tmp_path: Path) -> None:
     for value in (-1.0, 0.0):
         with pytest.raises(ModelFailed, match="NaN or infinite"):
             model.run({"x": np.array([value], np.float32)})
-    assert is_finite({"y": np.full(4, 3e38, np.float32)})  # its sum overflows, it does not
+    assert is_finite({"y": np.full(4, 3e38, np.float32)})  # although its sum overflows
 
 
 def test_recognised_text_merges_repeats_and_drops_blanks() -> None:

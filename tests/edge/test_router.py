@@ -37,9 +37,11 @@ class Session:
         self.broken = False
         self.gate: threading.Event | None = None
         self.calls = 0
+        self.seen: Callable[[str], None] = lambda _: None
 
     def run(self, names: list[str], feeds: Mapping[str, Any]) -> list[Any]:
         self.calls += 1
+        self.seen(threading.current_thread().name)
         if self.gate is not None:
             assert self.gate.wait(5)
         if self.broken or feeds["x"][0, 0] == 666:
@@ -348,3 +350,17 @@ async def test_a_hundred_swaps_under_load_lose_nothing(node: Node) -> None:
     assert sum(w.stable.errors for w in windows) == 0
     assert seen[V1] > 50
     assert seen[V2] > 50
+
+
+async def test_a_quick_model_is_not_sent_to_a_thread_and_a_large_input_is(node: Node) -> None:
+    node.router.swap(Route(OCR, V1, generation=1))
+    for _ in range(200):
+        await node.ask()
+    (served, _) = node.router.loaded("ocr-rec")
+    served.computed_ns = 1  # whatever this machine is busy with
+    threads: list[str] = []
+    node.sessions[V1].seen = threads.append
+    await node.ask()
+    await node.ask(feeds={"x": np.zeros((10_000, 2), np.float32)})
+    assert threads[0] == threading.main_thread().name
+    assert threads[1].startswith("infer")

@@ -2,7 +2,8 @@
 
 A route is immutable. A request takes the reference once and finishes on what it took, so a swap
 loses nothing and waits for nobody. Inference runs in a small thread pool (onnxruntime releases
-the interpreter lock); all counting happens on the event loop, hence without locks.
+the interpreter lock), unless it is known to be quicker than the way there; all counting happens
+on the event loop, hence without locks.
 
 When a release fails on a request, the good release beside it is asked as well. If it can answer,
 the caller gets that answer, marked `fallback`, and the failure is the release's own. If it
@@ -26,6 +27,8 @@ from hanse.edge.outcomes import Array
 from hanse.edge.served import Feeds, Run, Served, run_model
 from hanse.edge.shadow import SHADOWS_MAX, Shadow, ShadowQueue
 from hanse.edge.telemetry import Key, Telemetry, key_of
+
+QUICK_BYTES_MAX = 16 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +152,7 @@ class Router:
         served.model.check(feeds)
         if unknown := set(outputs) - set(served.model.output_names):
             raise InvalidSpec(f"outputs {sorted(unknown)} are unknown")
-        run = await self._in_pool(served, feeds)
+        run = await self._run(served, feeds)
         if role == "explicit":
             self._count_explicit(served, run)
         else:
@@ -182,7 +185,7 @@ class Router:
         if other is None or other is served:
             self._bad(entry, served, str(failure))
             raise failure
-        run = await self._in_pool(other, feeds)
+        run = await self._run(other, feeds)
         if run.failure is not None:
             raise failure
         self._bad(entry, served, str(failure))
@@ -197,7 +200,11 @@ class Router:
         """Wait until the shadow queue is empty."""
         await self._shadows.done()
 
-    async def _in_pool(self, served: Served, feeds: Feeds) -> Run:
+    async def _run(self, served: Served, feeds: Feeds) -> Run:
+        # Handing over to a thread costs more than a small model does.
+        if served.is_quick and sum(array.nbytes for array in feeds.values()) <= QUICK_BYTES_MAX:
+            await asyncio.sleep(0)  # a caller in a loop must not shut out the others
+            return run_model(served.model, feeds)
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._pool, run_model, served.model, feeds)
 

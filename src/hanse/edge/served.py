@@ -12,6 +12,8 @@ from hanse.edge.inference import LoadedModel, ModelFailed
 from hanse.edge.outcomes import Array
 
 Feeds = Mapping[str, Array]
+QUICK_AFTER = 50
+QUICK_NS = 100_000
 
 
 @dataclass(slots=True)
@@ -25,6 +27,11 @@ class Served:
     answers: int = 0
     failures: int = 0
     computed_ns: int = 0
+
+    @property
+    def is_quick(self) -> bool:
+        """True if it took under 100 µs on average, over enough answers to know."""
+        return self.answers >= QUICK_AFTER and self.computed_ns < QUICK_NS * self.answers
 
 
 @dataclass(frozen=True, slots=True)
