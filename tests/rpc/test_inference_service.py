@@ -24,8 +24,7 @@ from hanse.edge.router import Router
 from hanse.edge.served import Served
 from hanse.edge.serving import RoutedServing
 from hanse.edge.telemetry import Telemetry
-from hanse.rpc.inference_service import add_inference_service, server_options
-from hanse.rpc.label_service import add_label_service
+from hanse.rpc.inference_server import serve
 from hanse.v1 import edge_pb2, edge_pb2_grpc
 
 X, Y = holdout()
@@ -61,18 +60,15 @@ async def node(tmp_path: Path) -> AsyncIterator[Node]:
     for each in (v1, v2):
         model = load(each.folder, each.manifest)
         router.add(DIGITS, Served(each.digest, each.manifest.version, model))
-    server = grpc.aio.server(options=server_options())
-    labels = add_label_service(server, telemetry.label)
-    add_inference_service(server, RoutedServing(router), "0.1", [labels])
-    address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
-    await server.start()
+    server = await serve("127.0.0.1:0", RoutedServing(router), telemetry.label, "0.1")
+    address = f"127.0.0.1:{server.port}"
     async with grpc.aio.insecure_channel(address) as channel:
         client = triton.InferenceServerClient(address)
         node = Node(address, client, channel, router, telemetry, v1, v2)
         node.serve(v1, 1)
         yield node
         await client.close()
-    await server.stop(None)
+    await server.stop(0)
     await router.close()
 
 

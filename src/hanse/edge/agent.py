@@ -15,7 +15,6 @@ import contextlib
 import random
 import time
 
-import grpc
 import structlog
 
 from hanse.core import signing
@@ -26,7 +25,6 @@ from hanse.core.errors import HanseError, NotPermitted, Rejected, Unavailable
 from hanse.core.ids import Digest, Segment
 from hanse.edge import status
 from hanse.edge.cache import Cache
-from hanse.edge.channels import Channels
 from hanse.edge.config import Config
 from hanse.edge.fetching import finished
 from hanse.edge.inference import runtime_facts
@@ -35,6 +33,7 @@ from hanse.edge.router import Router
 from hanse.edge.staging import Staging
 from hanse.edge.telemetry import Telemetry
 from hanse.rpc import edge_client
+from hanse.rpc.channels import Channel, Channels
 from hanse.rpc.tls import Identity
 
 STATE_FILE = "assignment.json"
@@ -222,7 +221,7 @@ class Agent:
         }
         await finished(self._status.write, document)
 
-    def _daemon(self) -> grpc.aio.Channel:
+    def _daemon(self) -> Channel:
         return self._channels.to(self._config.daemon, self._config.daemon_cert.read_text())
 
 

@@ -10,17 +10,16 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-import grpc
-
 from hanse.core.assignment import Source
 from hanse.core.catalog.manifest import File, Manifest
 from hanse.core.errors import Rejected, TooLarge, Unavailable
 from hanse.core.ids import Digest
 from hanse.edge.cache import Cache
 from hanse.rpc import blob_client
+from hanse.rpc.channels import Channel
 
 T = TypeVar("T")
-ChannelTo = Callable[[Source], grpc.aio.Channel]
+ChannelTo = Callable[[Source], Channel]
 
 
 async def fetch_release(
@@ -62,7 +61,7 @@ async def _fetch_file(
     raise Unavailable(f"no source served {file.name}: {'; '.join(refusals) or 'none is known'}")
 
 
-async def _fetch_from(cache: Cache, release: Digest, file: File, channel: grpc.aio.Channel) -> None:
+async def _fetch_from(cache: Cache, release: Digest, file: File, channel: Channel) -> None:
     opening = asyncio.ensure_future(asyncio.to_thread(cache.blobs.writer, file.size, file.digest))
     try:
         writer = await asyncio.shield(opening)

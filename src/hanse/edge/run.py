@@ -12,16 +12,14 @@ import signal
 from importlib.metadata import version
 from pathlib import Path
 
-import grpc
 import structlog
 
-from hanse.core.errors import Broken, HanseError, Unavailable
+from hanse.core.errors import Broken, HanseError
 from hanse.edge.agent import Agent
 from hanse.edge.config import Config
 from hanse.edge.serving import RoutedServing
 from hanse.logs import configure
-from hanse.rpc.inference_service import add_inference_service, server_options
-from hanse.rpc.label_service import add_label_service
+from hanse.rpc.inference_server import serve
 from hanse.rpc.tls import Identity
 
 STOP_S = 5.0
@@ -37,7 +35,8 @@ async def run(config: Config) -> None:
     identity = Identity(config.tls_cert.read_bytes(), config.tls_key.read_bytes())
     agent = Agent(config, identity, os.urandom(NONCE_BYTES))
     agent.start()
-    server = await _serve(config, agent)
+    serving = RoutedServing(agent.router)
+    server = await serve(config.listen, serving, agent.telemetry.label, version("hanse"))
     stop = asyncio.Event()
     for sign in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(sign, stop.set)
@@ -60,20 +59,6 @@ def _raise_first(ended: asyncio.Task[None]) -> None:
         ended.result()
     except BaseExceptionGroup as group:
         raise group.exceptions[0] from None
-
-
-async def _serve(config: Config, agent: Agent) -> grpc.aio.Server:
-    server = grpc.aio.server(options=server_options())
-    labels = add_label_service(server, agent.telemetry.label)
-    add_inference_service(server, RoutedServing(agent.router), version("hanse"), [labels])
-    try:
-        server.add_insecure_port(config.listen)
-    except RuntimeError as error:
-        raise Unavailable(
-            f"cannot listen on {config.listen}: {error}", fix="choose another address or free it"
-        ) from None
-    await server.start()
-    return server
 
 
 def main(path: Path) -> int:

@@ -22,12 +22,12 @@ from hanse.core.device_step import DeviceStep, Effect, Fetch, Forget, Load
 from hanse.core.errors import Broken, Rejected, TooLarge, Unavailable
 from hanse.core.ids import Digest
 from hanse.edge.cache import Cache
-from hanse.edge.channels import Channels
 from hanse.edge.fetching import fetch_release, finished
 from hanse.edge.inference import LoadedModel, load, selftest
 from hanse.edge.router import Router
 from hanse.edge.served import Served
 from hanse.rpc import blob_client
+from hanse.rpc.channels import Channels
 
 FETCHES_AT_ONCE = 2
 log = structlog.get_logger("hanse.edge")

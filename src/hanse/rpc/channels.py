@@ -9,16 +9,17 @@ import grpc
 from hanse.core.assignment import SOURCES_MAX, Source
 from hanse.rpc.tls import Identity, open_channel
 
+Channel = grpc.aio.Channel
 CHANNELS_MAX = 2 * SOURCES_MAX
 
 
 class Channels:
     def __init__(self, identity: Identity) -> None:
         self._identity = identity
-        self._open: dict[tuple[str, str], grpc.aio.Channel] = {}
+        self._open: dict[tuple[str, str], Channel] = {}
         self._closing: set[asyncio.Task[None]] = set()
 
-    def to(self, address: str, cert_pem: str) -> grpc.aio.Channel:
+    def to(self, address: str, cert_pem: str) -> Channel:
         key = (address, cert_pem)
         if key not in self._open:
             if len(self._open) >= CHANNELS_MAX:
@@ -26,7 +27,7 @@ class Channels:
             self._open[key] = open_channel(address, self._identity, cert_pem.encode())
         return self._open[key]
 
-    def to_source(self, source: Source) -> grpc.aio.Channel:
+    def to_source(self, source: Source) -> Channel:
         return self.to(source.address, source.tls_cert_pem)
 
     def _drop_oldest(self) -> None:
