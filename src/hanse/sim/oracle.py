@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING, Any
 from hanse.core import limits
 from hanse.core.assignment import parse_assignment
 from hanse.core.catalog.lineage import rollback_target
+from hanse.core.catalog.view import ModelView
 from hanse.core.effects import PublishAssignment
 from hanse.core.events import Promote, Rollback
 from hanse.core.gossip.frames import Announce, Frame, Heads
-from hanse.core.ids import Digest, EventId, Origin, Segment
+from hanse.core.ids import Digest, EventId, Origin
 from hanse.core.log.checkpoint import Checkpoint
 from hanse.core.log.merkle import leaf_hash
 from hanse.core.log.note import Note
@@ -177,18 +178,16 @@ class Oracle:
             assert process.node is not None
             for model, view in process.node.catalog.views.items():
                 expected = agreed(model, union.values(), process.node.catalog.quarantine_quorum)
-                if (found := said(process, model)) != expected:
+                if (found := told(view)) != expected:
                     different = [k for k in expected if expected[k] != found[k]]
-                    self._fail(f"{process.name} differs from the reference in {different}: {view}")
+                    self._fail(f"{process.name} differs from the reference in {different}")
 
     def _fail(self, what: str) -> None:
         raise Violated(f"{what}, at {self._world.now_s:.3f} s")
 
 
-def said(process: Process, model: Segment) -> dict[str, Any]:
-    """A node's view in the words of the reference."""
-    assert process.node is not None
-    view = process.node.catalog.views[model]
+def told(view: ModelView) -> dict[str, Any]:
+    """A view in the words of the reference."""
     targets = {r.digest: rollback_target(view, r.digest) for r in view.releases}
     return {
         "killed": sorted(str(r.digest) for r in view.releases if r.killed),
