@@ -198,6 +198,18 @@ def test_lineage_shows_parents_first_unknown_ones_too_and_where_each_runs(
     assert len(ask(town, "lineage", model=MODEL)["nodes"]) == 5
 
 
+def test_a_parent_comes_first_even_if_it_was_counted_later(town: Federation) -> None:
+    town.cut = {US}
+    town.publish("4.0.0", region=US)
+    parent = town.publish("4.1.0", region=US)
+    town.publish("5.0.0", parents=(parent,), region=EU)
+    town.cut = set()
+    town.run(30.0)
+    order = [n["version"] for n in ask(town, "lineage", model=MODEL)["nodes"]]
+    assert sorted(order) == ["3.0.0", "4.0.0", "4.1.0", "5.0.0"]
+    assert order.index("4.1.0") < order.index("5.0.0")
+
+
 # -- status --------------------------------------------------------------------
 
 
@@ -223,6 +235,10 @@ def test_a_rate_is_the_highest_of_those_that_were_counted(town: Federation) -> N
     town.run(301.0)
     found = row(town, EU)["quality"]
     assert (found["metric"], found["bad"] / found["n"]) == ("error-rate", 0.3)
+    for edge in town.edges[EU]:
+        edge.silent = True
+    town.run(20.0)
+    assert row(town, EU)["quality"] == {**found, "age_s": 20.0}
 
 
 def test_an_offline_node_is_named_and_counted_neither_way(town: Federation) -> None:
@@ -409,6 +425,22 @@ def test_an_aborted_and_a_paused_rollout_are_told_apart(town: Federation) -> Non
     assert found["state"] == "aborted"
     first_sentence = ask(town, "why", model=MODEL, version="4.0.0")["sentences"][0]
     assert "rolled back in eu-north by an operator: not today" in first_sentence
+
+
+def test_a_timeline_holds_its_own_rollout_and_no_other_of_the_release(town: Federation) -> None:
+    new = start(town)
+    town.run(1.5)
+    town.roll_out("r-3", 3, new, first(town), **CAREFUL)
+    town.run(1.5)
+    (newer,) = ask(town, "rollout.status")["rollouts"]
+    (older,) = ask(town, "rollout.status", rollout="r-2")["rollouts"]
+    assert (newer["rollout"], older["state"]) == ("r-3", "superseded")
+    told = [[m["what"] for m in found["timeline"]] for found in (newer, older)]
+    assert told[0][0] == told[1][0] == "4.0.0 recorded, signed by anna"
+    assert not any("r-2" in text for text in told[0])
+    assert not any("r-3" in text for text in told[1])
+    every = [m["what"] for m in ask(town, "why", model=MODEL, version="4.0.0")["timeline"]]
+    assert len(every) > max(map(len, told))
 
 
 def test_a_killed_release_names_who_killed_it(town: Federation) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hanse.core.catalog.view import Release
-from hanse.core.events import Hold, Kill, Rollback, RolloutControl
+from hanse.core.events import Kill, Rollback, RolloutControl
 from hanse.core.evidence.metrics import EVENTS, Metric
 from hanse.core.evidence.verdict import Reading, Reason
 from hanse.core.rollout.stimuli import Cause
@@ -43,8 +43,6 @@ def _word_of_a_person(matter: Matter, release: Release, region: str) -> str:
     for record in in_time(matter.records):
         match record.event.body:
             case Rollback(from_release=digest, region=where, reason=reason):
-                ours = digest == release.digest and where == region
-            case Hold(release=digest, region=where, rollout="", reason=reason):
                 ours = digest == release.digest and where == region
             case RolloutControl(action="abort", reason=reason) as body:
                 ours = (body.rollout, body.generation) in plans and body.region in ("", region)
