@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
+import pytest
 from federation import CODEC, MODEL, REGIONS, Author, Reader, manifest, plan
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
@@ -326,11 +327,13 @@ def test_a_promotion_replaces_what_it_names() -> None:
     assert s.heads() == [s.digests[1]]
 
 
-def test_two_promotions_that_do_not_know_each_other_are_a_conflict_and_the_older_is_preferred() -> (
-    None
-):
+@pytest.mark.parametrize("hlc_ms", [0, 10**13])
+def test_of_two_promotions_in_conflict_the_older_is_preferred_whatever_the_clocks(
+    hlc_ms: int,
+) -> None:
     s = Story()
     first = s.promote(s.eu, 0)
+    s.eu.hlc_ms = hlc_ms
     s.promote(s.eu, 1)
     assert s.view.conflicts() == ("eu",)
     assert s.view.active("eu").id == first

@@ -5,8 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from hanse.core import events
-from hanse.core.events import Body
+from hanse.core.catalog.fold import read_plan
+from hanse.core.events import Body, RolloutReport
 from hanse.core.ids import Digest
+from hanse.core.rollout.plan import RolloutSpec, SetWeight, Shadow
+from hanse.core.rollout.table import State
 from hanse.core.step import AppendEvents, Step
 from hanse.sim.faults import Crash, Cut
 from hanse.sim.process import CODEC
@@ -22,6 +25,24 @@ _CRASHES = {
 }
 
 
+_STATES = {
+    State.PENDING: "has not begun with {version}",
+    State.GATED: "waits at the gate of {version}",
+    State.PREFETCHING: "fetches {version} and what it would fall back to",
+    State.SHADOWING: "lets {version} answer {share}, unseen by users",
+    State.WEIGHTING: "lets {version} answer {share}",
+    State.PAUSED: "watches {version} at {share}",
+    State.ANALYZING: "weighs what it knows of {version} at {share}",
+    State.SOAKING: "lets {version} soak at {share}",
+    State.HEALTHY: "attests that {version} is healthy: {why}",
+    State.HELD: "goes no further with {version}: {why}",
+    State.ROLLING_BACK: "takes {version} back",
+    State.ROLLED_BACK: "has {version} on no node any more",
+    State.SUPERSEDED: "gives {version} up: {why}",
+    State.QUARANTINED: "bans {version}: {why}",
+}
+
+
 class History:
     """Owned by the world; `lines` only grows."""
 
@@ -29,6 +50,7 @@ class History:
         self.lines: list[str] = []
         self._world = world
         self._versions: dict[Digest, str] = {}
+        self._plans: dict[str, RolloutSpec] = {}
 
     def say(self, who: str, what: str) -> None:
         if what:
@@ -64,15 +86,13 @@ class History:
                 self._versions[body.release] = body.version
                 return f"publishes {body.model} {body.version}"
             case events.RolloutIntent():
-                return f"starts rollout {body.rollout} of {self._version(body.release)}"
+                spec = self._plans[body.rollout] = read_plan(body.spec)
+                stages = "; ".join(f"{s.name}: {', '.join(s.regions)}" for s in spec.stages)
+                return f"starts {body.rollout} of {self._version(body.release)} ({stages})"
             case events.RolloutReport():
-                at = f" (step {body.step + 1})" if body.step or body.state != "gated" else ""
-                why = f": {body.reason}" if body.reason else ""
-                return f"{self._version(body.release)} {body.state}{at}{why}"
+                return self._reported(body)
             case events.Promote():
                 return f"promotes {self._version(body.release)}"
-            case events.Healthy():
-                return f"attests that {self._version(body.release)} is healthy"
             case events.Hold():
                 held = self._version(body.release) if body.release else "the model"
                 return f"holds {held}: {body.reason}"
@@ -82,11 +102,27 @@ class History:
                     f" to {self._version(body.to_release)}"
                 )
             case events.Kill():
-                return f"records the kill of {self._version(body.release)}"
+                return f"records that {self._version(body.release)} is killed: {body.reason}"
             case events.LogOpen():
                 return "opens its log"
             case _:
                 return ""
+
+    def _reported(self, body: RolloutReport) -> str:
+        told = _STATES[State(body.state)].format(
+            version=self._version(body.release), why=body.reason, share=self._share(body)
+        )
+        return told.rstrip(": ")
+
+    def _share(self, body: RolloutReport) -> str:
+        """What the release answers at this step of its plan."""
+        steps = self._plans[body.rollout].stages[body.stage].steps[: body.step + 1]
+        for step in reversed(steps):
+            if isinstance(step, Shadow):
+                return f"a shadow of {step.sample_percent}%"
+            if isinstance(step, SetWeight):
+                return f"{step.percent}%"
+        return "nothing"
 
     def _version(self, release: Digest) -> str:
         return self._versions.get(release, release.short)
