@@ -22,6 +22,7 @@ from typing import Any
 
 from rich.console import Console
 
+from hanse.core.errors import HanseError
 from tour import golden, material
 from tour.federation import (
     HANSE,
@@ -140,14 +141,17 @@ class Tour:
 
     def standing(self, region: Region) -> str:
         """One phrase on where this region's own daemon is in the current rollout."""
-        if not region.daemon.alive:
-            return "daemon down"
-        rollout = self.rollout(region)
+        try:
+            rollout = self.rollout(region)
+        except HanseError:
+            return "daemon down" if not region.daemon.alive else ""
         row = next((r for r in rollout.get("regions", ()) if r["region"] == region.name), None)
         return f"{row['state']} {row['step']} {row['reason'][:60]}".strip() if row else ""
 
     def rollout(self, region: Region, name: str = "") -> dict[str, Any]:
-        found = region.ask("rollout.status", model=MODEL, rollout=name)["rollouts"]
+        """A rollout as this region's daemon tells it, the current one first; {} before any."""
+        args = {"model": MODEL, "rollout": name} if name else {}
+        found = region.ask("rollout.status", **args)["rollouts"]
         return dict(found[0]) if found else {}
 
     def state(self, region: str, rollout: str) -> str:
@@ -170,13 +174,13 @@ class Tour:
         model = material.model(name)  # type: ignore[arg-type]  # one of the three
         target = self.home / f"golden-{name}.npz"
         output = golden.write(model, target)
-        parent = ["--parent", PARENTS[name], "--relation", "retrained-from"]
+        parent = PARENTS.get(name)
         hanse(
             *("release", "publish", str(model), "-n", MODEL, "-v", VERSIONS[name]),
             *("--golden", str(target), "--outcome", f"ctc-text:{output}"),
             *("--label", "source=PP-OCR", "--training-data", f"pp-ocr-{name}"),
             *("--framework", "onnxruntime=>=1.17", "--licence", "Apache-2.0"),
-            *(parent if name in PARENTS else ()),
+            *(("--parent", parent, "--relation", "retrained-from") if parent else ()),
             *("--key", str(founder.home / "keys" / "operator.key")),
             home=founder.home,
         )

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from hanse.cli.shapes import RolloutPrepared
 
 PLAN_FILE_BYTES_MAX = 64 * 1024
+PLAN_VALUES_MAX = 10_000  # with every reference written out
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -108,12 +109,7 @@ def _yaml(text: str) -> Any:
     import yaml
 
     class Strict(yaml.SafeLoader):
-        """Refuses what YAML takes in silence: a key twice, and references that hide repeats."""
-
-        def compose_node(self, parent: Any, index: Any) -> Any:
-            if self.check_event(yaml.AliasEvent):
-                raise ValueError("references (*name) are not read: write it out")
-            return super().compose_node(parent, index)
+        """Refuses what YAML takes in silence: a key twice in one mapping."""
 
         def construct_mapping(self, node: Any, deep: bool = False) -> Any:
             keys = [key.value for key, _ in node.value]
@@ -123,6 +119,22 @@ def _yaml(text: str) -> Any:
             return super().construct_mapping(node, deep)
 
     try:
-        return yaml.load(text, Strict)  # noqa: S506  # a SafeLoader
+        document = yaml.load(text, Strict)  # noqa: S506  # a SafeLoader
     except yaml.YAMLError as error:
         raise ValueError(" ".join(str(error).split())) from None
+    _check_size(document)
+    return document
+
+
+def _check_size(document: Any) -> None:
+    """Steps may be written once and referred to, but not multiplied without end."""
+    waiting, seen = [document], 0
+    while waiting:
+        value = waiting.pop()
+        seen += 1
+        if seen > PLAN_VALUES_MAX:
+            raise ValueError(f"references make it longer than {PLAN_VALUES_MAX} values")
+        if isinstance(value, dict):
+            waiting.extend(value.values())
+        elif isinstance(value, list):
+            waiting.extend(value)

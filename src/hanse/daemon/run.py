@@ -79,7 +79,8 @@ class Daemon:
         self, driver: Driver, edge: EdgeService, transfers: Transfers, transport: GrpcTransport
     ) -> None:
         self.driver = driver
-        self._edge, self._transfers, self._transport = edge, transfers, transport
+        self.transport = transport
+        self._edge, self._transfers = edge, transfers
         self._server: object | None = None
 
     # Outside, as the driver sees it
@@ -94,7 +95,7 @@ class Daemon:
         await self._edge.close()
         driving.cancel()
         await asyncio.wait({driving}, timeout=STOP_S)
-        await self._transport.close()
+        await self.transport.close()
 
 
 class Nodes:

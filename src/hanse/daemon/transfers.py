@@ -8,7 +8,6 @@ one when one fails; a blob enters the store only with the right digest and size.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from pathlib import Path
 
 import structlog
@@ -42,8 +41,9 @@ class Gate:
 
     def may_fetch(self, peer: tls.Peer, digest: Digest, release: Digest) -> Path | None:
         """The file to serve, or None: not permitted and not there look the same (T36)."""
+        tls.check_known(peer, self._node.book.chain.current)
         found = self._node.catalog.find(release)
-        if found is None or not self._known(peer):
+        if found is None:
             return None
         manifest = parse_manifest(found[1].manifest)
         if not allowed(manifest, peer.region):
@@ -52,14 +52,6 @@ class Gate:
         if digest not in {f.digest for f in manifest.files} or not self._blobs.has(digest):
             return None
         return self._blobs.path(digest)
-
-    def _known(self, peer: tls.Peer) -> bool:
-        members = self._node.book.chain.current
-        if peer.federation != members.federation:
-            return False
-        if peer.kind == "daemon":
-            return any(m.id == peer.name and m.region == peer.region for m in members.members)
-        return members.region(peer.region) is not None
 
 
 class Transfers:
@@ -161,6 +153,3 @@ def complete(node: Node, blobs: Blobs) -> list[Digest]:
         for release in view.releases
         if all(blobs.has(f.digest) for f in release.manifest.files)
     ]
-
-
-Publish = Callable[[bytes, bytes], None]

@@ -1,4 +1,4 @@
-"""hanse.v1.PeerService: links and probes, for members only."""
+"""hanse.v1.PeerService: links for members, probes for members and nodes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class PeerService:
 
     @translated
     async def probe(self, request: pb.ProbeRequest, context: Context) -> pb.ProbeResponse:
-        tls.check_member(tls.peer_of(context), self._members())
+        tls.check_known(tls.peer_of(context), self._members())
         return pb.ProbeResponse(region=self._region)
 
     def handler(self) -> grpc.GenericRpcHandler[Any, Any]:

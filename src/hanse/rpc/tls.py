@@ -16,7 +16,7 @@ from __future__ import annotations
 import datetime
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
@@ -73,6 +73,7 @@ class Peer:
     kind: str  # daemon | edge
     name: str  # member id | node name
     spki: bytes
+    cert_pem: bytes = field(default=b"", repr=False, compare=False)
 
 
 def open_channel(address: str, identity: Identity, server_cert_pem: bytes) -> grpc.aio.Channel:
@@ -145,7 +146,7 @@ def peer_of_certificate(pem: bytes) -> Peer:
     if len(parts) != 4 or parts[2] not in ("daemon", "edge"):
         raise NotPermitted("the certificate does not carry one Hanse identity", fix="enrol again")
     name = parse_member_id(parts[3]) if parts[2] == "daemon" else segment(parts[3], "node")
-    return Peer(segment(parts[0]), segment(parts[1]), parts[2], name, spki_hash(pem))
+    return Peer(segment(parts[0]), segment(parts[1]), parts[2], name, spki_hash(pem), pem)
 
 
 def verify_edge_certificate(
@@ -190,6 +191,21 @@ def check_member(peer: Peer, members: Members) -> Member:
             fix="add it to the members file, or bring this daemon's trust up to date",
         )
     return member
+
+
+def check_known(peer: Peer, members: Members) -> None:
+    """A member, or a node that the edge CA of the region it names has enrolled.
+
+    TLS accepts the CA of every region, so the certificate must be held against its own:
+    otherwise one region's CA could speak for a node of another (T35). Raises `NotPermitted`.
+    """
+    if peer.kind == "daemon":
+        check_member(peer, members)
+        return
+    region = members.region(peer.region)
+    if region is None or peer.federation != members.federation:
+        raise NotPermitted(f"there is no region {peer.region} here", fix="enrol the node again")
+    verify_edge_certificate(peer.cert_pem, region.edge_ca_pem.encode())
 
 
 def _load(pem: bytes) -> x509.Certificate:
