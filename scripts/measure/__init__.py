@@ -1,0 +1,1 @@
+"""Benchmarks: each compares Hanse with the bare stack in the same run, never with a clock alone."""

@@ -1,0 +1,107 @@
+"""Events from a peer, verified and stored, against bare aiosqlite inserts of the same bytes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import tempfile
+import time
+from pathlib import Path
+
+import aiosqlite
+
+from hanse.core.events import Event, Hold
+from hanse.core.ids import Digest, Origin, Segment, member_id
+from hanse.core.logbook import Logbook, header
+from hanse.core.signing import SigningKey
+from hanse.core.step import AppendEvents
+from hanse.core.trust import chain as trust
+from hanse.core.trust.members import Member, Members, Region
+from hanse.rpc.codec import EventCodec
+from hanse.storage.sqlite import SqliteEventStore
+from measure.table import markdown, spread
+
+EVENTS, REPEATS = 20_000, 5
+BATCHES = (1, 10, 100, 256)
+PEM = "-----BEGIN CERTIFICATE-----\n"
+
+
+def run() -> str:
+    rows = []
+    for batch in BATCHES:
+        events = max(500, min(EVENTS, batch * 200))
+        ours, bare, size = zip(*(_pair(batch, events) for _ in range(REPEATS)), strict=True)
+        ratio = [a / b for a, b in zip(ours, bare, strict=True)]
+        rows.append([str(batch), f"{size[0]:.0f}", spread(ours), spread(bare), spread(ratio)])
+    return (
+        "### Event ingest\n\nA peer's events: decoded, judged, hashed into the tree, its signed head "
+        "verified, stored at FULL; against `executemany` of the same bytes through bare aiosqlite "
+        f"at FULL. Median (range) of {REPEATS} pairs.\n\n"
+        + markdown(["events a batch", "bytes each", "Hanse /s", "bare /s", "ratio"], rows)
+    )
+
+
+def _pair(batch: int, events: int) -> tuple[float, float, float]:
+    chunks, chain, origin = _written(batch, events)
+    raws = [raw for append in chunks for raw in append.events]
+    with tempfile.TemporaryDirectory() as folder:
+        ours = asyncio.run(_ingest(Path(folder), chunks, chain, origin))
+        bare = asyncio.run(_insert(Path(folder), [c.events for c in chunks]))
+    return events / ours, events / bare, sum(map(len, raws)) / len(raws)
+
+
+def _written(batch: int, count: int) -> tuple[list[AppendEvents], trust.Chain, Origin]:
+    """A log as its author wrote it, one signature a batch."""
+    key, root = SigningKey(os.urandom(32)), SigningKey(os.urandom(32))
+    region = Segment("eu-north")
+    members = Members(
+        Segment("bench"),
+        1,
+        (root.public,),
+        1,
+        "seed",
+        (Region(region, PEM),),
+        (Member(region, key.public, PEM, "eu-north:1"),),
+        (),
+    )
+    chain = trust.replay((trust.sign(members, (root,)),))
+    origin = Origin(members.federation, region, member_id(key.public), 1)
+    book, codec, appends = Logbook(EventCodec(), chain), EventCodec(), []
+    for start in range(0, count, batch):
+        raws = []
+        for seq in range(start, min(start + batch, count)):
+            reason = f"load {seq} ".ljust(300, "x")
+            body = Hold(Segment("ocr-rec"), region, Digest.of(b"release"), reason)
+            raws.append(codec.encode(Event(header(origin, seq, chain, os.urandom(32), seq), body)))
+        appends.append(book.author(origin, key, tuple(raws))[0])
+    return appends, chain, origin
+
+
+async def _ingest(
+    folder: Path, chunks: list[AppendEvents], chain: trust.Chain, origin: Origin
+) -> float:
+    store = await SqliteEventStore.open(folder / "ours")
+    book = Logbook(EventCodec(), chain)
+    began = time.perf_counter()
+    for chunk in chunks:
+        added = book.extend(origin, chunk.start, chunk.events, chunk.head.note)
+        assert added is not None
+        await store.apply([added[0]])
+    took = time.perf_counter() - began
+    await store.close()
+    return took
+
+
+async def _insert(folder: Path, batches: list[tuple[bytes, ...]]) -> float:
+    async with aiosqlite.connect(folder / "bare.db", isolation_level=None) as db:
+        await db.execute("PRAGMA journal_mode=WAL")
+        await db.execute("PRAGMA synchronous=FULL")
+        await db.execute("CREATE TABLE event (log INT, seq INT, raw BLOB, PRIMARY KEY (log, seq))")
+        began, seq = time.perf_counter(), 0
+        for batch in batches:
+            rows = [(1, seq + i, raw) for i, raw in enumerate(batch)]
+            seq += len(batch)
+            await db.execute("BEGIN")
+            await db.executemany("INSERT INTO event VALUES (?, ?, ?)", rows)
+            await db.commit()
+        return time.perf_counter() - began
