@@ -54,7 +54,8 @@ def test_three_spellings_are_one_document(tmp_path, name, text):
     "text",
     [
         "spec: {a: 1, a: 2}",
-        "spec: &x {a: 1}\nmore: *x",
+        "a: &a [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]\nb: &b [*a, *a, *a, *a, *a, *a, *a, *a, *a, *a]\n"
+        "c: &c [*b, *b, *b, *b, *b, *b, *b, *b, *b, *b]\nd: [*c, *c, *c, *c, *c, *c, *c, *c, *c, *c]",
         "spec: [",
         "- a list",
         "spec: !!python/object/apply:os.system ['true']",
