@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import sqlite3
 import subprocess
 import sys
@@ -27,8 +26,7 @@ def append(start: int, count: int, size: int = 600) -> AppendEvents:
         f"event {seq} ".encode().ljust(size, b".") for seq in range(start, start + count)
     )
     head = Head(ORIGIN, start + count, bytes(32), b"", f"note {start + count}".encode())
-    leaves = tuple(hashlib.sha256(b"\0" + raw).digest() for raw in events)
-    return AppendEvents(head, start, events, leaves)
+    return AppendEvents(head, start, events)
 
 
 async def pragma(connection: aiosqlite.Connection, name: str) -> object:

@@ -20,7 +20,7 @@ from hanse.core.log.checkpoint import Checkpoint, open_checkpoint, sign_checkpoi
 from hanse.core.log.merkle import EMPTY_ROOT, Frontier, leaf_hash
 from hanse.core.signing import SigningKey
 from hanse.core.step import AppendEvents, Head
-from hanse.core.trust.authority import Stall, Void, judge
+from hanse.core.trust.authority import Stall, judge
 from hanse.core.trust.chain import Chain
 
 
@@ -62,10 +62,9 @@ class Logbook:
 
     def restore(self, head: Head, events: Iterable[bytes]) -> list[Entry]:
         """Take a log back from storage, recomputing its root from the stored events (I6)."""
-        entries, leaves = [], []
-        for seq, raw in enumerate(events):
-            leaves.append(leaf_hash(raw))
-            entries.append(self._enter(head.origin, raw, seq))
+        raws = list(events)
+        leaves = tuple(map(leaf_hash, raws))
+        entries = self._enter(head.origin, 0, raws, leaves)
         frontier = Frontier.empty().append(leaves)
         if (frontier.size, frontier.root()) != (head.size, head.root):
             raise Broken(
@@ -99,7 +98,7 @@ class Logbook:
             )
         seen = self._trust_seen.get(origin, 0)
         try:
-            entries = [self._enter(origin, raw, have + i) for i, raw in enumerate(fresh)]
+            entries = self._enter(origin, have, fresh, leaves)
         except Rejected as error:
             self._trust_seen[origin] = seen
             if isinstance(error, Stalled):
@@ -108,7 +107,7 @@ class Logbook:
         head = Head(origin, frontier.size, frontier.root(), frontier.encode(), note)
         self.heads[origin] = head
         self.stalled.pop(origin, None)
-        return AppendEvents(head, have, tuple(fresh), leaves), entries
+        return AppendEvents(head, have, tuple(fresh)), entries
 
     def author(
         self, origin: Origin, key: SigningKey, events: tuple[bytes, ...]
@@ -118,7 +117,7 @@ class Logbook:
         _bound(events)
         leaves = tuple(map(leaf_hash, events))
         frontier = self._frontier(origin).append(leaves)
-        entries = [self._enter(origin, raw, start + i) for i, raw in enumerate(events)]
+        entries = self._enter(origin, start, events, leaves)
         checkpoint = Checkpoint(str(origin), frontier.size, frontier.root())
         head = Head(
             origin,
@@ -128,21 +127,26 @@ class Logbook:
             sign_checkpoint(checkpoint, key),
         )
         self.heads[origin] = head
-        return AppendEvents(head, start, events, leaves), entries
+        return AppendEvents(head, start, events), entries
 
-    def _enter(self, origin: Origin, raw: bytes, seq: int) -> Entry:
-        if len(raw) > limits.EVENT_BYTES_MAX:
-            raise TooLarge(f"event {seq} of {origin} has {len(raw)} bytes")
-        event = self._codec.decode(raw)
-        if event.header.seq != seq or event.header.origin_hash != origin.hash:
-            raise InvalidProof(f"event {seq} of {origin} was written for another place")
-        previous = self._trust_seen.get(origin, 0)
-        verdict = judge(event, origin, previous, self.chain)
-        if isinstance(verdict, Stall):
-            raise Stalled(verdict.reason, fix="upgrade this daemon, or wait for the trust file")
-        self._trust_seen[origin] = max(previous, event.header.trust_version)
-        reason = verdict.reason if isinstance(verdict, Void) else ""
-        return Entry(EventId(leaf_hash(raw)), origin, event, reason)
+    def _enter(
+        self, origin: Origin, start: int, events: Sequence[bytes], leaves: Sequence[bytes]
+    ) -> list[Entry]:
+        """Read and judge events that follow one another. Raises `Rejected`, all or nothing."""
+        entries, place = [], origin.hash
+        for seq, (raw, leaf) in enumerate(zip(events, leaves, strict=True), start):
+            event = self._codec.decode(raw)
+            head = event.header
+            if head.seq != seq or head.origin_hash != place:
+                raise InvalidProof(f"event {seq} of {origin} was written for another place")
+            previous = self._trust_seen.get(origin, 0)
+            verdict = judge(event, origin, previous, self.chain)
+            if isinstance(verdict, Stall):
+                raise Stalled(verdict.reason, fix="upgrade this daemon, or wait for the trust file")
+            if head.trust_version > previous:
+                self._trust_seen[origin] = head.trust_version
+            entries.append(Entry(EventId(leaf), origin, event, verdict.reason if verdict else ""))
+        return entries
 
     def _frontier(self, origin: Origin) -> Frontier:
         head = self.heads.get(origin)

@@ -10,7 +10,6 @@ our own mistake and raises `Broken`.
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 
 from hanse.core import limits
@@ -53,7 +52,6 @@ class AppendEvents:
     head: Head
     start: int
     events: tuple[bytes, ...]
-    leaves: tuple[bytes, ...]
 
     def __post_init__(self) -> None:
         count = len(self.events)
@@ -64,11 +62,6 @@ class AppendEvents:
         _require(count <= limits.CHUNK_EVENTS_MAX, f"{count} events are more than one chunk")
         _require(
             sum(map(len, self.events)) <= limits.CHUNK_BYTES_MAX, "the events exceed one chunk"
-        )
-        # What was signed is the leaf, what is stored is the bytes: they must be the same fact.
-        _require(
-            self.leaves == tuple(hashlib.sha256(b"\0" + e).digest() for e in self.events),
-            "the leaves are not those of the events",
         )
 
 

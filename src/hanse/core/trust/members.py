@@ -10,7 +10,8 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from hanse.core import limits
@@ -60,8 +61,10 @@ class Region:
     edge_ca_pem: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Members:
+    """Without slots: the digest and the index are asked for with every event, and kept."""
+
     federation: Segment
     version: int
     root_keys: tuple[bytes, ...]
@@ -71,14 +74,17 @@ class Members:
     members: tuple[Member, ...]
     people: tuple[Person, ...]
     quarantine_quorum: int = 2
-    digest: bytes = field(init=False, compare=False, repr=False)
 
-    def __post_init__(self) -> None:
-        # Every event names it, so it is computed once and not for every event.
-        object.__setattr__(self, "digest", hashlib.sha256(self.encode()).digest())
+    @cached_property
+    def digest(self) -> bytes:
+        return hashlib.sha256(self.encode()).digest()
+
+    @cached_property
+    def _by_id(self) -> dict[MemberId, Member]:
+        return {m.id: m for m in self.members}
 
     def member(self, wanted: MemberId) -> Member | None:
-        return next((m for m in self.members if m.id == wanted), None)
+        return self._by_id.get(wanted)
 
     def region(self, name: str) -> Region | None:
         return next((r for r in self.regions if r.name == name), None)
