@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from federation import manifest
-from hypothesis import event, given
+from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from hanse.core.catalog.lineage import ancestors, rollback_target
@@ -58,6 +58,7 @@ lineages = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(lineages, st.integers(0, COUNT - 1), st.integers(0, COUNT), st.permutations(range(COUNT)))
 def test_the_target_is_always_fit_and_the_same_for_everybody(
     lines: list[tuple[list[int], bool, bool, bool, bool]], bad: int, floor: int, order: list[int]

@@ -7,7 +7,7 @@ from random import Random
 
 import pytest
 from federation import CHAIN, CODEC, REGIONS, ROOT, Author, key, members, origin
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hanse.core import limits
@@ -43,6 +43,7 @@ ids = st.sets(st.integers(0, 2**64), min_size=2, max_size=70).map(
 )
 
 
+@settings(deadline=None)
 @given(ids, st.text(max_size=5))
 def test_the_overlay_is_connected_mutual_and_bounded(members: list[MemberId], seed: str) -> None:
     near = {m: neighbours(m, members, seed) for m in members}
@@ -59,6 +60,7 @@ def test_the_overlay_is_connected_mutual_and_bounded(members: list[MemberId], se
     assert reached == set(members)
 
 
+@settings(deadline=None)
 @given(ids, st.integers(0, 99))
 def test_the_random_link_leads_beyond_the_rings(members: list[MemberId], seed: int) -> None:
     near = neighbours(members[0], members, "s")
