@@ -133,7 +133,7 @@ class Process:
         if crash is not None:
             sends = sends[: len(sends) // 2] if crash.moment == "between" else ()
         for send in sends:
-            self.world.send(self, send.peer, send.frame)  # type: ignore[attr-defined]  # Send only
+            self.world.send(self, send.peer, send.frame)
         if crash is not None:
             return self.world.crash(self, crash, None)
         for effect in step.effects:

@@ -20,7 +20,7 @@ from hanse.core.gossip.frames import Frame
 from hanse.core.ids import Digest, MemberId, Origin, Segment, member_id, segment
 from hanse.core.node import Ticket
 from hanse.core.signing import SigningKey
-from hanse.core.step import Step
+from hanse.core.step import AppendEvents, PutIndex, PutLocal, PutTrust, PutView, Step, Write
 from hanse.core.trust import chain
 from hanse.core.trust.members import Member, Members, Person, Region
 from hanse.sim.answers import Nature
@@ -100,7 +100,7 @@ class World:
     def stored(self, process: Process, step: Step, acknowledged: Sequence[Ticket]) -> None:
         """A step is durable; nothing of it has left yet."""
         if step.store:
-            self.record("store", process.name, repr(step.store).encode())
+            self.record("store", process.name, b"".join(map(_bytes_of, step.store)))
         self.oracle.stored(process, step, acknowledged)
         self.history.stored(process, step)
 
@@ -195,6 +195,21 @@ class World:
         process.boot()
         self.record("boot", process.name)
         self.history.recovered(process)
+
+
+def _bytes_of(write: Write) -> bytes:
+    """What a write leaves on the disk, however the value that carries it is built."""
+    match write:
+        case AppendEvents(head, _, events):
+            return b"".join((head.origin.hash, head.root, head.note, *events))
+        case PutTrust():
+            return write.raw
+        case PutView():
+            return write.document
+        case PutIndex():
+            return "/".join((write.model, write.release, *write.parents)).encode()
+        case PutLocal():
+            return write.key.encode() + (write.value or b"")
 
 
 def region_name(i: int) -> Segment:
