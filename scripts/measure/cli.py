@@ -8,9 +8,10 @@ import sys
 import tempfile
 from pathlib import Path
 
+from tour.federation import HANSE, Process, wait_for
+
 from measure.federation import REGIONS, _ceremony
 from measure.table import markdown, spread
-from tour.federation import HANSE, Process, wait_for
 
 ROUNDS = 20
 

@@ -8,6 +8,8 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
+from tour.federation import free_ports
+
 from hanse.core.catalog.manifest import File, Manifest, Variant
 from hanse.core.ids import Digest, Segment, Version
 from hanse.core.signing import SigningKey
@@ -16,7 +18,6 @@ from hanse.daemon.config import load
 from hanse.daemon.private_files import read_seed
 from hanse.daemon.run import Daemon, assemble
 from hanse.daemon.trust_folder import add_file, read_files
-from tour.federation import free_ports
 
 REGIONS = ("eu-north", "us-east", "ap-south")
 MODEL = Segment("ocr-rec")

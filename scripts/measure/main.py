@@ -13,8 +13,8 @@ TARGET = Path(__file__).resolve().parents[2] / "docs" / "performance.md"
 BENCHES = ("publish", "ingest", "swap", "cli")
 HEAD = """# Performance
 
-Written by `scripts/bench`. Absolute figures move with the machine; what counts are the ratios, which
-compare Hanse with the bare stack in the same run.
+Written by `scripts/bench`. Absolute figures move with the machine; what counts are the ratios,
+which compare Hanse with the bare stack in the same run.
 """
 
 

@@ -84,6 +84,11 @@ class Tour:
                 *("agent", "enroll", "--via", str(folder), "--node", node),
                 *("--home", str(home), "--listen", listen),
             )
+            config = home / "agent.toml"  # the usual 5 s between reports are for quieter places
+            text = config.read_text().replace(
+                "# report_interval_s = 5.0", "report_interval_s = 0.5"
+            )
+            config.write_text(text)
             agents.append(self._process(node, "agent", "run", "--home", str(home)))
             nodes.append(listen)
         command = [sys.executable, "-m", "tour.traffic", "--region", name]

@@ -111,6 +111,8 @@ def _serve_node(
     client = triton.InferenceServerClient(address)
     labels = edge_pb2_grpc.LabelServiceStub(grpc.insecure_channel(address))
     due: deque[tuple[float, str, str]] = deque()
+    while pace.running and not _ready(client):
+        time.sleep(0.1)
     next_s = next_label_s = time.monotonic()
     while pace.running:
         now = time.monotonic()
@@ -126,6 +128,14 @@ def _serve_node(
         request_id = f"{name}-{number}"
         if _ask(client, request_id, line.tensor, totals):
             due.append((time.monotonic() + label_delay_s, request_id, line.text))
+
+
+def _ready(client: triton.InferenceServerClient) -> bool:
+    """Users come when the model is there."""
+    try:
+        return bool(client.is_model_ready(MODEL))
+    except triton.InferenceServerException:
+        return False
 
 
 def _ask(

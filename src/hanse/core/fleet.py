@@ -18,6 +18,8 @@ from hanse.core.recent import Recent
 from hanse.core.telemetry import Counts, ModelReport, Report, Window
 
 ONLINE_S = 15.0
+INTERVAL_FACT = "report_interval_s"
+INTERVALS_MISSED_MAX = 3
 
 
 @dataclass(slots=True)
@@ -33,8 +35,15 @@ class NodeStatus:
     order: tuple[int, int] = (0, 0)
     models: dict[Segment, ModelReport] = field(default_factory=dict)
 
+    @property
+    def silence_s(self) -> float:
+        """How long it may say nothing and still count: three of its own report intervals."""
+        text = self.facts.get(INTERVAL_FACT, "")
+        whole = int(text) if text.isascii() and text.isdigit() and len(text) < 6 else 0
+        return max(ONLINE_S, INTERVALS_MISSED_MAX * whole)
+
     def online(self, now_s: float) -> bool:
-        return self.watching and now_s - self.seen_s <= ONLINE_S
+        return self.watching and now_s - self.seen_s <= self.silence_s
 
 
 class Fleet:

@@ -13,6 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from hanse.core import limits
+from hanse.core.effects import Effect, Send
 from hanse.core.errors import Broken
 from hanse.core.ids import Origin
 
@@ -114,8 +115,8 @@ class Step:
     """
 
     store: tuple[Write, ...] = ()
-    send: tuple[object, ...] = ()
-    effects: tuple[object, ...] = ()
+    send: tuple[Send, ...] = ()
+    effects: tuple[Effect, ...] = ()
 
     def __add__(self, other: Step) -> Step:
         return Step(self.store + other.store, self.send + other.send, self.effects + other.effects)

@@ -18,7 +18,16 @@ from typing import Any, Protocol, TypeVar
 import structlog
 
 from hanse.core import limits
-from hanse.core.effects import Dial, FetchRelease, HangUp, Log, PublishAssignment, Serve, Undial
+from hanse.core.effects import (
+    Dial,
+    Effect,
+    FetchRelease,
+    HangUp,
+    Log,
+    PublishAssignment,
+    Serve,
+    Undial,
+)
 from hanse.core.errors import HanseError, Rejected, Unavailable
 from hanse.core.gossip.frames import Chunk
 from hanse.core.ids import MemberId
@@ -30,6 +39,7 @@ from hanse.rpc.transport import PeerStream, Transport
 from hanse.storage.contract import EventStore
 
 T = TypeVar("T")
+Attempted = tuple[asyncio.Future[Any] | None, Any, HanseError | None]
 log = structlog.get_logger("hanse.daemon")
 QUEUE_MAX = 10_000
 
@@ -82,8 +92,12 @@ class Driver:
             self._queue.put_nowait((stimulus, None))
 
     async def run(self) -> None:
-        """Serve until cancelled. Any error that leaves here must end the process."""
-        next_tick = 0.0
+        """Serve until cancelled. Any error that leaves here must end the process.
+
+        While one step is being stored the next is being decided, never more: the node may
+        be one step ahead of the disk, and what it says is not.
+        """
+        next_tick, storing = 0.0, None
         try:
             while True:
                 batch = await self._next_batch(next_tick)
@@ -92,13 +106,21 @@ class Driver:
                 if clock.now_s >= next_tick:
                     self.node.tick(clock)
                     next_tick = clock.now_s + self._tick_s
-                await self._carry_out(self.node.take(clock))
-                _resolve(done)
+                step = self.node.take(clock)
+                if storing is not None:
+                    await storing
+                storing = asyncio.create_task(self._finish(step, done))
         finally:
+            if storing is not None:
+                await storing
             for task in (*self._tasks, *self._dialling.values()):
                 task.cancel()
             for stream in list(self._streams.values()):
                 await stream.close()
+
+    async def _finish(self, step: Step, done: list[Attempted]) -> None:
+        await self._carry_out(step)
+        _resolve(done)
 
     async def _next_batch(
         self, next_tick: float
@@ -124,7 +146,7 @@ class Driver:
         for effect in step.effects:
             self._effect(effect)
 
-    def _effect(self, effect: object) -> None:
+    def _effect(self, effect: Effect) -> None:
         match effect:
             case Serve():
                 self._spawn(self._serve(effect))
@@ -222,7 +244,7 @@ def _attempt(
         return None, error
 
 
-def _resolve(done: list[tuple[asyncio.Future[Any] | None, Any, HanseError | None]]) -> None:
+def _resolve(done: list[Attempted]) -> None:
     for future, value, error in done:
         if future is None:
             if error is not None:

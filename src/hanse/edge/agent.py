@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import random
 import time
 
@@ -22,6 +23,7 @@ from hanse.core.assignment import signed_bytes
 from hanse.core.device import Device
 from hanse.core.device_step import DeviceStep, Route, Unload
 from hanse.core.errors import HanseError, NotPermitted, Rejected, Unavailable
+from hanse.core.fleet import INTERVAL_FACT
 from hanse.core.ids import Digest, Segment
 from hanse.edge import status
 from hanse.edge.cache import Cache
@@ -139,6 +141,7 @@ class Agent:
 
     async def _watch(self) -> None:
         facts = runtime_facts() | {f"label.{k}": v for k, v in self._config.labels.items()}
+        facts[INTERVAL_FACT] = str(math.ceil(self._config.report_interval_s))
         daemon, wait_s = self._daemon(), RECONNECT_FIRST_S
         while True:
             try:

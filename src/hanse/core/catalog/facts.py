@@ -59,8 +59,11 @@ class ModelFacts:
 
 
 def _slot(record: Record) -> tuple[object, ...] | None:
-    """Reports of one author on one rollout replace each other; nothing else does."""
+    """A report replaces the author's earlier one of the same state and step; nothing else does.
+
+    So every place that a region has been in stays known, and going to and fro costs nothing.
+    """
     body = record.event.body
     if isinstance(body, RolloutReport):
-        return (record.origin, body.rollout, body.generation, body.region)
+        return (record.origin, body.rollout, body.generation, body.region, body.state, body.step)
     return None
