@@ -64,13 +64,14 @@ class Logbook:
         """Take a log back from storage, recomputing its root from the stored events (I6)."""
         raws = list(events)
         leaves = tuple(map(leaf_hash, raws))
-        entries = self._enter(head.origin, 0, raws, leaves)
         frontier = Frontier.empty().append(leaves)
+        # Before anything is read: bytes that have changed are our disk's fault, not the author's.
         if (frontier.size, frontier.root()) != (head.size, head.root):
             raise Broken(
                 f"the stored log {head.origin} does not have the root that was signed for it",
                 fix="restore the database from a backup, or let peers replay it",
             )
+        entries = self._enter(head.origin, 0, raws, leaves)
         self.heads[head.origin] = head
         return entries
 
