@@ -364,3 +364,13 @@ async def test_a_quick_model_is_not_sent_to_a_thread_and_a_large_input_is(node: 
     await node.ask(feeds={"x": np.zeros((10_000, 2), np.float32)})
     assert threads[0] == threading.main_thread().name
     assert threads[1].startswith("infer")
+
+
+async def test_a_first_release_with_all_traffic_is_the_default(node: Node) -> None:
+    node.router.swap(Route(OCR, None, V2, 5_000, 0, "r-1", "r-1", 1))
+    assert node.router.entry("ocr-rec").default is None
+    node.router.swap(Route(OCR, None, V2, 10_000, 0, "r-1", "r-1", 1))
+    default = node.router.entry("ocr-rec").default
+    assert default is not None
+    assert default.release == V2
+    assert node.router.loaded("ocr-rec")[0] is default

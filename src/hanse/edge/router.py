@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+from hanse.core.assignment import WEIGHT_FULL_BP
 from hanse.core.device_step import Route
 from hanse.core.errors import InvalidSpec, NotFound, Unavailable
 from hanse.core.ids import Digest, Segment
@@ -44,6 +45,12 @@ class Entry:
     shadow_below: int
     salt_of_shadow: str
     slow_s: float | None
+
+    @property
+    def default(self) -> Served | None:
+        """What answers whoever asks: the stable release, or a first one that has all traffic."""
+        everything = self.route.weight_bp == WEIGHT_FULL_BP
+        return self.stable or (self.candidate if everything else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,10 +121,10 @@ class Router:
         return tuple(self._entries)
 
     def loaded(self, model: str) -> tuple[Served, ...]:
-        """The releases of a model in memory, the stable one first."""
-        stable = self.entry(model).stable
+        """The releases of a model in memory, the one that answers by default first."""
+        default = self.entry(model).default
         found = [served for name, served in self._served.values() if name == model]
-        return tuple(sorted(found, key=lambda served: served is not stable))
+        return tuple(sorted(found, key=lambda served: served is not default))
 
     def choose(self, model: str, version: str, unit: str) -> tuple[Entry, Served, str]:
         """The release that answers `unit`, and its role. Raises `NotFound` or `Unavailable`."""

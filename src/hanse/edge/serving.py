@@ -26,7 +26,7 @@ class RoutedServing:
             loaded = tuple(s for s in loaded if version in (s.version, str(s.release)))
             if not loaded:
                 raise NotFound(f"version {version[:80]!r} of {model} is not loaded here")
-        elif entry.stable is None:
+        elif entry.default is None:
             return ModelFacts(model, ready=False, versions=versions)
         served = loaded[0]
         return ModelFacts(
