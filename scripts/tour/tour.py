@@ -57,6 +57,7 @@ class Tour:
         self.home = home
         self.regions: dict[str, Region] = {}
         self.timeline: list[tuple[float, str]] = []
+        self.exposed_requests = 0
         self.started = time.monotonic()
 
     # -- setting up --------------------------------------------------------------
@@ -238,6 +239,7 @@ class Tour:
         took = time.monotonic() - exposed_at
         users = self.regions["eu-north"].users.totals
         answers = users.get("sent", 0) - before
+        self.exposed_requests = answers
         self.note(f"eu-north is back on 3.0.0: {answers} requests and {took:.1f} s after exposure")
         self.wait(
             "us-east hears the hold",
@@ -311,6 +313,14 @@ class Tour:
         for before, after in pairwise(moments):
             passed = (after["at_ms"] - before["at_ms"]) / 1000
             out.print(f"  +{passed:6.2f} s  {after['what']}", markup=False)
+        at = {word: _first(moments, word) for word in _MOMENTS}
+        for name, since, until in (
+            ("detection", "weighting", "held"),
+            ("decision", "held", "rollingBack"),
+            ("last node swapped", "rollingBack", "rolledBack"),
+        ):
+            out.print(f"  {name}: {(at[until] - at[since]) / 1000:.2f} s")
+        out.print(f"  requests in eu-north from exposure to the last node: {self.exposed_requests}")
         totals = {r.name: r.users.totals for r in self.regions.values()}
         for name, said in totals.items():
             out.print(
@@ -318,6 +328,14 @@ class Tour:
                 f"{said['labels']} labels; answered as {said['by_role']}",
                 markup=False,
             )
+
+
+def _first(moments: list[dict[str, Any]], word: str) -> int:
+    """When the first of these moments happened that says this word, in ms."""
+    return next(int(m["at_ms"]) for m in moments if f" {word}" in m["what"])
+
+
+_MOMENTS = ("weighting", "held", "rollingBack", "rolledBack")
 
 
 @contextmanager

@@ -104,15 +104,20 @@ async def test_a_client_refuses_any_server_but_the_pinned_one(world: World) -> N
         await probe(world.channel(world.member.identity, impostor.cert_pem))
 
 
-async def test_a_node_is_no_member_whatever_tls_accepts(world: World) -> None:
-    """Also where a region's CA has signed a member's own name."""
+async def test_a_nodes_certificate_makes_no_member_whatever_tls_accepts(world: World) -> None:
+    """A node may measure how far we are; nobody becomes a member by a CA's word."""
+    await probe(world.channel(daemons.node("n1", world.ca)))
     uri = tls.daemon_uri(daemons.FEDERATION, daemons.REGION, world.member.id)
-    for identity in (
-        daemons.node("n1", world.ca),
-        tls.issue(uri, days=30, now=daemons.NOW, issuer=world.ca),
-    ):
-        with pytest.raises(NotPermitted, match="no member"):
-            await probe(world.channel(identity))
+    with pytest.raises(NotPermitted, match="no member"):
+        await probe(world.channel(tls.issue(uri, days=30, now=daemons.NOW, issuer=world.ca)))
+
+
+async def test_a_region_cannot_speak_for_a_node_of_another(world: World) -> None:
+    """Its CA is accepted by TLS, but the certificate names a region that has another CA."""
+    other = daemons.edge_ca("us-east")
+    world.accepted.append(other.cert_pem)
+    with pytest.raises(NotPermitted):
+        await probe(world.channel(daemons.node("n1", other)))
 
 
 async def test_a_member_added_later_needs_no_restart(world: World) -> None:
