@@ -99,7 +99,9 @@ def at(unix_ms: int | None) -> str:
         return ""
     import datetime
 
-    moment = datetime.datetime.fromtimestamp(unix_ms / 1000).astimezone()
+    from hanse.core.limits import SHOWN_MS_MAX
+
+    moment = datetime.datetime.fromtimestamp(min(unix_ms, SHOWN_MS_MAX) / 1000).astimezone()
     today = moment.date() == datetime.datetime.now().astimezone().date()
     return moment.strftime("%H:%M:%S" if today else "%Y-%m-%d %H:%M:%S")
 

@@ -210,7 +210,7 @@ class Node:
                 self.region.resume(body)
             if entry.void:
                 self.sync.effects.append(
-                    Log("warning", "event_void", (("event", str(entry.id)), ("why", entry.void)))
+                    Log("warning", "event_void", (("id", str(entry.id)), ("why", entry.void)))
                 )
 
     # -- the overlay -----------------------------------------------------------

@@ -251,4 +251,8 @@ def main(home: Path) -> int:
     except HanseError as error:
         log.error("cannot_run", why=str(error))
         return 1
+    except Exception:
+        # A mistake of ours. What is in memory may be wrong; what is on disk was stored before.
+        log.exception("broken", why="an error that nobody expected: please report it")
+        return 70
     return 0

@@ -61,7 +61,17 @@ def _query(
     async def handle(
         args: dict[str, Any], _: Progress, __: asyncio.StreamReader
     ) -> Mapping[str, Any]:
-        return await driver.do(lambda node, clock: query(node, clock, args))
+        def look(node: Node, clock: Clock) -> Mapping[str, Any] | Exception:
+            try:
+                return query(node, clock, args)
+            except Exception as error:
+                # Whoever only looks has changed nothing: no reason to end the process.
+                return error
+
+        found = await driver.do(look)
+        if isinstance(found, Exception):
+            raise found
+        return found
 
     return handle
 

@@ -7,6 +7,7 @@ from importlib import metadata
 
 from hanse.core.catalog.view import Release
 from hanse.core.ids import Segment
+from hanse.core.limits import SHOWN_MS_MAX
 from hanse.core.node import Clock, Node
 from hanse.daemon.queries.matter import Answer, Args, Matter, asked
 from hanse.daemon.queries.parts import newest_part
@@ -96,7 +97,7 @@ def _way_back(matter: Matter, worst: Standing, last_good: Release | None) -> str
 
 def _clock_time(at_ms: int, now_ms: int) -> str:
     """The time of day, and the date too when that was more than a day ago."""
-    at = datetime.fromtimestamp(at_ms / 1000, UTC)
+    at = datetime.fromtimestamp(min(at_ms, SHOWN_MS_MAX) / 1000, UTC)
     return f"{at:%H:%M} UTC" if now_ms - at_ms < DAY_MS else f"{at:%Y-%m-%d %H:%M} UTC"
 
 
