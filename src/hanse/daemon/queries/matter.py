@@ -18,7 +18,7 @@ from hanse.core.events import Body, ReleaseRecord, RolloutIntent
 from hanse.core.ids import Digest, EventId, Segment
 from hanse.core.node import Clock, Node
 from hanse.core.reading import Reader
-from hanse.core.region import Execution
+from hanse.core.situation import Execution
 from hanse.core.trust.authority import signed_by
 
 Args = Mapping[str, Any]

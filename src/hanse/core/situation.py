@@ -1,0 +1,158 @@
+"""What the rollout machine is told at one tick: the shared views and our own nodes, as `Facts`.
+
+Reports, holds and bars come from verified events; node counts from the last reports of our own
+nodes; nothing here is a guess, and nothing here decides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from hanse.core import telemetry
+from hanse.core.catalog.lineage import rollback_target
+from hanse.core.catalog.view import ModelView, RolloutView
+from hanse.core.errors import Rejected
+from hanse.core.evidence.window import ArmCounts, PairCounts, Trial, Window
+from hanse.core.fleet import Fleet
+from hanse.core.ids import Digest, Segment
+from hanse.core.rollout.facts import Facts, Nodes
+from hanse.core.rollout.plan import RolloutSpec
+from hanse.core.rollout.progress import Progress
+from hanse.core.rollout.table import State
+
+_STATES = frozenset(State)
+
+
+@dataclass(slots=True)
+class Execution:
+    """Our part of one rollout: the plan, where we stand in it, and the counts behind it."""
+
+    plan: RolloutSpec
+    progress: Progress
+    resumed: bool = False
+    totals: dict[str, telemetry.Window] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What a region sees beside the views, at one moment."""
+
+    region: Segment
+    fleet: Fleet
+    told: tuple[int, int]
+    """Order of the assignment that the nodes were told last."""
+    local: set[Digest]
+    heard_age_s: Mapping[str, float]
+    now_s: float
+
+
+def facts(
+    view: ModelView, rollout: RolloutView, execution: Execution, around: Surroundings
+) -> Facts:
+    """Everything that `rollout.machine.advance` may look at. Takes the windows that wait."""
+    release = view.release(rollout.release)
+    holds = {h.region for h in view.holds if h.release == rollout.release}
+    target = fallback(view, rollout, around.region)
+    local = around.local
+    return Facts(
+        reports=_reports(rollout, around.region),
+        heard_age_s=around.heard_age_s,
+        barred=release is None or release.killed or release.quarantined,
+        held_here=around.region in holds,
+        held_elsewhere=tuple(sorted(holds - {around.region})),
+        frozen=view.frozen(around.region) is not None,
+        paused=rollout.says(rollout.paused, around.region),
+        aborted=rollout.says(rollout.aborted, around.region),
+        resumed=execution.resumed,
+        superseded=not rollout.current,
+        prefetched=rollout.release in local and (target is None or target in local),
+        nodes=_nodes(view, rollout, execution, target, around),
+        windows=_windows(execution, around.fleet),
+    )
+
+
+def fallback(view: ModelView, rollout: RolloutView, region: str) -> Digest | None:
+    """What our nodes run when the rollout is taken away: the active release, else lineage."""
+    active = view.active(region)
+    if active is not None and active.release != rollout.release:
+        return active.release
+    found = rollback_target(view, rollout.release)
+    return found.digest if found else None
+
+
+def _reports(rollout: RolloutView, region: str) -> dict[str, State]:
+    """Where the others stand. Healthy is who attested it for this very plan, not who says so;
+    a word that we do not know (a newer daemon's, or a false one) says nothing."""
+    return {
+        r.region: State(r.state)
+        for r in rollout.reports
+        if r.region != region
+        and r.state in _STATES
+        and (r.state != State.HEALTHY or r.region in rollout.healthy)
+    }
+
+
+def _nodes(
+    view: ModelView,
+    rollout: RolloutView,
+    execution: Execution,
+    target: Digest | None,
+    around: Surroundings,
+) -> Nodes:
+    online = around.fleet.online(around.now_s)
+    obeying = [n for n in online if n.order >= around.told]
+    ready = [n for n in online if (m := n.models.get(view.model)) and rollout.release in m.ready]
+    weight = execution.progress.weight_percent
+    confirmed = [n for n in obeying if n in ready] if weight else obeying
+    on_target = (
+        around.fleet.running(obeying, view.model, target)
+        if target
+        else sum(1 for n in obeying if not _runs(n.models.get(view.model), rollout.release))
+    )
+    return Nodes(len(online), weight, len(confirmed), len(ready), on_target)
+
+
+def _windows(execution: Execution, fleet: Fleet) -> tuple[Window, ...]:
+    """Counts of the arms that are set now; those of earlier arms must not be pooled."""
+    plan, progress = execution.plan, execution.progress
+    arms = (progress.weight_percent * 100, progress.shadow_percent * 100)
+    found = []
+    for window in fleet.take(plan.model, plan.name, plan.generation):
+        if (window.weight_bp, window.shadow_bp) == arms:
+            try:
+                found.append(_evidence_window(window))
+            except Rejected:
+                continue  # counts that nobody can have counted: a node lies
+            _add(execution.totals, f"{progress.stage}.{arms[0]}.{arms[1]}", window)
+    return tuple(found)
+
+
+def _runs(report: telemetry.ModelReport | None, release: Digest) -> bool:
+    return report is not None and report.running == release
+
+
+def _add(totals: dict[str, telemetry.Window], key: str, window: telemetry.Window) -> None:
+    totals[key] = totals[key] + window if key in totals else window
+
+
+def _evidence_window(window: telemetry.Window) -> Window:
+    shadow = window.weight_bp == 0
+    pairs = window.pairs
+    return Window(
+        Trial.SHADOW if shadow else Trial.CANARY,
+        _arm(window.shadow if shadow else window.canary),
+        _arm(window.stable),
+        PairCounts(
+            only_trial_wrong=pairs.only_old_right,
+            only_stable_wrong=pairs.only_new_right,
+            both_right=pairs.both_right,
+            both_wrong=pairs.both_wrong,
+            agree=pairs.agree,
+            disagree=pairs.disagree,
+        ),
+    )
+
+
+def _arm(counts: telemetry.Counts) -> ArmCounts:
+    return ArmCounts(counts.requests, counts.errors, counts.slow, counts.labelled, counts.wrong)
