@@ -140,7 +140,7 @@ class Duty:
         views: Mapping[Segment, ModelView],
         members: Members,
     ) -> PublishAssignment | None:
-        """Sign an assignment if it differs from the last one."""
+        """Sign an assignment if it differs from the last. Raises `Rejected` if nobody could read it."""
         releases = {
             digest: release.manifest.encode()
             for model in models
@@ -159,7 +159,7 @@ class Duty:
         ):
             return None
         epoch, serial = self.order
-        self._last = Assignment(
+        assignment = Assignment(
             self._me.federation,
             self._me.region,
             epoch,
@@ -168,7 +168,7 @@ class Duty:
             releases,
             sources,
         )
-        self._raw = self._last.encode()
+        self._raw, self._last = assignment.encode(), assignment
         return self._signed()
 
     def writes(self) -> list[Write]:

@@ -15,7 +15,8 @@ from hanse.core.catalog.catalog import Catalog
 from hanse.core.catalog.fold import covers, read_plan
 from hanse.core.catalog.view import ModelView, RolloutView
 from hanse.core.duty import Duty, assign
-from hanse.core.effects import FetchRelease, PublishAssignment
+from hanse.core.effects import FetchRelease, Log, PublishAssignment
+from hanse.core.errors import Rejected
 from hanse.core.events import RolloutControl
 from hanse.core.fleet import Fleet
 from hanse.core.ids import Digest, Origin, Segment
@@ -50,6 +51,8 @@ class Region:
         self._fetches: list[FetchRelease] = []
         self._writes: list[Write] = []
         self._published: list[PublishAssignment] = []
+        self._alarms: list[Log] = []
+        self._refused = ""
         self._kept: dict[str, tuple[object, ...]] = {}
 
     # -- boot and stimuli --------------------------------------------------------
@@ -124,16 +127,24 @@ class Region:
             assign(view, self.name, self._serving_execution(view), self.local)
             for _, view in sorted(self._catalog.views.items())
         ]
-        published = self.duty.publish(
-            [m for m in models if m is not None], self._catalog.views, members
-        )
+        wanted = [m for m in models if m is not None]
+        try:
+            published = self.duty.publish(wanted, self._catalog.views, members)
+        except Rejected as error:
+            # Nodes keep what they were told. The alarm is for people: once, not with every tick.
+            if self._refused != str(error):
+                self._refused = str(error)
+                self._alarms.append(Log("error", "assignment_refused", (("why", str(error)),)))
+            return
+        self._refused = ""
         if published is not None:
             self._published.append(published)
             self._writes += self.duty.writes()
 
-    def effects(self) -> list[FetchRelease | PublishAssignment]:
-        out: list[FetchRelease | PublishAssignment] = [*self._fetches, *self._published]
-        self._fetches, self._published = [], []
+    def effects(self) -> list[FetchRelease | PublishAssignment | Log]:
+        out: list[FetchRelease | PublishAssignment | Log]
+        out = [*self._fetches, *self._published, *self._alarms]
+        self._fetches, self._published, self._alarms = [], [], []
         return out
 
     def writes(self) -> list[Write]:
