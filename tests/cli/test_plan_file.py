@@ -55,7 +55,8 @@ def test_three_spellings_are_one_document(tmp_path, name, text):
     [
         "spec: {a: 1, a: 2}",
         "a: &a [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]\nb: &b [*a, *a, *a, *a, *a, *a, *a, *a, *a, *a]\n"
-        "c: &c [*b, *b, *b, *b, *b, *b, *b, *b, *b, *b]\nd: [*c, *c, *c, *c, *c, *c, *c, *c, *c, *c]",
+        "c: &c [*b, *b, *b, *b, *b, *b, *b, *b, *b, *b]\n"
+        "d: [*c, *c, *c, *c, *c, *c, *c, *c, *c, *c]",
         "spec: [",
         "- a list",
         "spec: !!python/object/apply:os.system ['true']",
