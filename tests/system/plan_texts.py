@@ -17,6 +17,8 @@ spec:
         - {name: error-rate, test: one-arm, event: error, slo: 0.05, provenBelow: 0.05}
 """
 
+EVERYWHERE = FIRST.replace("[eu-north]", "[eu-north, us-east, ap-south]")
+
 CAREFUL = """
 apiVersion: hanse.dev/v1alpha1
 kind: Rollout

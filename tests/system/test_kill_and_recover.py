@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import pytest
 from digit_releases import paths
 from digit_users import Users, answers
 from plan_texts import FIRST
-from system_federation import MODEL, Daemon, Federation, Process, hanse
+from system_federation import Daemon, Federation, Process, hanse
 
 from hanse.cli import client
 from hanse.core.catalog.manifest import File, Manifest, Variant
@@ -63,7 +62,7 @@ class Publisher:
 
 
 @pytest.fixture(scope="module")
-def world(federation: Federation, folder: Path) -> Iterator[Federation]:
+def world(federation: Federation, folder: Path) -> Federation:
     """1.0.0 of the digits is on both nodes of eu-north."""
     (folder / "first.yaml").write_text(FIRST)
     federation.start()
@@ -72,7 +71,7 @@ def world(federation: Federation, folder: Path) -> Iterator[Federation]:
     federation.until(
         "both nodes serve 1.0.0", lambda: all(answers(node.address) for node in federation.nodes)
     )
-    yield federation
+    return federation
 
 
 def test_sigkill_while_publishing_loses_nothing_and_nodes_serve_meanwhile(

@@ -240,11 +240,15 @@ def _edge_ca(members: Members, config: Config) -> bytes:
 
 
 def main(home: Path) -> int:
-    """Load the configuration and run; the exit code for the shell."""
+    """Load the configuration and run; the exit code for the shell.
+
+    Raises what `config.load` raises: a person at a terminal has to read that, not a log.
+    """
     from hanse.daemon.config import load
 
+    config = load(home)
     try:
-        asyncio.run(run(load(home)))
+        asyncio.run(run(config))
     except Broken as error:
         log.error("broken", why=str(error))
         return 70

@@ -36,7 +36,7 @@ from hanse.edge.staging import Staging
 from hanse.edge.telemetry import Telemetry
 from hanse.rpc import edge_client
 from hanse.rpc.channels import Channel, Channels
-from hanse.rpc.tls import Identity
+from hanse.rpc.tls import Identity, check_dates
 
 STATE_FILE = "assignment.json"
 RECONNECT_FIRST_S = 0.25
@@ -62,6 +62,7 @@ class Agent:
             on_trip=self._tripped,
             on_proved=lambda release: self._apply(self.device.proved(release, time.monotonic())),
         )
+        self._cert_pem = identity.cert_pem
         self._channels = Channels(identity)
         self._staging = Staging(
             self.device,
@@ -151,10 +152,18 @@ class Agent:
                     self._hear(raw, signature)
             except HanseError as error:
                 log.info("daemon_lost", reason=str(error), retry_s=round(wait_s, 2))
+                self._look_at_own_certificate()
             await self._set_connected(False)
             # A fleet that lost one daemon must not come back in one instant.
             await asyncio.sleep(wait_s * (0.5 + self._random.random()))
             wait_s = min(RECONNECT_MAX_S, wait_s * 2)
+
+    def _look_at_own_certificate(self) -> None:
+        """TLS refuses it without a word, so this side has to find out why."""
+        try:
+            check_dates(self._cert_pem)
+        except NotPermitted as error:
+            log.error("certificate_out_of_date", reason=str(error))
 
     def _hear(self, raw: bytes, signature: bytes) -> None:
         try:

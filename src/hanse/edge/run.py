@@ -62,11 +62,15 @@ def _raise_first(ended: asyncio.Task[None]) -> None:
 
 
 def main(path: Path) -> int:
-    """Load the configuration and run; the exit code for the shell."""
+    """Load the configuration and run; the exit code for the shell.
+
+    Raises what `config.load` raises: a person at a terminal has to read that, not a log.
+    """
     from hanse.edge.config import load
 
+    config = load(path)
     try:
-        asyncio.run(run(load(path)))
+        asyncio.run(run(config))
     except Broken as error:
         log.error("broken", why=str(error))
         return 70

@@ -164,14 +164,19 @@ def verify_edge_certificate(
         raise NotPermitted(
             "this region's edge CA did not issue the certificate", fix="enrol the node here"
         ) from None
-    moment = now or datetime.datetime.now(datetime.UTC)
-    for each in (certificate, authority):
-        if not each.not_valid_before_utc <= moment <= each.not_valid_after_utc:
-            raise NotPermitted(
-                f"a certificate is valid from {each.not_valid_before_utc} "
-                f"to {each.not_valid_after_utc}, not now",
-                fix="enrol the node again, or set its clock",
-            )
+    for each in (pem, edge_ca_pem):
+        check_dates(each, now=now)
+
+
+def check_dates(pem: bytes, *, now: datetime.datetime | None = None) -> None:
+    """Raises `NotPermitted` unless the certificate is in date."""
+    moment, certificate = now or datetime.datetime.now(datetime.UTC), _load(pem)
+    if not certificate.not_valid_before_utc <= moment <= certificate.not_valid_after_utc:
+        raise NotPermitted(
+            f"a certificate is valid from {certificate.not_valid_before_utc} "
+            f"to {certificate.not_valid_after_utc}, not now",
+            fix="enrol the node again, or set its clock",
+        )
 
 
 def check_member(peer: Peer, members: Members) -> Member:

@@ -1,0 +1,224 @@
+"""What people and strangers get wrong: refused with a word on what to do, and nothing is lost."""
+
+from __future__ import annotations
+
+import datetime
+import json
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import grpc
+import pytest
+from digit_releases import paths
+from system_federation import EXIT_S, MODEL, Daemon, Federation, hanse
+
+from hanse.cli import client
+from hanse.core.errors import HanseError, InvalidName, InvalidProof, InvalidSpec, Rejected
+from hanse.core.ids import Digest
+from hanse.core.trust.statements import sign_release
+from hanse.rpc import tls
+from hanse.rpc.tls import Identity
+
+pytestmark = pytest.mark.system
+PROBE = "/hanse.v1.PeerService/Probe"
+WATCH = "/hanse.v1.EdgeService/Watch"
+NOW = datetime.datetime.now(datetime.UTC)
+USAGE = 2
+
+
+@pytest.fixture(scope="module")
+def world(federation: Federation) -> Federation:
+    """Two daemons that run, and a node that does not yet."""
+    federation.nodes[1:] = []
+    node = federation.nodes.pop()
+    federation.start(("eu-north", "us-east"))
+    federation.nodes.append(node)
+    federation.publish(paths()["v1"], "1.0.0")
+    return federation
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_lost(world: Federation) -> Iterator[None]:
+    """Around every test: the same state, and no file that nobody asked for."""
+    daemon = world.founder
+    before, files = world.agreed(), blobs(daemon)
+    yield
+    assert world.agreed() == before
+    assert blobs(daemon) == files
+
+
+def blobs(daemon: Daemon) -> set[Path]:
+    folder = daemon.home / "blobs"
+    return {p for p in folder.rglob("*") if p.is_file() and "pins" not in p.parts}
+
+
+def publish(daemon: Daemon, path: Path, *more: str, model: str = MODEL) -> tuple[int, str]:
+    ran = hanse("release", "publish", path, "-n", model, "-v", "6.6.6", *more, home=daemon.home)
+    assert "Traceback" not in ran.stderr
+    return ran.returncode, ran.stderr
+
+
+# -- artifacts -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["truncated", "acme", "external"])
+def test_a_model_that_no_node_could_run_is_refused_before_it_is_published(
+    world: Federation, kind: str
+) -> None:
+    code, said = publish(world.founder, paths()[kind])
+    assert code == 1, said
+    assert "error E0107" in said
+    assert "next: " in said
+
+
+@pytest.mark.parametrize("data", [b"", b"\x80\x04\x95pickle", b"\xff" * 5000], ids=len)
+def test_bytes_that_are_no_model_are_refused(world: Federation, data: bytes, folder: Path) -> None:
+    path = folder / "noise.onnx"
+    path.write_bytes(data)
+    code, said = publish(world.founder, path)
+    assert code == 1, said
+    assert "next: " in said
+
+
+def test_weights_outside_the_folder_are_named_and_never_read(world: Federation) -> None:
+    _, said = publish(world.founder, paths()["external"])
+    assert "../outside" in said
+
+
+def test_an_upload_that_is_not_what_it_says_is_thrown_away(world: Federation) -> None:
+    daemon, path = world.founder, paths()["v2"]
+    size, lie = path.stat().st_size, str(Digest.of(b"something else"))
+    with pytest.raises(InvalidProof) as caught:
+        client.put_blob(daemon.home, path, lie, size, lambda _: None)
+    assert caught.value.fix
+    with pytest.raises(HanseError):  # shorter than it says: the other side gives up first
+        client.put_blob(daemon.home, paths()["truncated"], lie, 0, lambda _: None)
+
+
+def test_a_release_without_its_files_is_refused(world: Federation) -> None:
+    daemon = world.founder
+    shown = daemon.ask("release.show", model=MODEL, version="1.0.0")
+    manifest = json.loads(shown["manifest"])
+    manifest["version"] = "6.6.6"
+    manifest["files"][0]["digest"] = str(Digest.of(b"never uploaded"))
+    said = refusal(daemon, manifest)
+    assert "upload" in str(said)
+
+
+@pytest.mark.parametrize("name", ["../model.onnx", "a/b.onnx", "a\\b", "%2e%2e", "..", "x\u0000y"])
+def test_a_file_name_that_could_leave_its_folder_is_refused(world: Federation, name: str) -> None:
+    daemon = world.founder
+    shown = daemon.ask("release.show", model=MODEL, version="1.0.0")
+    manifest = json.loads(shown["manifest"])
+    manifest["version"] = "6.6.6"
+    manifest["files"][0]["name"] = name
+    manifest["variants"][0]["file"] = name
+    assert isinstance(refusal(daemon, manifest), InvalidSpec | InvalidName)
+
+
+def refusal(daemon: Daemon, manifest: dict[str, object]) -> Rejected:
+    """Past the command line, with a publisher's valid signature."""
+    raw = json.dumps(manifest, sort_keys=True, separators=(",", ":")).encode()
+    name, key = f"{MODEL}@6.6.6", daemon.operator_key()
+    envelope = sign_release(name, Digest.of(raw), 2, [key]).decode()
+    with pytest.raises(Rejected) as caught:
+        daemon.ask("release.publish", manifest=raw.decode(), envelope=envelope, counter=2)
+    return caught.value
+
+
+# -- names and settings --------------------------------------------------------
+
+
+@pytest.mark.parametrize("model", ["../digits", "di/gits", "DIGITS", "", "-"])
+def test_a_model_name_that_is_no_name_is_a_usage_error(world: Federation, model: str) -> None:
+    code, said = publish(world.founder, paths()["v2"], model=model)
+    assert code == USAGE, said
+    assert "model" in said
+
+
+def test_a_node_name_with_a_path_in_it_enrols_nobody(world: Federation, folder: Path) -> None:
+    ran = hanse(
+        *("agent", "enroll", "--via", world.founder.home),
+        *("--node", "../n9", "--home", folder / "n9"),
+    )
+    assert ran.returncode == USAGE, ran.stderr
+    assert not (folder / "n9").exists()
+
+
+@pytest.mark.parametrize(
+    ("command", "file", "typo", "meant"),
+    [
+        ("daemon", "hanse.toml", "tick_intervall_s = 1.0", "tick_interval_s"),
+        ("agent", "agent.toml", "report_intervall_s = 1.0", "report_interval_s"),
+    ],
+)
+def test_a_setting_that_nobody_knows_is_refused_with_the_nearest_one(
+    world: Federation, command: str, file: str, typo: str, meant: str
+) -> None:
+    home = world.daemons["ap-south"].home if command == "daemon" else world.nodes[0].home
+    path = home / file
+    whole = path.read_text()
+    path.write_text(f"{typo}\n{whole}")
+    ran = hanse(command, "run", "--home", home)
+    path.write_text(whole)
+    assert ran.returncode == 1, ran.stderr
+    assert typo.partition(" ")[0] in ran.stderr
+    assert f"did you mean {meant}?" in ran.stderr
+    assert "Traceback" not in ran.stderr
+
+
+def test_a_key_file_that_others_can_read_stops_the_start(world: Federation) -> None:
+    home = world.daemons["ap-south"].home
+    key = home / "keys/daemon.key"
+    key.chmod(0o644)
+    ran = hanse("daemon", "run", "--home", home)
+    key.chmod(0o600)
+    assert ran.returncode == 1, ran.stderr
+    assert "chmod" in ran.stderr
+
+
+# -- strangers -----------------------------------------------------------------
+
+
+@asynccontextmanager
+async def channel(daemon: Daemon, identity: Identity) -> AsyncIterator[grpc.aio.Channel]:
+    opened = tls.open_channel(daemon.address, identity, daemon.identity.cert_pem)
+    try:
+        yield opened
+    finally:
+        await opened.close()
+
+
+async def test_a_strangers_certificate_opens_no_connection(world: Federation) -> None:
+    member = world.founder.ask("status")["daemon"]["member"]
+    uri = tls.daemon_uri("harbour", "eu-north", member)  # the right name, another key
+    async with channel(world.founder, tls.issue(uri, days=30, now=NOW)) as stranger:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await stranger.unary_unary(PROBE)(b"", timeout=EXIT_S)
+    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
+async def test_a_compressed_request_is_refused(world: Federation) -> None:
+    async with channel(world.founder, world.daemons["us-east"].identity) as member:
+        assert b"eu-north" in await member.unary_unary(PROBE)(b"", timeout=EXIT_S)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await member.unary_unary(PROBE)(
+                bytes(1000), timeout=EXIT_S, compression=grpc.Compression.Gzip
+            )
+    assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+def test_a_node_whose_certificate_has_expired_says_so(world: Federation) -> None:
+    daemon, node = world.founder, world.nodes[0]
+    keys = daemon.home / "keys"
+    ca = Identity((keys / "edge-ca.crt").read_bytes(), (keys / "edge-ca.key").read_bytes())
+    uri = tls.edge_uri("harbour", "eu-north", node.name)
+    old = tls.issue(uri, days=30, now=NOW - datetime.timedelta(days=31), issuer=ca)
+    for name, data in (("tls.crt", old.cert_pem), ("tls.key", old.key_pem)):
+        (node.home / "keys" / name).write_bytes(data)
+    node.start()
+    world.until("it says so", lambda: "certificate_out_of_date" in node.log.read_text())
+    assert not node.status().get("daemon", {}).get("connected")
+    assert "enrol" in node.log.read_text()
+    assert node.stop() == 0
