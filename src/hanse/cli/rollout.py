@@ -156,7 +156,7 @@ def abort(
     home: Path,
     form: str,
 ) -> None:
-    """End a rollout for good; regions that it reached go back."""
+    """End a rollout for good; regions where it is under way go back."""
     said = options.ask_reason(reason)
     called = name or _current(home, model)
     options.confirm(yes, model, f"will end rollout {called} in {region or 'every region'}")
