@@ -167,6 +167,17 @@ def test_every_log_line_that_is_explained_is_written_somewhere() -> None:
             assert f'"{event}"' in source, event
 
 
+def test_every_error_in_the_logs_is_explained() -> None:
+    table = OPERATING.partition("## Logs")[2].partition("## ")[0]
+    written = set()
+    for path in (ROOT / "src/hanse").rglob("*.py"):
+        written |= set(
+            re.findall(r"log\.(?:error|exception)\(\s*\"(\w+)\"", path.read_text())
+        ) | set(re.findall(r"[Ll]og\(\s*\"error\", \"(\w+)\"", path.read_text()))
+    assert len(written) > 10
+    assert {event for event in written if f"`{event}`" not in table} == set()
+
+
 # -- formats -----------------------------------------------------------------------------------
 
 
