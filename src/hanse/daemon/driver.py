@@ -94,10 +94,10 @@ class Driver:
     async def run(self) -> None:
         """Serve until cancelled. Any error that leaves here must end the process.
 
-        While one step is being stored the next is being decided, never more: the node may
-        be one step ahead of the disk, and what it says is not.
+        Deciding and storing take turns. Side by side they would be slower: the database
+        thread needs the interpreter for every row, and would wait for it each time.
         """
-        next_tick, storing = 0.0, None
+        next_tick = 0.0
         try:
             while True:
                 batch = await self._next_batch(next_tick)
@@ -106,21 +106,13 @@ class Driver:
                 if clock.now_s >= next_tick:
                     self.node.tick(clock)
                     next_tick = clock.now_s + self._tick_s
-                step = self.node.take(clock)
-                if storing is not None:
-                    await storing
-                storing = asyncio.create_task(self._finish(step, done))
+                await self._carry_out(self.node.take(clock))
+                _resolve(done)
         finally:
-            if storing is not None:
-                await storing
             for task in (*self._tasks, *self._dialling.values()):
                 task.cancel()
             for stream in list(self._streams.values()):
                 await stream.close()
-
-    async def _finish(self, step: Step, done: list[Attempted]) -> None:
-        await self._carry_out(step)
-        _resolve(done)
 
     async def _next_batch(
         self, next_tick: float
