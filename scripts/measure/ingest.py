@@ -82,16 +82,11 @@ async def _ingest(
 ) -> float:
     store = await SqliteEventStore.open(folder / "ours")
     book = Logbook(EventCodec(), chain)
-    began, storing = time.perf_counter(), None
-    for chunk in chunks:  # as the driver does: one step is decided while the last is stored
+    began = time.perf_counter()
+    for chunk in chunks:
         added = book.extend(origin, chunk.start, chunk.events, chunk.head.note)
         assert added is not None
-        if storing is not None:
-            await storing
-        storing = asyncio.create_task(store.apply([added[0]]))
-        await asyncio.sleep(0)
-    assert storing is not None
-    await storing
+        await store.apply([added[0]])
     took = time.perf_counter() - began
     await store.close()
     return took

@@ -60,7 +60,12 @@ def running(home: Path, answers: dict[str, Answer]) -> Iterator[FakeDaemon]:
             ready.set()
             await stop.wait()
 
-    thread = threading.Thread(target=loop.run_until_complete, args=(serve(),))
+    def carry() -> None:
+        # A runner, not the bare loop: it ends what a caller that has gone left behind.
+        with asyncio.Runner(loop_factory=lambda: loop) as runner:
+            runner.run(serve())
+
+    thread = threading.Thread(target=carry)
     thread.start()
     assert ready.wait(5)
     try:
@@ -68,7 +73,6 @@ def running(home: Path, answers: dict[str, Answer]) -> Iterator[FakeDaemon]:
     finally:
         loop.call_soon_threadsafe(stop.set)
         thread.join(5)
-        loop.close()
 
 
 OLD: shapes.ReleaseRef = {"release": "sha256:" + "1" * 64, "version": "3.0.0"}

@@ -131,7 +131,7 @@ class Author:
         for i, body in enumerate(bodies):
             seq = self.book.size(self.origin) + i
             head = header(self.origin, seq, self.book.chain, bytes(32), self.hlc_ms)
-            head = replace(head, attestations=tuple(attest), supersedes=tuple(supersedes))
+            head = head._replace(attestations=tuple(attest), supersedes=tuple(supersedes))
             raws.append(CODEC.encode(Event(head, body)))
         append, entries = self.book.author(self.origin, key(self.region), tuple(raws))
         self.appends.append(append)

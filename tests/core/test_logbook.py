@@ -109,7 +109,7 @@ def test_a_second_branch_never_enters() -> None:
 
 def test_an_event_written_for_another_place_is_refused() -> None:
     head = header(EU, 7, CHAIN, bytes(32), 0)
-    for wrong in (head, replace(head, seq=0, origin_hash=origin("us").hash)):
+    for wrong in (head, head._replace(seq=0, origin_hash=origin("us").hash)):
         events = (CODEC.encode(Event(wrong, Note("lost"))),)
         refuse(Logbook(CODEC, CHAIN), InvalidProof, 0, events, signed(events))
 

@@ -124,7 +124,7 @@ HOLD = EventId(bytes(32))
 def event(body: Body | None, *attest: bytes, under: Members | None = None, **header: Any) -> Event:
     current = under or CHAIN.current
     head = Header(EU.hash, 3, current.version, current.digest, attestations=attest)
-    return Event(replace(head, **header), body)
+    return Event(head._replace(**header), body)
 
 
 def verdict(e: Event, trust: Chain = CHAIN, previous: int = 0) -> str:

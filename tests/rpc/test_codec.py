@@ -74,11 +74,11 @@ def values(cls: type[Any], **fixed: st.SearchStrategy[Any]) -> st.SearchStrategy
     hints = typing.get_type_hints(cls)
     optional_names = {"region": "", "rollout": ""}
     chosen = {}
-    for field in dataclasses.fields(cls):
-        strategy = {**NAMED, **fixed}.get(field.name)
-        if strategy is None and field.name in optional_names and hints[field.name] is str:
+    for name, hint in hints.items():
+        strategy = {**NAMED, **fixed}.get(name)
+        if strategy is None and name in optional_names and hint is str:
             strategy = st.just("") | segments
-        chosen[field.name] = strategy if strategy is not None else by_type[hints[field.name]]
+        chosen[name] = strategy if strategy is not None else by_type[hint]
     return st.builds(cls, **chosen)
 
 
@@ -105,10 +105,8 @@ frame_values = st.one_of(
 
 
 def header(**changes: Any) -> events.Header:
-    return dataclasses.replace(
-        events.Header(origin_hash=ORIGIN.hash, seq=3, trust_version=1, trust_digest=bytes(32)),
-        **changes,
-    )
+    plain = events.Header(ORIGIN.hash, seq=3, trust_version=1, trust_digest=bytes(32))
+    return plain._replace(**changes)
 
 
 def message(**changes: Any) -> event_pb2.Event:

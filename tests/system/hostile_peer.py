@@ -158,13 +158,15 @@ class HostilePeer:
                 assert not self.ended.is_set(), f"{self.refusal}\n{ends_of([self.victim.log])}"
                 await asyncio.sleep(0.02)
 
-    async def shown(self, size: int) -> None:
-        """Wait until the victim's own heads say that it holds `size` events of our log."""
+    async def shown(self) -> None:
+        """Wait until the victim's own heads say that it holds exactly our log."""
+        end = self.log.frontier()
+        wanted = (str(self.log.origin), end.size, end.root()[:8])
         async with asyncio.timeout(WAIT_S):
             while True:
                 self.heard.clear()
                 await self.say(sync_pb2.Frame(ping=sync_pb2.Ping(head_map_digest=bytes(32))))
                 heads = (await self.hears("heads")).heads.heads
-                if any(h.origin == str(self.log.origin) and h.size == size for h in heads):
+                if wanted in [(h.origin, h.size, h.root_prefix) for h in heads]:
                     return
                 await asyncio.sleep(0.05)

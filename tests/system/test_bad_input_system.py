@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,7 +15,7 @@ from digit_releases import paths
 from system_federation import EXIT_S, MODEL, Daemon, Federation, hanse
 
 from hanse.cli import client
-from hanse.core.errors import HanseError, InvalidName, InvalidProof, InvalidSpec, Rejected
+from hanse.core.errors import InvalidName, InvalidProof, InvalidSpec, Rejected
 from hanse.core.ids import Digest
 from hanse.core.trust.statements import sign_release
 from hanse.rpc import tls
@@ -40,17 +41,18 @@ def world(federation: Federation) -> Federation:
 
 @pytest.fixture(autouse=True)
 def nothing_is_lost(world: Federation) -> Iterator[None]:
-    """Around every test: the same state, and no file that nobody asked for."""
+    """Around every test: the same state, every file still there, nothing half-done left behind."""
     daemon = world.founder
-    before, files = world.agreed(), blobs(daemon)
+    before, whole = world.agreed(), files(daemon, "sha256")
     yield
     assert world.agreed() == before
-    assert blobs(daemon) == files
+    assert whole <= files(daemon, "sha256")
+    world.until("nothing is left half-done", lambda: not files(daemon, "parts", "incoming"))
 
 
-def blobs(daemon: Daemon) -> set[Path]:
-    folder = daemon.home / "blobs"
-    return {p for p in folder.rglob("*") if p.is_file() and "pins" not in p.parts}
+def files(daemon: Daemon, *folders: str) -> set[Path]:
+    store = daemon.home / "blobs/blobs"
+    return {p for name in folders for p in (store / name).rglob("*") if p.is_file()}
 
 
 def publish(daemon: Daemon, path: Path, *more: str, model: str = MODEL) -> tuple[int, str]:
@@ -87,13 +89,43 @@ def test_weights_outside_the_folder_are_named_and_never_read(world: Federation) 
 
 
 def test_an_upload_that_is_not_what_it_says_is_thrown_away(world: Federation) -> None:
-    daemon, path = world.founder, paths()["v2"]
-    size, lie = path.stat().st_size, str(Digest.of(b"something else"))
+    path, lie = paths()["v2"], str(Digest.of(b"something else"))
+    size = path.stat().st_size
     with pytest.raises(InvalidProof) as caught:
-        client.put_blob(daemon.home, path, lie, size, lambda _: None)
+        client.put_blob(world.founder.home, path, lie, size, lambda _: None)
     assert caught.value.fix
-    with pytest.raises(HanseError):  # shorter than it says: the other side gives up first
-        client.put_blob(daemon.home, paths()["truncated"], lie, 0, lambda _: None)
+    with pytest.raises(InvalidSpec):
+        client.put_blob(world.founder.home, path, lie, 2**70, lambda _: None)
+
+
+def test_an_upload_that_breaks_off_does_not_stand_in_the_way_of_the_next(
+    world: Federation,
+) -> None:
+    daemon, path = world.founder, paths()["v2"]
+    data = path.read_bytes()
+    digest = str(Digest.of(data))
+    with socket.socket(socket.AF_UNIX) as caller:
+        caller.connect(str(client.socket_path(daemon.home)))
+        ask = {"verb": "blob.put", "digest": digest, "size": len(data)}
+        caller.sendall(json.dumps(ask).encode() + b"\n")
+        assert b"send" in caller.recv(1000)
+        caller.sendall(data[: len(data) // 2])
+    world.until(
+        "the next one is taken",
+        lambda: client.put_blob(daemon.home, path, digest, len(data), lambda _: None),
+    )
+
+
+@pytest.mark.parametrize(
+    "said", [b"\n", b"[]\n", b"{}\n", b"\xff\n", b"[" * 5000 + b"\n", b'{"verb":"no-such"}\n']
+)
+def test_a_caller_that_speaks_nonsense_is_told_so(world: Federation, said: bytes) -> None:
+    with socket.socket(socket.AF_UNIX) as caller:
+        caller.settimeout(EXIT_S)
+        caller.connect(str(client.socket_path(world.founder.home)))
+        caller.sendall(said)
+        answer = json.loads(caller.makefile().readline())
+    assert answer["error"]["kind"] in ("InvalidSpec", "NotFound")
 
 
 def test_a_release_without_its_files_is_refused(world: Federation) -> None:

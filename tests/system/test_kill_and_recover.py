@@ -21,7 +21,7 @@ from hanse.core.ids import Digest, Version, segment
 from hanse.core.trust.statements import sign_release
 
 pytestmark = pytest.mark.system
-KILLS = 4
+KILLS = 6
 NOTES = segment("notes")  # a model that nothing runs; its releases are all one small file
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hanse.cli import options
-from hanse.cli.errors import OK, UNHEALTHY, PackageMissing
+from hanse.cli.errors import OK, UNHEALTHY
 from hanse.cli.output import Table, age, emit, note
 from hanse.cli.publish import pairs
 from hanse.core.errors import Conflict, InvalidSpec, NotFound
@@ -59,10 +59,8 @@ def enroll(via: Path, node: str, listen: str, label: dict[str, str], home: Path)
 @options.agent_home
 def run(home: Path) -> int:
     """Run the edge node in the foreground until it is told to stop."""
-    try:
-        from hanse.edge.run import main
-    except ModuleNotFoundError as error:
-        raise PackageMissing(f"an agent needs {error.name}", fix="install hanse[edge]") from None
+    from hanse.edge.run import main
+
     return main(home / "agent.toml")
 
 

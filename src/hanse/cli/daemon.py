@@ -9,9 +9,8 @@ from typing import Any
 import click
 
 from hanse.cli import client, options
-from hanse.cli.errors import PackageMissing
 from hanse.cli.output import note
-from hanse.core.errors import Conflict, HanseError, NotFound
+from hanse.core.errors import Conflict, NotFound
 
 
 @click.group()
@@ -102,10 +101,8 @@ def admit(request: Path, root_key: tuple[Path, ...], home: Path) -> None:
 @options.home
 def run(home: Path) -> int:
     """Run the daemon in the foreground until it is told to stop."""
-    try:
-        from hanse.daemon.run import main
-    except ModuleNotFoundError as error:
-        raise _missing(error) from None
+    from hanse.daemon.run import main
+
     return main(home)
 
 
@@ -117,11 +114,8 @@ def rebuild(home: Path) -> None:
 
     if client.is_running(home):
         raise Conflict(f"the daemon of {home} runs", fix="stop it first")
-    try:
-        from hanse.daemon.run import rebuild as fold_again
-    except ModuleNotFoundError as error:
-        raise _missing(error) from None
     from hanse.daemon.config import load
+    from hanse.daemon.run import rebuild as fold_again
 
     count = asyncio.run(fold_again(load(home)))
     click.echo(f"{count} models folded again from their events")
@@ -167,7 +161,3 @@ def _edge_ca_of(home: Path, region: str, *, required: bool) -> Any:
 
 def _now() -> datetime.datetime:
     return datetime.datetime.now(datetime.UTC)
-
-
-def _missing(error: ModuleNotFoundError) -> HanseError:
-    return PackageMissing(f"a daemon needs {error.name}", fix="install hanse[daemon]")

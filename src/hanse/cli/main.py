@@ -83,6 +83,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from hanse.cli.errors import report
 
         return report(error)
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("hanse"):
+            raise  # a defect of ours, not an extra that was left out
+        from hanse.cli.errors import PackageMissing, report
+
+        extra = "edge" if args[:2] == ["agent", "run"] else "daemon"
+        needed = PackageMissing(f"this needs {error.name}", fix=f"install hanse[{extra}]")
+        return report(needed)
     except BrokenPipeError:
         sys.stderr.close()  # whoever read our output has gone; that is no error of ours
         return 1

@@ -70,16 +70,21 @@ def complete(
 def default_plan(regions: Sequence[str], *, first_release: bool) -> dict[str, Any]:
     """A tenth, a half, all; in the first region alone, then in the others.
 
-    Errors must be proven not to have doubled; a first release has nothing to be compared
-    with, so its errors must be proven to stay under 5 %.
+    Errors must be proven to stay under 5 %, and beside a stable release nothing may show that
+    they have grown by more than a quarter. Growth alone could never be disproved where there
+    are no errors, and most services have almost none.
     """
-    metric: dict[str, Any] = {"name": "error-rate", "test": "ratio", "event": "error"}
-    if first_release:
-        metric |= {"test": "one-arm", "slo": 0.05, "provenBelow": 0.05}
-    else:
-        metric |= {"margin": 1.25, "provenBelow": 2.0}
+    proof = {"name": "error-rate", "test": "one-arm", "event": "error"}
+    metrics: list[dict[str, Any]] = [{**proof, "slo": 0.05, "provenBelow": 0.05}]
+    background = ["safety"]
+    growth: dict[str, Any] = {"name": "error-growth", "test": "ratio", "event": "error"}
     analysis = {"analysis": {"templates": ["safety"], "minSamples": 100}}
     steps = [{"setWeight": 10}, analysis, {"setWeight": 50}, analysis, {"setWeight": 100}]
+    templates: dict[str, Any] = {"safety": {"alpha": 0.01, "metrics": metrics}}
+    if not first_release:
+        growth |= {"margin": 1.25, "provenBelow": "none"}
+        templates["growth"] = {"alpha": 0.01, "metrics": [growth]}
+        background.append("growth")
     stages: list[dict[str, Any]] = [{"name": "first", "regions": list(regions[:1]), "steps": steps}]
     if len(regions) > 1:
         requires = {"stage": "first", "healthy": "all"}
@@ -88,8 +93,8 @@ def default_plan(regions: Sequence[str], *, first_release: bool) -> dict[str, An
     return {
         "spec": {
             "stages": stages,
-            "templates": {"safety": {"alpha": 0.01, "metrics": [metric]}},
-            "background": {"templates": ["safety"]},
+            "templates": templates,
+            "background": {"templates": background},
         }
     }
 

@@ -140,7 +140,7 @@ class Duty:
         views: Mapping[Segment, ModelView],
         members: Members,
     ) -> PublishAssignment | None:
-        """Sign an assignment if it says something new. Raises `Rejected` if nobody could read it."""
+        """Sign an assignment if it says something new. Raises `Rejected` if it is too large."""
         releases = {
             digest: release.manifest.encode()
             for model in models

@@ -9,7 +9,7 @@ operator can see; no event is ever skipped (I15).
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from hanse.core import limits
 from hanse.core.errors import Broken, Conflict, InvalidProof, NotPermitted, Rejected, TooLarge
@@ -24,8 +24,7 @@ from hanse.core.trust.authority import Stall, judge
 from hanse.core.trust.chain import Chain
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """One event that has entered a log; `void` says why it has no effect, if it has none."""
 
     id: EventId
@@ -146,7 +145,9 @@ class Logbook:
                 raise Stalled(verdict.reason, fix="upgrade this daemon, or wait for the trust file")
             if head.trust_version > previous:
                 self._trust_seen[origin] = head.trust_version
-            entries.append(Entry(EventId(leaf), origin, event, verdict.reason if verdict else ""))
+            entries.append(
+                Entry(EventId.of_leaf(leaf), origin, event, verdict.reason if verdict else "")
+            )
         return entries
 
     def _frontier(self, origin: Origin) -> Frontier:

@@ -11,7 +11,7 @@ between becomes one group commit with one signature, and nothing leaves before i
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from random import Random
 
 from hanse.core import limits
@@ -198,7 +198,7 @@ class Node:
     def _draft(self, ticket: Ticket, seq: int, wall_ms: int) -> Event:
         head = header(self.me, seq, self.book.chain, self._rng.randbytes(32), wall_ms)
         return Event(
-            replace(head, supersedes=ticket.supersedes, attestations=ticket.attestations),
+            head._replace(supersedes=ticket.supersedes, attestations=ticket.attestations),
             ticket.body,
         )
 

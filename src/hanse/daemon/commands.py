@@ -57,7 +57,7 @@ def publish(node: Node, blobs: Blobs, args: Args) -> Answer:
     return lambda: {
         "event": _event(ticket),
         "release": str(release),
-        "undo": "nothing runs it yet; a release cannot be unpublished, only held or killed",
+        "undo": "nothing runs it yet, and a release is never unpublished: start no rollout of it",
     }
 
 

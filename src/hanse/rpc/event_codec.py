@@ -217,7 +217,7 @@ def _message(header: events.Header, number: pb.EventType, payload: bytes) -> byt
 def _header(message: Wire) -> events.Header:
     # One look at each field: reading a message is a good part of what an event costs.
     deps, supersedes, attestations = message.deps, message.supersedes, message.attestations
-    if (
+    if (deps or supersedes or attestations) and (
         len(deps) > limits.DEPS_MAX
         or len(supersedes) > limits.SUPERSEDES_MAX
         or len(attestations) > limits.ATTESTATIONS_MAX
@@ -230,8 +230,8 @@ def _header(message: Wire) -> events.Header:
         hash_bytes(message.trust_digest),
         message.hlc_ms,
         message.hlc_counter,
-        tuple(map(EventId, supersedes)),
-        tuple(attestations),
+        tuple(map(EventId, supersedes)) if supersedes else (),
+        tuple(attestations) if attestations else (),
         hash_bytes(message.salt),
         message.schema,
         message.min_reader_level,

@@ -8,9 +8,10 @@ A core dataclass and its message carry the same field names, so a `Shape` is a t
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from operator import attrgetter
 from typing import Any
 
 from google.protobuf.message import DecodeError
@@ -36,15 +37,16 @@ class Shape:
     value: type[Any]
     message: type[Any]
     fields: Mapping[str, Field]
-    _reads: tuple[tuple[str, Callable[[Wire], Value] | None], ...] = ()
+    _get: Callable[[Wire], Any] = attrgetter("DESCRIPTOR")
+    _checks: tuple[tuple[int, Callable[[Wire], Value]], ...] = ()
 
     def __post_init__(self) -> None:
-        """Order the reads as the class takes its arguments: by position is twice as fast."""
-        reads = []
-        for argument in dataclasses.fields(self.value):
-            field = self.fields[argument.name]
-            reads.append((argument.name, None if field is PLAIN else field.from_wire))
-        object.__setattr__(self, "_reads", tuple(reads))
+        """Prepare to read all fields at once, in the order in which the class takes them."""
+        names = [argument.name for argument in dataclasses.fields(self.value)]
+        fields = [self.fields[name] for name in names]
+        checks = ((i, f.from_wire) for i, f in enumerate(fields) if f is not PLAIN)
+        object.__setattr__(self, "_get", _getter(names))
+        object.__setattr__(self, "_checks", tuple(checks))
 
     def to_message(self, value: Value) -> Wire:
         """Raises `InvalidSpec` if a field does not fit its wire type."""
@@ -56,11 +58,17 @@ class Shape:
             raise InvalidSpec(f"{self.value.__name__} cannot be written: {error}") from None
 
     def from_message(self, message: Wire) -> Value:
-        values = [
-            getattr(message, name) if read is None else read(getattr(message, name))
-            for name, read in self._reads
-        ]
+        values = list(self._get(message))
+        for i, read in self._checks:
+            values[i] = read(values[i])
         return self.value(*values)
+
+
+def _getter(names: Sequence[str]) -> Callable[[Wire], Sequence[Any]]:
+    """All these fields of a message, as a sequence also when there is only one."""
+    if len(names) > 1:
+        return attrgetter(*names)
+    return lambda message: [getattr(message, name) for name in names]
 
 
 def parse(message: type[Any], raw: bytes) -> Wire:

@@ -14,6 +14,7 @@ import fcntl
 import os
 import sqlite3
 import sys
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,25 @@ async def connect_writer(path: Path) -> aiosqlite.Connection:
 async def connect_reader(path: Path) -> aiosqlite.Connection:
     """A connection that sees committed rows only and can change nothing."""
     return await _connect(f"{path.absolute().as_uri()}?mode=ro", _READER_PRAGMAS)
+
+
+async def in_one_hop(
+    connection: aiosqlite.Connection, work: Sequence[tuple[str, Iterable[tuple[Any, ...]]]]
+) -> None:
+    """One transaction in a single visit to the database thread; raises as sqlite3 does.
+
+    Statement by statement, the visits cost as much as the rows. aiosqlite has no public way
+    to run a function in its thread, so this uses the one that its own methods use.
+    """
+
+    def transact(database: sqlite3.Connection) -> None:
+        database.execute("BEGIN IMMEDIATE")
+        for sql, rows in work:
+            database.executemany(sql, rows)
+        database.execute("COMMIT")
+
+    visit: Any = connection._execute
+    await visit(transact, connection._conn)
 
 
 async def _connect(uri: str, pragmas: str) -> aiosqlite.Connection:

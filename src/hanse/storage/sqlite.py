@@ -25,6 +25,7 @@ from hanse.storage.connections import (
     check_sqlite_version,
     connect_reader,
     connect_writer,
+    in_one_hop,
     lock_folder,
 )
 from hanse.storage.contract import EMPTY, SCAN_EVENTS, Tail, check_writes
@@ -116,10 +117,7 @@ class SqliteEventStore:
     async def _transact(self, work: Sequence[Statement]) -> None:
         """One durable transaction; the caller holds `_turn`. Any error ends the store."""
         try:
-            await self._writer.execute("BEGIN IMMEDIATE")
-            for sql, rows in work:
-                await self._writer.executemany(sql, rows)
-            await self._writer.execute("COMMIT")
+            await in_one_hop(self._writer, work)
         except BaseException as error:
             # No retry: a failed fsync may have dropped pages, so only a restart can tell.
             self._refusal = f"{type(error).__name__}: {error}"

@@ -109,7 +109,12 @@ def signed_by(event: Event, origin: Origin, members: Members) -> frozenset[Membe
     return signers(event.header.attestations, asked.keys, asked.payload_type, asked.payload)
 
 
+_DEMANDING = frozenset({ReleaseRecord, RolloutIntent, RolloutControl, HoldLift, Kill, FloorRaise})
+
+
 def _attested(event: Event, origin: Origin, members: Members) -> Void | None:
+    if type(event.body) not in _DEMANDING:
+        return None  # most events, and they are many
     asked = demand(event.body, origin, members)
     if asked is None or signed_by(event, origin, members):
         return None
