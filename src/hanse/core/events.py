@@ -10,6 +10,7 @@ Only decisions are logged. Telemetry, heartbeats and node states are latest-valu
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -236,15 +237,43 @@ class Header(NamedTuple):
     min_reader_level: int = READER_LEVEL
 
 
-class Event(NamedTuple):
-    """A decoded event. `body` is None for a type or reader level that we do not know."""
+class Event:
+    """An event whose header has been read; its body is read when it is first asked for.
 
-    header: Header
-    body: Body | None
+    A log is verified by its bytes and headers. What an event *says* matters only to whoever
+    folds it, and a body that nobody can read must not keep a whole log out: it is void.
+    """
+
+    __slots__ = ("_body", "_read", "header")
+
+    def __init__(
+        self, header: Header, body: Body | None, read: Callable[[], Body] | None = None
+    ) -> None:
+        self.header = header
+        self._body, self._read = body, read
+
+    @property
+    def body(self) -> Body | None:
+        """None for an unknown type. Raises `Rejected` if it is not as its type demands."""
+        if self._read is not None:
+            self._body = self._read()
+            self._read = None
+        return self._body
 
     @property
     def readable(self) -> bool:
-        return self.body is not None and self.header.min_reader_level <= READER_LEVEL
+        """Whether we know this type at this reader level."""
+        known = self._read is not None or self._body is not None
+        return known and self.header.min_reader_level <= READER_LEVEL
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Event) and (self.header, self.body) == (other.header, other.body)
+
+    def __hash__(self) -> int:
+        return hash(self.header)
+
+    def __repr__(self) -> str:
+        return f"Event({self.header!r}, {self.body!r})"
 
 
 class Codec(Protocol):
@@ -255,7 +284,7 @@ class Codec(Protocol):
         ...
 
     def decode(self, raw: bytes) -> Event:
-        """Raises `InvalidProof` or `InvalidSpec`; never anything else, whatever the bytes."""
+        """Raises `InvalidProof` or `InvalidSpec`, now or when the body is asked for."""
         ...
 
 

@@ -20,7 +20,7 @@ from hanse.core.log.checkpoint import Checkpoint, open_checkpoint, sign_checkpoi
 from hanse.core.log.merkle import EMPTY_ROOT, Frontier, leaf_hash
 from hanse.core.signing import SigningKey
 from hanse.core.step import AppendEvents, Head
-from hanse.core.trust.authority import Stall, judge
+from hanse.core.trust.authority import Stall, judge_place, judge_word
 from hanse.core.trust.chain import Chain
 
 
@@ -140,7 +140,7 @@ class Logbook:
             if head.seq != seq or head.origin_hash != place:
                 raise InvalidProof(f"event {seq} of {origin} was written for another place")
             previous = self._trust_seen.get(origin, 0)
-            verdict = judge(event, origin, previous, self.chain)
+            verdict = judge_place(event, origin, previous, self.chain)
             if isinstance(verdict, Stall):
                 raise Stalled(verdict.reason, fix="upgrade this daemon, or wait for the trust file")
             if head.trust_version > previous:
@@ -149,6 +149,13 @@ class Logbook:
                 Entry(EventId.of_leaf(leaf), origin, event, verdict.reason if verdict else "")
             )
         return entries
+
+    def judged(self, entry: Entry) -> Entry:
+        """The entry as it counts: with the reason why it is void, if what it says is."""
+        if entry.void:
+            return entry
+        verdict = judge_word(entry.event, entry.origin, self.chain)
+        return entry if verdict is None else entry._replace(void=verdict.reason)
 
     def _frontier(self, origin: Origin) -> Frontier:
         head = self.heads.get(origin)

@@ -76,7 +76,7 @@ class Node:
     def restore(self, head: Head, events: Iterable[bytes]) -> None:
         """Take one stored log back, in any order of logs. Raises `Broken` if it was altered."""
         for entry in self.book.restore(head, events):
-            self.catalog.add(entry)
+            self.catalog.add(self.book.judged(entry))
 
     def open(self, boot_reason: str) -> None:
         """Begin our own log if this is its first start."""
@@ -203,15 +203,15 @@ class Node:
         )
 
     def _add(self, entries: Iterable[Entry]) -> None:
-        for entry in entries:
+        for entry in map(self.book.judged, entries):
+            if entry.void:
+                said = (("id", str(entry.id)), ("why", entry.void))
+                self.sync.effects.append(Log("warning", "event_void", said))
+                continue
             self.catalog.add(entry)
             body = entry.event.body
-            if isinstance(body, RolloutControl) and body.action == "resume" and not entry.void:
+            if isinstance(body, RolloutControl) and body.action == "resume":
                 self.region.resume(body)
-            if entry.void:
-                self.sync.effects.append(
-                    Log("warning", "event_void", (("id", str(entry.id)), ("why", entry.void)))
-                )
 
     # -- the overlay -----------------------------------------------------------
 

@@ -9,6 +9,8 @@ without a body, its author's log stalls here, visibly, and nothing behind it is 
 
 from __future__ import annotations
 
+from functools import partial
+
 from hanse.core import events, limits
 from hanse.core.errors import InvalidName, InvalidProof, InvalidSpec, TooLarge
 from hanse.core.ids import EventId
@@ -185,10 +187,11 @@ class EventCodec:
         message = parse(pb.Event, raw)
         if message.min_reader_level > events.READER_LEVEL:
             return events.Event(_newer_header(message), None)
-        try:
-            return events.Event(_header(message), _body(message))
-        except InvalidName as error:
-            raise InvalidSpec(f"event {message.seq}: {error}") from None
+        if message.payload_commitment != events.commitment(message.salt, message.payload):
+            raise InvalidProof(f"the payload of event {message.seq} is not what it commits to")
+        shape = BODIES.get(message.type)
+        read = partial(_body, shape, message.payload) if shape else None
+        return events.Event(_header(message), None, read)
 
 
 def _message(header: events.Header, number: pb.EventType, payload: bytes) -> bytes:
@@ -250,11 +253,9 @@ def _newer_header(message: Wire) -> events.Header:
     )
 
 
-def _body(message: Wire) -> events.Body | None:
-    if message.payload_commitment != events.commitment(message.salt, message.payload):
-        raise InvalidProof(f"the payload of event {message.seq} is not what it commits to")
-    shape = BODIES.get(message.type)
-    if shape is None:
-        return None
-    body: events.Body = shape.from_message(parse(shape.message, message.payload))
+def _body(shape: Shape, payload: bytes) -> events.Body:
+    try:
+        body: events.Body = shape.from_message(parse(shape.message, payload))
+    except InvalidName as error:
+        raise InvalidSpec(str(error)) from None
     return body

@@ -27,9 +27,11 @@ class Catalog:
 
     def add(self, entry: Entry) -> None:
         """Take an event that has entered its log. Void events change nothing."""
+        if entry.void:
+            return
         body = entry.event.body
         model = model_of(body)
-        if entry.void or model is None:
+        if model is None:
             return
         if isinstance(body, BlobHave | BlobDrop):
             self._note_blobs(entry.origin.member, body)

@@ -40,10 +40,18 @@ class Stall:
 
 
 def judge(event: Event, origin: Origin, previous_trust: int, chain: Chain) -> Void | Stall | None:
-    """Decide whether `event` of `origin` counts.
+    """Decide whether `event` of `origin` counts: first its place, then its word.
 
     `previous_trust` is the highest trust version that this author has acted under.
     """
+    verdict = judge_place(event, origin, previous_trust, chain)
+    return verdict if verdict is not None else judge_word(event, origin, chain)
+
+
+def judge_place(
+    event: Event, origin: Origin, previous_trust: int, chain: Chain
+) -> Void | Stall | None:
+    """What the header alone decides: can we read it, and was its author a member then?"""
     header = event.header
     if not event.readable:
         return Stall(f"event {header.seq} needs reader level {header.min_reader_level}")
@@ -57,7 +65,18 @@ def judge(event: Event, origin: Origin, previous_trust: int, chain: Chain) -> Vo
     author = members.member(origin.member)
     if author is None or author.region != origin.region:
         return Void("its author was no member at that trust version")
-    spoken_for = region_of(event.body)
+    return None
+
+
+def judge_word(event: Event, origin: Origin, chain: Chain) -> Void | None:
+    """What the body decides, once its place stands: may this author say that, and who signed?"""
+    members = chain.at(event.header.trust_version)
+    if members is None:
+        return Void("its trust version is unknown")
+    try:
+        spoken_for = region_of(event.body)
+    except Rejected as error:
+        return Void(f"it cannot be read: {error.message}")
     if spoken_for is not None and spoken_for != origin.region:
         return Void(f"a daemon of {origin.region} may not speak for {spoken_for}")
     return _attested(event, origin, members)
