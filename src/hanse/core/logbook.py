@@ -27,10 +27,14 @@ from hanse.core.trust.chain import Chain
 class Entry(NamedTuple):
     """One event that has entered a log; `void` says why it has no effect, if it has none."""
 
-    id: EventId
+    leaf: bytes
     origin: Origin
     event: Event
     void: str = ""
+
+    @property
+    def id(self) -> EventId:
+        return EventId(self.leaf)
 
 
 class Stalled(Rejected):
@@ -132,22 +136,23 @@ class Logbook:
     def _enter(
         self, origin: Origin, start: int, events: Sequence[bytes], leaves: Sequence[bytes]
     ) -> list[Entry]:
-        """Read and judge events that follow one another. Raises `Rejected`, all or nothing."""
-        entries, place = [], origin.hash
+        """Read events that follow one another and judge their places. Raises `Rejected`."""
+        entries, place, decode = [], origin.hash, self._codec.decode
+        agreed: tuple[int, bytes] | None = None  # trust under which the author's place stands
         for seq, (raw, leaf) in enumerate(zip(events, leaves, strict=True), start):
-            event = self._codec.decode(raw)
+            event = decode(raw)
             head = event.header
             if head.seq != seq or head.origin_hash != place:
                 raise InvalidProof(f"event {seq} of {origin} was written for another place")
-            previous = self._trust_seen.get(origin, 0)
-            verdict = judge_place(event, origin, previous, self.chain)
-            if isinstance(verdict, Stall):
-                raise Stalled(verdict.reason, fix="upgrade this daemon, or wait for the trust file")
-            if head.trust_version > previous:
-                self._trust_seen[origin] = head.trust_version
-            entries.append(
-                Entry(EventId.of_leaf(leaf), origin, event, verdict.reason if verdict else "")
-            )
+            void, trust = "", (head.trust_version, head.trust_digest)
+            if trust != agreed or not event.readable:
+                verdict = judge_place(event, origin, self._trust_seen.get(origin, 0), self.chain)
+                if isinstance(verdict, Stall):
+                    fix = "upgrade this daemon, or wait for the trust file"
+                    raise Stalled(verdict.reason, fix=fix)
+                void, agreed = (verdict.reason, None) if verdict else ("", trust)
+                self._trust_seen[origin] = max(trust[0], self._trust_seen.get(origin, 0))
+            entries.append(Entry(leaf, origin, event, void))
         return entries
 
     def judged(self, entry: Entry) -> Entry:

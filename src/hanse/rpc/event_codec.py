@@ -10,10 +10,12 @@ without a body, its author's log stalls here, visibly, and nothing behind it is 
 from __future__ import annotations
 
 from functools import partial
+from operator import attrgetter
 
 from hanse.core import events, limits
 from hanse.core.errors import InvalidName, InvalidProof, InvalidSpec, TooLarge
 from hanse.core.ids import EventId
+from hanse.core.log.merkle import HASH_BYTES
 from hanse.rpc.fields import (
     DIGEST,
     DIGEST_OR_NONE,
@@ -30,7 +32,6 @@ from hanse.rpc.fields import (
     Shape,
     Wire,
     bounded,
-    hash_bytes,
     one_of,
     parse,
     repeated,
@@ -217,27 +218,29 @@ def _message(header: events.Header, number: pb.EventType, payload: bytes) -> byt
     return raw
 
 
+_FIELDS = attrgetter(
+    *("origin_hash", "seq", "trust_version", "trust_digest", "hlc_ms", "hlc_counter"),
+    *("supersedes", "attestations", "salt", "schema", "min_reader_level", "deps"),
+)
+
+
 def _header(message: Wire) -> events.Header:
-    # One look at each field: reading a message is a good part of what an event costs.
-    deps, supersedes, attestations = message.deps, message.supersedes, message.attestations
-    if (deps or supersedes or attestations) and (
+    # All fields at once: reading a message is a good part of what an event costs.
+    place, seq, version, trust, ms, counter, replaced, attested, salt, schema, level, deps = (
+        _FIELDS(message)
+    )
+    if not len(place) == len(trust) == len(salt) == HASH_BYTES:
+        raise InvalidSpec(f"event {seq}: a hash or salt does not have {HASH_BYTES} bytes")
+    if (
         len(deps) > limits.DEPS_MAX
-        or len(supersedes) > limits.SUPERSEDES_MAX
-        or len(attestations) > limits.ATTESTATIONS_MAX
+        or len(replaced) > limits.SUPERSEDES_MAX
+        or len(attested) > limits.ATTESTATIONS_MAX
     ):
-        raise InvalidSpec(f"event {message.seq} names too many deps, supersedes or attestations")
+        raise InvalidSpec(f"event {seq} names too many deps, supersedes or attestations")
+    supersedes = tuple(map(EventId, replaced)) if replaced else ()
+    attestations = tuple(attested) if attested else ()
     return events.Header(
-        hash_bytes(message.origin_hash),
-        message.seq,
-        message.trust_version,
-        hash_bytes(message.trust_digest),
-        message.hlc_ms,
-        message.hlc_counter,
-        tuple(map(EventId, supersedes)) if supersedes else (),
-        tuple(attestations) if attestations else (),
-        hash_bytes(message.salt),
-        message.schema,
-        message.min_reader_level,
+        place, seq, version, trust, ms, counter, supersedes, attestations, salt, schema, level
     )
 
 
