@@ -178,7 +178,8 @@ class EventCodec:
         return raw
 
     def decode(self, raw: bytes) -> events.Event:
-        """Raises `InvalidProof` for a wrong commitment, `InvalidSpec` for anything else.
+        """Raises `InvalidSpec`, and when its body is asked for also `InvalidProof` for a payload
+        that is not what the event commits to.
 
         Oversize is `InvalidSpec` too: the limit is part of the format, and a log that holds
         such a leaf is void from there, which is more than a refused request.
@@ -188,10 +189,8 @@ class EventCodec:
         message = parse(pb.Event, raw)
         if message.min_reader_level > events.READER_LEVEL:
             return events.Event(_newer_header(message), None)
-        if message.payload_commitment != events.commitment(message.salt, message.payload):
-            raise InvalidProof(f"the payload of event {message.seq} is not what it commits to")
         shape = BODIES.get(message.type)
-        read = partial(_body, shape, message.payload) if shape else None
+        read = partial(_body, shape, message) if shape else None
         return events.Event(_header(message), None, read)
 
 
@@ -256,7 +255,10 @@ def _newer_header(message: Wire) -> events.Header:
     )
 
 
-def _body(shape: Shape, payload: bytes) -> events.Body:
+def _body(shape: Shape, message: Wire) -> events.Body:
+    payload = message.payload
+    if message.payload_commitment != events.commitment(message.salt, payload):
+        raise InvalidProof(f"the payload of event {message.seq} is not what it commits to")
     try:
         body: events.Body = shape.from_message(parse(shape.message, payload))
     except InvalidName as error:
