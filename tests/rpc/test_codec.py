@@ -215,7 +215,6 @@ def test_a_wrong_commitment_is_an_invalid_proof() -> None:
         message(payload=b"\x0a\x01x"),
         message(salt=b"\x01" * 32),
         message(payload_commitment=bytes(32)),
-        message(type=99, payload=b"other"),
     ):
         with pytest.raises(InvalidProof):
             read(spoilt.SerializeToString())
