@@ -139,8 +139,12 @@ async def written_for_another_place(peer: HostilePeer) -> None:
 
 
 async def an_event_that_lies_about_its_payload(peer: HostilePeer) -> None:
+    """It enters, since its author signed it, and has no effect: it is void everywhere."""
     await peer.prove()
-    await peer.say(peer.log.chunk(peer.log.text("x", payload=b"\x0a\x01y")))
+    lie = peer.log.text("x", payload=b"\x0a\x01y")
+    chunk = peer.log.chunk(lie)
+    peer.log.events.append(lie)
+    await peer.say(chunk)
 
 
 async def another_federation(peer: HostilePeer) -> None:
