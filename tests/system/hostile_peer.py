@@ -87,6 +87,7 @@ class HostilePeer:
         self.heard: list[sync_pb2.Frame] = []
         self.ended = asyncio.Event()
         self.refusal = ""
+        self.proven = False  # as far as we know
         self._channel = tls.open_channel(victim.address, self.identity, victim.identity.cert_pem)
 
     async def __aenter__(self) -> Self:
@@ -148,6 +149,7 @@ class HostilePeer:
         text = b"hanse-hello/v1\n" + mine + theirs + self.nonce + hello.nonce
         proof = sync_pb2.HelloProof(signature=(key or self.log.key).sign(text))
         await self.say(sync_pb2.Frame(hello_proof=proof))
+        self.proven = key is None
 
     async def hears(self, kind: str) -> sync_pb2.Frame:
         async with asyncio.timeout(WAIT_S):

@@ -212,7 +212,17 @@ class Federation:
             )
 
     def until(self, what: str, happened: Callable[[], Any], within_s: float = WAIT_S) -> Any:
-        return until(what, happened, within_s=within_s, logs=self.logs)
+        """As `until`; a process that has ended by itself ends the wait at once."""
+
+        def alive_and_happened() -> Any:
+            for process in (*self.daemons.values(), *self.nodes):
+                if process.handle is not None and (code := process.handle.poll()) is not None:
+                    raise AssertionError(
+                        f"{process.home.name} ended with {code} before {what}\n{ends_of(self.logs)}"
+                    )
+            return happened()
+
+        return until(what, alive_and_happened, within_s=within_s, logs=self.logs)
 
     def agreed(self) -> str:
         """Wait until all running daemons hold the same state; its digest."""

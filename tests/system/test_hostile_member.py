@@ -48,15 +48,19 @@ class World:
                         return
                 await asyncio.sleep(0.05)
 
-    async def sentinel(self) -> None:
-        """A valid event that the daemon has to take and to show."""
-        async with self.peer() as peer:
+    async def sentinel(self, peer: HostilePeer) -> None:
+        """A valid event, on the same link if it stands, that the daemon has to take and show."""
+        if peer.ended.is_set():
+            async with self.peer() as another:
+                await self.sentinel(another)
+            return
+        if not peer.proven:
             await peer.prove()
-            event = self.log.text(f"sentinel {len(self.log.events)}")
-            chunk = self.log.chunk(event)
-            self.log.events.append(event)
-            await peer.say(chunk)
-            await peer.shown()
+        event = self.log.text(f"sentinel {len(self.log.events)}")
+        chunk = self.log.chunk(event)
+        self.log.events.append(event)
+        await peer.say(chunk)
+        await peer.shown()
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +133,8 @@ async def signed_by_another_key(peer: HostilePeer) -> None:
 
 async def a_gap(peer: HostilePeer) -> None:
     await peer.prove()
-    await peer.say(peer.log.chunk(peer.log.text("later", seq=7), start=7))
+    start = len(peer.log.events) + 1
+    await peer.say(peer.log.chunk(peer.log.text("later", seq=start), start=start))
 
 
 async def written_for_another_place(peer: HostilePeer) -> None:
@@ -159,6 +164,7 @@ async def the_log_of_another_member(peer: HostilePeer) -> None:
     origin = peer.victim.ask("status")["daemon"]["origin"]
     await peer.say(peer.log.chunk(peer.log.text("in your name"), origin=origin))
     await peer.say(peer.log.chunk(peer.log.text("no name"), origin="harbour/../x"))
+    await peer.ended.wait()
 
 
 async def a_trust_file_of_its_own(peer: HostilePeer) -> None:
@@ -176,7 +182,7 @@ async def numbers_at_their_ends(peer: HostilePeer) -> None:
     for origin in (mine, theirs):
         head = sync_pb2.LogHead(origin=origin, size=top, root_prefix=bytes(8))
         await peer.say(
-            sync_pb2.Frame(heads=sync_pb2.Heads(heads=[head], head_map_digest=b"")),
+            sync_pb2.Frame(heads=sync_pb2.Heads(heads=[head], head_map_digest=bytes(32))),
             sync_pb2.Frame(pull=sync_pb2.Pull(origin=origin, start=top)),
             sync_pb2.Frame(announce=sync_pb2.Announce(origin=origin, start=top, note=b"\xff")),
             sync_pb2.Frame(chunk=sync_pb2.Chunk(origin=origin, start=top, events=[b""])),
@@ -232,7 +238,9 @@ async def test_a_lie_changes_nothing(world: World, attack: Attack) -> None:
     before = world.federation.agreed()
     async with asyncio.timeout(WAIT_S), world.peer() as peer:
         await attack(peer)
-    await world.sentinel()
+        await world.sentinel(peer)
+        if "INVALID_ARGUMENT" in peer.refusal:  # both sides are told why
+            assert peer.refusal.partition(": ")[2] in world.victim.log.read_text()
     assert world.federation.agreed() == before
     assert world.victim.row()["rollout"] == "r-1"
 
@@ -333,7 +341,7 @@ async def test_signed_nonsense_stops_nobody(world: World) -> None:
             world.log.events.append(raw)
             await peer.say(chunk)
             await peer.shown()
-    await world.sentinel()
+        await world.sentinel(peer)
     federation.publish(paths()["v2"], "2.0.0", parent="1.0.0")
     federation.agreed()
     for daemon in (federation.daemons[name] for name in HONEST):

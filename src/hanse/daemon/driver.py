@@ -204,6 +204,9 @@ class Driver:
             await self.tell(lambda node, clock: node.link_up(peer, stream.spki, clock))
             async for frame in stream.frames():
                 await self.tell(lambda node, clock, f=frame: node.frame(peer, f, clock))  # type: ignore[misc]  # binds the loop variable
+        except Rejected as error:
+            log.warning("link_refused", peer=peer, why=str(error))
+            raise
         finally:
             self._streams.pop(peer, None)
             await stream.close()
