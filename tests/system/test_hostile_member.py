@@ -150,6 +150,7 @@ async def an_event_that_lies_about_its_payload(peer: HostilePeer) -> None:
     chunk = peer.log.chunk(lie)
     peer.log.events.append(lie)
     await peer.say(chunk)
+    await peer.shown()
 
 
 async def another_federation(peer: HostilePeer) -> None:
