@@ -151,6 +151,14 @@ class HostilePeer:
         await self.say(sync_pb2.Frame(hello_proof=proof))
         self.proven = key is None
 
+    async def accepted(self) -> bool:
+        """Whether the victim carries this link: it greets whomever it does."""
+        while not self.ended.is_set():
+            if any(frame.WhichOneof("kind") == "hello" for frame in self.heard):
+                return True
+            await asyncio.sleep(0.01)
+        return False
+
     async def hears(self, kind: str) -> sync_pb2.Frame:
         async with asyncio.timeout(WAIT_S):
             while True:

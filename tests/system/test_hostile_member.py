@@ -43,7 +43,7 @@ class World:
         async with asyncio.timeout(WAIT_S):
             while True:
                 async with HostilePeer(thief, self.victim, self.log) as peer:
-                    if not peer.ended.is_set():
+                    if await peer.accepted():
                         yield peer
                         return
                 await asyncio.sleep(0.05)
