@@ -52,7 +52,7 @@ def memory_world() -> World:
                 raise NotPermitted("no member")
 
         network = MemoryNetwork()
-        return tuple(  # type: ignore[return-value]  # two
+        return tuple(  # type: ignore[return-value]  # there are two
             End(who, network.join(who.peer, admit=admit, options=options))
             for who in daemons.two_daemons()
         )
@@ -140,7 +140,7 @@ async def until(condition: Callable[[], bool]) -> None:
 async def send_all(stream: PeerStream, frames: list[Frame]) -> None:
     for frame in frames:
         assert stream.send(frame)
-        await until(lambda: len(stream._queue._waiting) < 4)  # type: ignore[attr-defined]
+        await until(lambda: len(stream._queue._waiting) < 4)  # type: ignore[attr-defined]  # both twins have it
 
 
 async def test_frames_arrive_in_order_both_ways(world: World) -> None:
