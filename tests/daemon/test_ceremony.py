@@ -47,11 +47,11 @@ def ask(home: Path, founder: Path, region: str = "us-east", port: int = 7421, **
 
 
 def resigned(request: bytes, home: Path, **changes: str) -> bytes:
-    """The request with other claims, signed by the key that it names."""
+    """The request with other claims, signed by the keys that it names."""
     payload = json.loads(strict_base64(json.loads(request)["payload"]) or b"")
     payload.update(changes)
-    key = SigningKey(read_seed(home / "keys/daemon.key"))
-    return sign_envelope(join_request.REQUEST_TYPE, canonical_json(payload), [key])
+    keys = [SigningKey(read_seed(home / f"keys/{name}.key")) for name in ("daemon", "witness")]
+    return sign_envelope(join_request.REQUEST_TYPE, canonical_json(payload), keys)
 
 
 def test_a_founded_federation_has_one_member_with_the_pinned_certificate(founder):
@@ -145,6 +145,16 @@ def test_an_edge_ca_must_be_a_ca(founder, tmp_path):
     leaf = (tmp_path / "us/keys/tls.crt").read_text()
     with pytest.raises(InvalidSpec, match="edge_ca"):
         join_request.read_request(resigned(request, tmp_path / "us", edge_ca=leaf))
+
+
+@pytest.mark.parametrize("signer", ["daemon", "witness"])
+def test_both_keys_of_a_request_prove_that_they_are_there(founder, tmp_path, signer):
+    request = json.loads(ask(tmp_path / "us", founder))
+    key = SigningKey(read_seed(tmp_path / f"us/keys/{signer}.key"))
+    payload = strict_base64(request["payload"]) or b""
+    alone = sign_envelope(join_request.REQUEST_TYPE, payload, [key])
+    with pytest.raises(InvalidSignature, match="two keys"):
+        join_request.read_request(alone)
 
 
 def test_a_changed_request_is_refused(founder, tmp_path):

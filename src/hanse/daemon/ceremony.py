@@ -56,7 +56,7 @@ def init(
     check_address(listen, "listen")
     address = check_address(advertise or listen, "advertise")
     _check_free(home)
-    daemon, authority = _make_keys(home, name, place, now, None)
+    daemon, witness, authority = _make_keys(home, name, place, now, None)
     root, operator = _new_key(home / "keys/root.key"), _new_key(home / "keys/operator.key")
     members = Members(
         federation=name,
@@ -65,7 +65,7 @@ def init(
         root_threshold=1,
         ring_seed=secrets.token_hex(16),
         regions=(Region(place, authority.cert_pem.decode()),),
-        members=(_listed(home, place, daemon, address),),
+        members=(_listed(home, place, daemon, witness, address),),
         people=(Person("operator", operator.public, OPERATOR_ROLES, ("*",)),),
     )
     add_file(home / "trust", 1, chain.sign(members, (root,)))
@@ -96,9 +96,9 @@ def join(
     _check_address_free(current, address)
     _check_edge_ca(current, place, edge_ca.cert_pem.decode() if edge_ca else None)
     _check_free(home)
-    daemon, authority = _make_keys(home, current.federation, place, now, edge_ca)
-    member = _listed(home, place, daemon, address)
-    request = sign_request(current.federation, member, authority, daemon)
+    daemon, witness, authority = _make_keys(home, current.federation, place, now, edge_ca)
+    member = _listed(home, place, daemon, witness, address)
+    request = sign_request(current.federation, member, authority, (daemon, witness))
     write_new(home / REQUEST_FILE, request)
     _write_config(home, current.federation, place, listen, advertise)
     return request
@@ -153,10 +153,10 @@ def _make_keys(
     region: Segment,
     now: datetime.datetime,
     edge_ca: tls.Identity | None,
-) -> tuple[SigningKey, tls.Identity]:
+) -> tuple[SigningKey, SigningKey, tls.Identity]:
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
     keys = home / "keys"
-    daemon = _new_key(keys / "daemon.key")
+    daemon, witness = _new_key(keys / "daemon.key"), _new_key(keys / "witness.key")
     uri = tls.daemon_uri(federation, region, member_id(daemon.public))
     identity = tls.issue(uri, days=TLS_DAYS, now=now)
     if edge_ca is None:
@@ -167,7 +167,7 @@ def _make_keys(
     for name, pair in (("tls", identity), ("edge-ca", edge_ca)):
         write_new(keys / f"{name}.key", pair.key_pem)
         write_new(keys / f"{name}.crt", pair.cert_pem, mode=0o644)
-    return daemon, edge_ca
+    return daemon, witness, edge_ca
 
 
 def _new_key(path: Path) -> SigningKey:
@@ -176,8 +176,11 @@ def _new_key(path: Path) -> SigningKey:
     return key
 
 
-def _listed(home: Path, region: Segment, key: SigningKey, address: str) -> Member:
-    return Member(region, key.public, (home / "keys/tls.crt").read_text(), address)
+def _listed(
+    home: Path, region: Segment, key: SigningKey, witness: SigningKey, address: str
+) -> Member:
+    certificate = (home / "keys/tls.crt").read_text()
+    return Member(region, key.public, certificate, address, witness.public)
 
 
 def _write_config(

@@ -1,25 +1,27 @@
 """A daemon asks to join: what it claims, signed by the key that it claims to hold.
 
-    DSSE {federation, region, key, tls, edge_ca, address}, signed by `key`
+    DSSE {federation, region, key, witness, tls, edge_ca, address}, signed by both keys
 
-The signature proves possession of the key; the TLS certificate must carry the very identity
+The signatures prove possession of both keys; the TLS certificate must carry the very identity
 that the request claims. Whether the daemon *may* join is decided by whoever admits it.
 """
 
 from __future__ import annotations
 
-import base64
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
 from hanse.core.dsse import open_envelope, parse_envelope, sign_envelope
-from hanse.core.errors import InvalidSpec, NotPermitted
-from hanse.core.ids import Segment, segment
+from hanse.core.encoding import to_base64
+from hanse.core.errors import InvalidSignature, InvalidSpec, NotPermitted
+from hanse.core.ids import Segment, member_id, segment
 from hanse.core.reading import Reader, canonical_json, parse_json
 from hanse.core.signing import SigningKey
-from hanse.core.trust.members import Member, parse_key
+from hanse.core.trust.documents import parse_key
+from hanse.core.trust.members import Member
 from hanse.daemon.config import check_address
 from hanse.rpc import tls
 
@@ -38,17 +40,22 @@ class Request:
 
 
 def sign_request(
-    federation: Segment, member: Member, authority: tls.Identity, key: SigningKey
+    federation: Segment,
+    member: Member,
+    authority: tls.Identity,
+    keys: Sequence[SigningKey],
 ) -> bytes:
+    """The request of `member`, signed by its daemon key and its witness key."""
     payload = {
         "federation": federation,
         "region": member.region,
-        "key": base64.b64encode(member.key).decode(),
+        "key": to_base64(member.key),
+        "witness": to_base64(member.witness_key or b""),
         "tls": member.tls_cert_pem,
         "edge_ca": authority.cert_pem.decode(),
         "address": member.address,
     }
-    return sign_envelope(REQUEST_TYPE, canonical_json(payload), [key])
+    return sign_envelope(REQUEST_TYPE, canonical_json(payload), keys)
 
 
 def read_request(raw: bytes) -> Request:
@@ -69,11 +76,15 @@ def read_request(raw: bytes) -> Request:
                 key=parse_key(reader.text("key"), "request.key"),
                 tls_cert_pem=_pem(reader, "tls"),
                 address=check_address(reader.text("address"), "address"),
+                witness_key=parse_key(reader.text("witness"), "request.witness"),
             ),
             edge_ca_pem=_pem(reader, "edge_ca"),
         )
     member = request.member
-    open_envelope(raw, {member.id: member.key}, bytes_max=REQUEST_BYTES_MAX)
+    asked = {member_id(key): key for key in (member.key, member.witness_key) if key}
+    _, proven = open_envelope(raw, asked, bytes_max=REQUEST_BYTES_MAX)
+    if len(proven) != 2:
+        raise InvalidSignature("the request is not signed by two keys of its own", fix="join again")
     _check_certificates(request)
     return request
 

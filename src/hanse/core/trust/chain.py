@@ -8,14 +8,20 @@ version that its author names.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, replace
 
 from hanse.core import limits
 from hanse.core.dsse import open_envelope, parse_envelope, sign_envelope
+from hanse.core.encoding import to_base64
 from hanse.core.errors import InvalidProof, InvalidSignature
 from hanse.core.ids import MemberId, member_id
+from hanse.core.reading import canonical_json, parse_json
 from hanse.core.signing import SigningKey
-from hanse.core.trust.members import PAYLOAD_TYPE, Members, parse_members
+from hanse.core.trust import documents
+from hanse.core.trust.members import Member, Members, Region
+
+PAYLOAD_TYPE = "application/vnd.hanse.members+json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +71,8 @@ def replay(files: tuple[bytes, ...]) -> Chain:
 
 
 def sign(members: Members, keys: tuple[SigningKey, ...]) -> bytes:
-    return sign_envelope(PAYLOAD_TYPE, members.encode(), keys)
+    documents.check(members)
+    return sign_envelope(PAYLOAD_TYPE, encode_members(members), keys)
 
 
 def _open(raw: bytes) -> Members:
@@ -73,7 +80,7 @@ def _open(raw: bytes) -> Members:
     envelope = parse_envelope(raw, limits.MEMBERS_FILE_BYTES_MAX * 2)
     if envelope.payload_type != PAYLOAD_TYPE:
         raise InvalidProof(f"not a members file but {envelope.payload_type}")
-    return parse_members(envelope.payload)
+    return decode_members(envelope.payload)
 
 
 def _demand(raw: bytes, by: Members) -> None:
@@ -84,3 +91,44 @@ def _demand(raw: bytes, by: Members) -> None:
             f"{len(signers)} of {by.root_threshold} root keys of version {by.version} signed",
             fix="have more holders of root keys sign the members file",
         )
+
+
+# -- one document, until trust versions are repositories ---------------------------
+
+
+def encode_members(members: Members) -> bytes:
+    files = {name: raw.decode() for name, raw in documents.shared_files(members).items()}
+    for region in members.regions:
+        content = documents.region_content(members, region).decode()
+        files[documents.region_file(region.name)] = content
+    files[documents.CUTS] = documents.cuts_file(members).decode()
+    root = {"keys": [to_base64(k) for k in members.root_keys], "threshold": members.root_threshold}
+    regions = [r.name for r in members.regions]
+    return canonical_json(
+        {"files": files, "regions": regions, "root": root, "version": members.version}
+    )
+
+
+def decode_members(raw: bytes) -> Members:
+    document = parse_json(raw, "members file", bytes_max=limits.MEMBERS_FILE_BYTES_MAX)
+    files = {k: v.encode() for k, v in document["files"].items()}
+    found = documents.read_shared(files)
+    found["cuts"], found["floor_caps"] = documents.read_cuts(files[documents.CUTS])
+    regions: list[Region] = []
+    members: list[Member] = []
+    for name in document["regions"]:
+        region, listed = documents.read_region(name, files[documents.region_file(name)])
+        regions.append(region)
+        members += listed
+    root = document["root"]
+    parsed = Members(
+        version=document["version"],
+        root_keys=tuple(documents.parse_key(k, "root") for k in root["keys"]),
+        root_threshold=root["threshold"],
+        regions=tuple(regions),
+        members=tuple(members),
+        digest=hashlib.sha256(raw).digest(),
+        **found,
+    )
+    documents.check(parsed)
+    return parsed

@@ -1,27 +1,38 @@
-"""The members file: who belongs to the federation and what each may say.
+"""What one trust version says: who belongs to the federation and what each may say.
 
-It is canonical JSON inside a DSSE envelope, signed by a threshold of root keys. Membership
-is linear: version n+1 replaces version n and is signed by the thresholds of both (T04).
-Nothing here is ever decided by concurrent events or by a certificate authority.
+`Members` is the parsed view that everything else reads; `documents` says how it is written
+down. Membership is linear: version n+1 replaces version n (T04). Nothing here is ever decided
+by concurrent events or by a certificate authority.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
-import hashlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
 
-from hanse.core import limits
-from hanse.core.errors import InvalidSpec
-from hanse.core.ids import MemberId, Segment, member_id, segment
-from hanse.core.reading import Reader, canonical_json, parse_json
-from hanse.core.signing import admit_public_key
+from hanse.core.ids import MemberId, Segment, member_id
+from hanse.core.trust.cuts import Cut
 
-PAYLOAD_TYPE = "application/vnd.hanse.members+json"
-ROLES = ("publisher", "release-manager", "operator", "auditor")
+ROLES = ("publisher", "operator", "release-manager", "approver", "auditor")
+"""What people and CI jobs may be; daemons, witnesses and edge nodes are listed elsewhere."""
+
+NO_FINALITY = "quorum none\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """Raw public keys, and how many distinct ones of them must sign."""
+
+    keys: tuple[bytes, ...]
+    threshold: int = 1
+
+    @property
+    def by_id(self) -> dict[MemberId, bytes]:
+        return {member_id(key): key for key in self.keys}
+
+
+NOBODY = Keys(())
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +43,8 @@ class Member:
     key: bytes
     tls_cert_pem: str
     address: str
+    witness_key: bytes | None = None
+    """Raw key with which it cosigns other members' logs; never the one it signs its own with."""
 
     @property
     def id(self) -> MemberId:
@@ -57,13 +70,32 @@ class Person:
 
 @dataclass(frozen=True, slots=True)
 class Region:
+    """A region and the officers who decide alone who and what belongs to it."""
+
     name: Segment
     edge_ca_pem: str
+    officers: Keys = NOBODY
+    revoked: frozenset[str] = frozenset()
+    """Edge nodes by name, or certificates by serial number, that may not connect any more."""
+    residency: tuple[str, ...] = ("*",)
+    """Regions to which this one gives model files."""
+
+
+@dataclass(frozen=True, slots=True)
+class FloorCap:
+    """A root-signed correction: floors raised under trust versions below `before` are `floor`."""
+
+    floor: int
+    before: int
 
 
 @dataclass(frozen=True)
 class Members:
-    """Without slots: the digest and the index are asked for with every event, and kept."""
+    """Without slots: the index is asked for with every event, and kept.
+
+    Roles without keys of their own (`targets`, `snapshot`, `timestamp`, a region's officers)
+    are held by the root keys, as in a small federation.
+    """
 
     federation: Segment
     version: int
@@ -74,10 +106,32 @@ class Members:
     members: tuple[Member, ...]
     people: tuple[Person, ...]
     quarantine_quorum: int = 2
+    witness_policy: str = NO_FINALITY
+    cuts: tuple[Cut, ...] = ()
+    floors: Mapping[Segment, int] = field(default_factory=dict)
+    floor_caps: Mapping[Segment, FloorCap] = field(default_factory=dict)
+    residency: Mapping[Segment, tuple[str, ...]] = field(default_factory=dict)
+    """Where model files of a region may go at all; a region that is not named: anywhere."""
+    thresholds: Mapping[str, int] = field(default_factory=dict)
+    """Distinct signers that a statement of a role needs; 1 where nothing is said."""
+    targets: Keys = NOBODY
+    snapshot: Keys = NOBODY
+    timestamp: Keys = NOBODY
+    root_version: int = 1
+    digest: bytes = field(default=b"", compare=False)
+    """32 bytes that every event of this version names; known once the version is verified."""
 
-    @cached_property
-    def digest(self) -> bytes:
-        return hashlib.sha256(self.encode()).digest()
+    def __post_init__(self) -> None:
+        root = self.root
+        for role in ("targets", "snapshot", "timestamp"):
+            if getattr(self, role) == NOBODY:
+                object.__setattr__(self, role, root)
+        led = tuple(r if r.officers != NOBODY else replace(r, officers=root) for r in self.regions)
+        object.__setattr__(self, "regions", led)
+
+    @property
+    def root(self) -> Keys:
+        return Keys(self.root_keys, self.root_threshold)
 
     @cached_property
     def _by_id(self) -> dict[MemberId, Member]:
@@ -93,6 +147,23 @@ class Members:
         """Keys of the people who hold `role` in `region`."""
         return {p.id: p.key for p in self.people if p.holds(role, region)}
 
+    def threshold(self, role: str) -> int:
+        return self.thresholds.get(role, 0 if role == "approver" else 1)
+
+    def cut(self, member: MemberId, incarnation: int) -> Cut | None:
+        """The cut of that log, if there is one."""
+        found = (
+            c for c in self.cuts if (c.origin.member, c.origin.incarnation) == (member, incarnation)
+        )
+        return next(found, None)
+
+    def may_give(self, source: str, target: str) -> bool:
+        """Whether daemons of `source` may hand model files to `target`; both must agree."""
+        region = self.region(source)
+        ceiling = self.residency.get(Segment(source), ("*",))
+        own = region.residency if region else ()
+        return source == target or all("*" in r or target in r for r in (ceiling, own))
+
     def name_of(self, wanted: MemberId) -> str:
         """How to call this key when telling a person about it."""
         for person in self.people:
@@ -100,134 +171,3 @@ class Members:
                 return person.name
         member = self.member(wanted)
         return f"daemon of {member.region}" if member else wanted
-
-    def encode(self) -> bytes:
-        return canonical_json(
-            {
-                "schema": 1,
-                "federation": self.federation,
-                "version": self.version,
-                "root": {
-                    "keys": [_b64(k) for k in self.root_keys],
-                    "threshold": self.root_threshold,
-                },
-                "ring_seed": self.ring_seed,
-                "regions": [{"name": r.name, "edge_ca": r.edge_ca_pem} for r in self.regions],
-                "members": [
-                    {
-                        "region": m.region,
-                        "key": _b64(m.key),
-                        "tls": m.tls_cert_pem,
-                        "address": m.address,
-                    }
-                    for m in self.members
-                ],
-                "people": [
-                    {
-                        "name": p.name,
-                        "key": _b64(p.key),
-                        "roles": list(p.roles),
-                        "regions": list(p.regions),
-                    }
-                    for p in self.people
-                ],
-                "policy": {"quarantine_quorum": self.quarantine_quorum},
-            }
-        )
-
-
-def parse_members(raw: bytes) -> Members:
-    """Parse a members file that has been verified. Raises `InvalidSpec`, `InvalidName`."""
-    document = parse_json(raw, "members file", bytes_max=limits.MEMBERS_FILE_BYTES_MAX)
-    with Reader(document, "members") as reader:
-        reader.integer("schema", low=1, high=1)
-        with reader.child("root") as root:
-            keys = root.items("keys", _key, count_max=16)
-            threshold = root.integer("threshold", low=1, high=16)
-        with reader.child("policy") as policy:
-            quorum = policy.integer("quarantine_quorum", low=1, high=1000)
-        members = Members(
-            federation=segment(reader.text("federation"), "federation"),
-            version=reader.integer("version", low=1),
-            root_keys=keys,
-            root_threshold=threshold,
-            ring_seed=reader.text("ring_seed"),
-            regions=reader.items("regions", _region, count_max=1000),
-            members=reader.items("members", _member, count_max=10_000),
-            people=reader.items("people", _person, count_max=10_000),
-            quarantine_quorum=quorum,
-        )
-    _check(members)
-    return members
-
-
-def _check(members: Members) -> None:
-    if len(set(members.root_keys)) < members.root_threshold:
-        raise InvalidSpec("members.root: fewer distinct keys than the threshold")
-    regions = [r.name for r in members.regions]
-    if len(set(regions)) != len(regions):
-        raise InvalidSpec("members.regions: a region stands twice")
-    ids = [m.id for m in members.members]
-    if len(set(ids)) != len(ids):
-        raise InvalidSpec("members.members: a key stands twice")
-    for member in members.members:
-        if member.region not in regions:
-            raise InvalidSpec(f"members.members: region {member.region} is not listed")
-
-
-def _b64(raw: bytes) -> str:
-    return base64.b64encode(raw).decode()
-
-
-def parse_key(text: str, path: str) -> bytes:
-    """A raw Ed25519 public key in base64, fit to be trusted (no small-order point)."""
-    try:
-        raw = base64.b64decode(text, validate=True)
-    except (ValueError, binascii.Error):
-        raise InvalidSpec(f"{path}: not base64") from None
-    if _b64(raw) != text:
-        raise InvalidSpec(f"{path}: not canonical base64")
-    admit_public_key(raw)
-    return raw
-
-
-def _key(value: Any, path: str) -> bytes:
-    return parse_key(str(value), path)
-
-
-def _region(value: Any, path: str) -> Region:
-    with Reader(value, path) as reader:
-        return Region(segment(reader.text("name"), f"{path}.name"), _pem(reader, "edge_ca"))
-
-
-def _member(value: Any, path: str) -> Member:
-    with Reader(value, path) as reader:
-        return Member(
-            segment(reader.text("region"), f"{path}.region"),
-            parse_key(reader.text("key"), f"{path}.key"),
-            _pem(reader, "tls"),
-            reader.text("address"),
-        )
-
-
-def _person(value: Any, path: str) -> Person:
-    with Reader(value, path) as reader:
-        return Person(
-            reader.text("name"),
-            parse_key(reader.text("key"), f"{path}.key"),
-            reader.items("roles", _role, count_max=len(ROLES)),
-            reader.items("regions", lambda v, _: str(v), count_max=1000),
-        )
-
-
-def _role(value: Any, path: str) -> str:
-    if value not in ROLES:
-        raise InvalidSpec(f"{path}: {value!r} is not a role", fix=f"use {' or '.join(ROLES)}")
-    return str(value)
-
-
-def _pem(reader: Reader, key: str) -> str:
-    value = reader.raw(key)
-    if not isinstance(value, str) or len(value) > 8192 or not value.startswith("-----BEGIN CERT"):
-        raise InvalidSpec(f"{reader.path}.{key}: expected a PEM certificate")
-    return value
