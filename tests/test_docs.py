@@ -227,7 +227,14 @@ def test_every_field_of_an_event_is_in_the_table() -> None:
 def test_every_verb_of_the_control_socket_is_listed() -> None:
     table = FORMATS.partition("## Control socket")[2].partition("## ")[0]
     listed = set(re.findall(r"^\| `([a-z.]+)` \|", table, re.MULTILINE))
-    assert listed == {*COMMANDS, *QUERIES, "release.publish", "blob.put", "trust.extend"}
+    assert listed == {
+        *COMMANDS,
+        *QUERIES,
+        "release.publish",
+        "blob.put",
+        "trust.extend",
+        "audit.read",
+    }
 
 
 def test_every_table_of_the_registry_is_listed() -> None:

@@ -92,6 +92,8 @@ async def test_events_come_back_as_the_bytes_they_were(store: EventStore) -> Non
     await store.apply([append(3, 2)])
     assert await store.events(OURS, 1, 3, 10**6) == [event(1), event(2), event(3)]
     assert await store.events(OURS, 4, 100, 10**6) == [event(4)]
+    assert [await store.head(OURS)] == await store.heads()
+    assert await store.head(THEIRS) is None
     assert await store.events(OURS, 5, 100, 10**6) == []
     assert await store.events(OURS, 2**64, 100, 10**6) == []
     assert await store.events(THEIRS, 0, 100, 10**6) == []

@@ -45,6 +45,11 @@ SETTINGS = {
         "Default: the same as listen.",
         "",
     ),
+    "audit_listen": Setting(
+        "host:port of the auditor's door: every log and the trust chain over HTTP, for everybody\n"
+        "who reaches it, read-only and without TLS. Default: closed.",
+        "",
+    ),
     "log_level": Setting(
         "debug, info, warning or error. Default info; debug writes a line for every dial.", "info"
     ),
@@ -87,6 +92,7 @@ class Config:
     region: Segment
     listen: str
     advertise: str
+    audit_listen: str
     log_level: str
     tick_interval_s: float
     control_socket: Path
@@ -175,6 +181,7 @@ def _parse(document: dict[str, Any], home: Path) -> Config:
             region=segment(_text(reader, "region"), "region"),
             listen=listen,
             advertise=check_address(_text(reader, "advertise") or listen, "advertise"),
+            audit_listen=_optional_address(reader, "audit_listen"),
             log_level=reader.one_of("log_level", LOG_LEVELS, SETTINGS["log_level"].default),
             tick_interval_s=reader.number(
                 "tick_interval_s", SETTINGS["tick_interval_s"].default, low=0.01, high=10.0
@@ -194,6 +201,11 @@ def _parse(document: dict[str, Any], home: Path) -> Config:
 def _text(reader: Reader, key: str) -> str:
     default = SETTINGS[key].default
     return reader.text(key) if default is None else reader.text(key, default)
+
+
+def _optional_address(reader: Reader, key: str) -> str:
+    text = _text(reader, key)
+    return check_address(text, key) if text else ""
 
 
 def _toml(value: str | int | float | None) -> str:

@@ -35,6 +35,7 @@ from hanse.daemon.driver import Driver, now
 from hanse.daemon.private_files import read_private, read_seed
 from hanse.daemon.transfers import Gate, Transfers, complete
 from hanse.daemon.trust_folder import read_files
+from hanse.gateways.log_files import LogFiles
 from hanse.logs import configure
 from hanse.rpc import tls
 from hanse.rpc.blob_service import BlobService
@@ -155,8 +156,14 @@ async def assemble(config: Config, stack: AsyncExitStack) -> Daemon:
     )
     await server.start()
     stack.push_async_callback(server.stop, STOP_S)
+    files = LogFiles(store, lambda: {"federation": config.federation})
+    if config.audit_listen:
+        # Not at the top: a daemon whose door is closed needs no HTTP server.
+        from hanse.gateways.log_door import serve
+
+        await stack.enter_async_context(serve(files, config.audit_listen))
     await stack.enter_async_context(
-        control.serve(config.control_socket, verbs.table(driver, blobs))
+        control.serve(config.control_socket, verbs.table(driver, blobs, files))
     )
     return daemon
 

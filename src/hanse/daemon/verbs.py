@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from hanse.core.encoding import to_base64
 from hanse.core.errors import InvalidSpec
 from hanse.core.ids import Digest
 from hanse.core.limits import FILE_BYTES_MAX
@@ -18,6 +19,7 @@ from hanse.daemon import commands
 from hanse.daemon.control import Handler, Progress, upload
 from hanse.daemon.driver import Driver
 from hanse.daemon.queries import QUERIES
+from hanse.gateways.log_files import LogFiles
 from hanse.storage.blobs import Blobs
 
 Command = Callable[[Node, Mapping[str, Any]], commands.Answer]
@@ -31,7 +33,7 @@ COMMANDS: Mapping[str, Command] = {
 }
 
 
-def table(driver: Driver, blobs: Blobs) -> dict[str, Handler]:
+def table(driver: Driver, blobs: Blobs, files: LogFiles) -> dict[str, Handler]:
     """Every verb by name."""
     verbs: dict[str, Handler] = {
         name: _command(driver, command) for name, command in COMMANDS.items()
@@ -42,6 +44,7 @@ def table(driver: Driver, blobs: Blobs) -> dict[str, Handler]:
     )
     verbs["blob.put"] = _blob_put(blobs)
     verbs["trust.extend"] = _trust_extend(driver)
+    verbs["audit.read"] = _audit_read(files)
     return verbs
 
 
@@ -104,6 +107,18 @@ def _skip_part(writer: Any) -> None:
     """An upload comes whole: what an earlier one left behind is not continued."""
     if writer.offset:
         raise InvalidSpec("part of this file is here already", fix="try again")
+
+
+def _audit_read(files: LogFiles) -> Handler:
+    async def handle(
+        args: dict[str, Any], _: Progress, __: asyncio.StreamReader
+    ) -> Mapping[str, Any]:
+        path = args.get("path")
+        if not isinstance(path, str):
+            raise InvalidSpec("path: missing", fix="name a file of the auditor's door: logs")
+        return {"data": to_base64((await files.read(path)).data)}
+
+    return handle
 
 
 def _trust_extend(driver: Driver) -> Handler:

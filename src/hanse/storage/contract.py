@@ -51,6 +51,9 @@ class EventStore(Protocol):
     async def heads(self) -> list[Head]:
         """Every log that is stored, in the order of the origin's text."""
 
+    async def head(self, origin: Origin) -> Head | None:
+        """One of them."""
+
     async def events(self, origin: Origin, start: int, limit: int, bytes_max: int) -> list[bytes]:
         """Events from seq `start` on: at most `limit`, together at most `bytes_max` bytes.
 

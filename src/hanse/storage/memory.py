@@ -75,6 +75,10 @@ class MemoryEventStore:
         logs = self._usable().logs
         return [logs[origin].head for origin in sorted(logs, key=str)]
 
+    async def head(self, origin: Origin) -> Head | None:
+        log = self._usable().logs.get(origin)
+        return log.head if log else None
+
     async def events(self, origin: Origin, start: int, limit: int, bytes_max: int) -> list[bytes]:
         log = self._usable().logs.get(origin)
         found: list[bytes] = []

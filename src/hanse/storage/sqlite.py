@@ -34,6 +34,7 @@ from hanse.storage.statements import DROP_VIEWS, Statement, statements
 
 DATABASE = "registry.sqlite3"
 
+_HEADS = "SELECT origin, size, root, frontier, note FROM head"
 _ANCESTORS = """
 WITH RECURSIVE ancestor (id) AS (
     SELECT parent FROM parent
@@ -142,10 +143,12 @@ class SqliteEventStore:
         return logs
 
     async def heads(self) -> list[Head]:
-        rows = await self._rows(
-            "SELECT origin, size, root, frontier, note FROM head ORDER BY origin"
-        )
+        rows = await self._rows(f"{_HEADS} ORDER BY origin")
         return [Head(Origin.parse(origin), *rest) for origin, *rest in rows]
+
+    async def head(self, origin: Origin) -> Head | None:
+        rows = await self._rows(f"{_HEADS} WHERE origin = ?", (str(origin),))
+        return Head(origin, *rows[0][1:]) if rows else None
 
     async def events(self, origin: Origin, start: int, limit: int, bytes_max: int) -> list[bytes]:
         # A log and its id are known only once committed, so the lookup needs no query.

@@ -8,7 +8,7 @@ accepts exactly the one proof that an honest log would give: none longer, none s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from hanse.core.errors import InvalidProof
 from hanse.core.log.merkle import EMPTY_ROOT, HASH_BYTES, SIZE_MAX, node_hash, root_of
@@ -16,42 +16,61 @@ from hanse.core.log.merkle import EMPTY_ROOT, HASH_BYTES, SIZE_MAX, node_hash, r
 Proof = tuple[bytes, ...]
 """Hashes of 32 bytes, from the leaves towards the root."""
 
+Subtree = Callable[[int, int], bytes]
+"""The RFC 6962 hash over the leaves [start, stop): from leaf hashes, or from stored tiles."""
+
 _FIX = "fetch the proof again from another peer; keep both if they contradict each other"
 
 
-def inclusion_proof(leaf_hashes: Sequence[bytes], index: int) -> Proof:
-    """The siblings on the way from leaf `index` to the root. O(n) hashes."""
-    size = len(leaf_hashes)
+def inclusion_path(subtree: Subtree, size: int, index: int) -> Proof:
+    """The siblings on the way from leaf `index` to the root: O(log n) subtrees."""
     if not 0 <= index < size:
         raise InvalidProof(f"there is no leaf {index} in a log of {size}")
-    if size == 1:
+    start, stop, path = 0, size, []
+    while stop - start > 1:
+        middle = start + largest_power_below(stop - start)
+        if index < middle:
+            path.append(subtree(middle, stop))
+            stop = middle
+        else:
+            path.append(subtree(start, middle))
+            start = middle
+    return tuple(reversed(path))
+
+
+def consistency_path(subtree: Subtree, old_size: int, size: int) -> Proof:
+    """What leads from the root of the first `old_size` leaves to that of all: O(log n)."""
+    if not 0 <= old_size <= size:
+        raise InvalidProof(f"a log of {size} does not extend one of {old_size}")
+    if old_size in {0, size}:
         return ()
-    half = _largest_power_below(size)
-    if index < half:
-        return (*inclusion_proof(leaf_hashes[:half], index), root_of(leaf_hashes[half:]))
-    return (*inclusion_proof(leaf_hashes[half:], index - half), root_of(leaf_hashes[:half]))
+    start, stop, path = 0, size, []
+    while stop > old_size:
+        middle = start + largest_power_below(stop - start)
+        if old_size <= middle:
+            path.append(subtree(middle, stop))
+            stop = middle
+        else:
+            path.append(subtree(start, middle))
+            start = middle
+    # RFC 6962's SUBPROOF: the verifier has the old root, so where it is one subtree it is left out.
+    if start:
+        path.append(subtree(start, stop))
+    return tuple(reversed(path))
+
+
+def inclusion_proof(leaf_hashes: Sequence[bytes], index: int) -> Proof:
+    """As `inclusion_path`, from all leaf hashes. O(n) hashes."""
+    return inclusion_path(_over(leaf_hashes), len(leaf_hashes), index)
 
 
 def consistency_proof(leaf_hashes: Sequence[bytes], old_size: int) -> Proof:
-    """What leads from the root of the first `old_size` leaves to that of all. O(n) hashes."""
-    size = len(leaf_hashes)
-    if not 0 <= old_size <= size:
-        raise InvalidProof(f"a log of {size} does not extend one of {old_size}")
-    if old_size == 0:
-        return ()
-    return _subproof(leaf_hashes, old_size, verifier_has_root=True)
+    """As `consistency_path`, from all leaf hashes. O(n) hashes."""
+    return consistency_path(_over(leaf_hashes), old_size, len(leaf_hashes))
 
 
-def _subproof(leaves: Sequence[bytes], old_size: int, *, verifier_has_root: bool) -> Proof:
-    """RFC 6962's SUBPROOF: the verifier already has the old root, so it is left out."""
-    if old_size == len(leaves):
-        return () if verifier_has_root else (root_of(leaves),)
-    half = _largest_power_below(len(leaves))
-    if old_size <= half:
-        inner = _subproof(leaves[:half], old_size, verifier_has_root=verifier_has_root)
-        return (*inner, root_of(leaves[half:]))
-    inner = _subproof(leaves[half:], old_size - half, verifier_has_root=False)
-    return (*inner, root_of(leaves[:half]))
+def _over(leaf_hashes: Sequence[bytes]) -> Subtree:
+    return lambda start, stop: root_of(leaf_hashes[start:stop])
 
 
 def verify_inclusion(
@@ -141,6 +160,6 @@ def _require_hashes(*hashes: bytes) -> None:
         raise InvalidProof("a hash in a proof has 32 bytes")
 
 
-def _largest_power_below(size: int) -> int:
+def largest_power_below(size: int) -> int:
     """RFC 6962's k: the largest power of two smaller than `size`, for `size` > 1."""
     return 1 << ((size - 1).bit_length() - 1)

@@ -1,0 +1,156 @@
+"""Every log, the trust chain and all evidence as files under fixed paths, read from the store.
+
+    logs                            JSON: the federation, its logs, trust versions, evidence
+    trust/00001.json                the chain of trust, each version as it was signed
+    log/<origin>/checkpoint         the latest signed head with its cosignatures
+    log/<origin>/tile/…             C2SP tlog-tiles; the prefix of a log is log/<origin>
+
+The same paths make up an exported folder, so whoever can read one can read the other. What
+is full is immutable. A tile above level 0 is folded from whole tiles below it; their roots
+are kept, so the first question after a start hashes a log once and the next ones do not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from hanse.core import limits
+from hanse.core.errors import InvalidName, InvalidProof, NotFound
+from hanse.core.ids import Origin
+from hanse.core.log.merkle import leaf_hash, root_of
+from hanse.core.log.tiles import ENTRIES, WIDTH, Tile, bundle, bytes_max, hashes_of
+from hanse.core.reading import canonical_json
+from hanse.core.step import Head
+from hanse.storage.contract import EventStore
+
+T = TypeVar("T")
+TEXT, JSON, BYTES = "text/plain; charset=utf-8", "application/json", "application/octet-stream"
+_TRUST = re.compile(r"trust/([0-9]{5})\.json")
+_LOG = re.compile(r"log/((?:[^/]+/){3}[^/]+)/(checkpoint|tile/.+)")
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    data: bytes
+    media_type: str
+    immutable: bool = False
+
+
+class _Latest(Generic[T]):
+    """A bounded memory: what was not asked for longest is forgotten first."""
+
+    def __init__(self, count_max: int) -> None:
+        self._kept: OrderedDict[Hashable, T] = OrderedDict()
+        self._max = count_max
+
+    def get(self, key: Hashable) -> T | None:
+        if key in self._kept:
+            self._kept.move_to_end(key)
+        return self._kept.get(key)
+
+    def put(self, key: Hashable, value: T) -> None:
+        self._kept[key] = value
+        if len(self._kept) > self._max:
+            self._kept.popitem(last=False)
+
+
+class LogFiles:
+    """Reads committed state only; made once a daemon, by the composition root."""
+
+    def __init__(self, store: EventStore, about: Callable[[], dict[str, Any]]) -> None:
+        """`about` gives what `logs` says of the federation beside what the store knows."""
+        self._store, self._about = store, about
+        self._tiles: _Latest[bytes] = _Latest(limits.DOOR_TILES_KEPT)
+        self._roots: _Latest[bytes] = _Latest(limits.DOOR_ROOTS_KEPT)
+        self._building = asyncio.Semaphore(limits.DOOR_TILES_AT_ONCE)
+
+    async def read(self, path: str) -> File:
+        """The file at `path`. Raises `NotFound` for whatever is no such path."""
+        if path == "logs":
+            return await self._index()
+        if found := _TRUST.fullmatch(path):
+            return await self._trust(int(found[1]))
+        if found := _LOG.fullmatch(path):
+            head = await self._head(found[1])
+            if found[2] == "checkpoint":
+                return File(head.note, TEXT)
+            return await self._tile_file(head, found[2])
+        raise _absent(path)
+
+    async def _index(self) -> File:
+        heads = [head for head in await self._store.heads() if head.size]
+        found = {
+            **self._about(),
+            "logs": {str(head.origin): head.size for head in heads},
+            "schema": 1,
+            "trust_versions": len(await self._store.trust()),
+        }
+        return File(canonical_json(found), JSON)
+
+    async def _trust(self, version: int) -> File:
+        files = await self._store.trust()
+        if not 1 <= version <= len(files):
+            raise _absent(f"trust version {version}")
+        return File(files[version - 1], JSON, immutable=True)
+
+    async def _head(self, name: str) -> Head:
+        try:
+            origin = Origin.parse(name)
+        except InvalidName:
+            raise _absent(name) from None
+        head = await self._store.head(origin)
+        if head is None or not head.size:
+            raise _absent(name)
+        return head
+
+    async def _tile_file(self, head: Head, path: str) -> File:
+        try:
+            tile = Tile.parse(path)
+        except InvalidProof:
+            raise _absent(path) from None
+        if tile.stop > head.size >> 8 * max(tile.level, 0):
+            raise _absent(path)
+        async with self._building:
+            return File(await self._tile(head.origin, tile), BYTES, immutable=True)
+
+    async def _tile(self, origin: Origin, tile: Tile) -> bytes:
+        if tile.level == ENTRIES:
+            return bundle(await self._entries(origin, tile))
+        kept = self._tiles.get((origin, tile)) if tile.full else None
+        if kept is not None:
+            return kept
+        if tile.level == 0:
+            hashes = list(map(leaf_hash, await self._entries(origin, tile)))
+        else:
+            lower = range(tile.start, tile.stop)
+            hashes = [await self._root(origin, Tile(tile.level - 1, i)) for i in lower]
+        raw = b"".join(hashes)
+        if tile.full:
+            self._tiles.put((origin, tile), raw)
+        return raw
+
+    async def _root(self, origin: Origin, tile: Tile) -> bytes:
+        """The root of a whole tile: one hash of the level above."""
+        kept = self._roots.get((origin, tile))
+        if kept is None:
+            kept = root_of(hashes_of(tile, await self._tile(origin, tile)))
+            self._roots.put((origin, tile), kept)
+        return kept
+
+    async def _entries(self, origin: Origin, tile: Tile) -> list[bytes]:
+        found = await self._store.events(origin, tile.start, tile.width, bytes_max(tile))
+        if len(found) != tile.width:
+            raise _absent(tile.path)  # the log was cut while we read it
+        return found
+
+
+def _absent(path: str) -> NotFound:
+    return NotFound(f"there is no {path[:200]!r} here", fix="see logs for what there is")
+
+
+assert WIDTH == limits.CHUNK_EVENTS_MAX  # what one read of the store gives
