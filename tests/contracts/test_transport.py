@@ -174,7 +174,7 @@ async def test_a_reader_that_stops_costs_hints_and_nothing_else(world: World) ->
         await asyncio.sleep(0)
         assert hints < 1000
     near.send(answer)
-    near.send(Heads((), True, bytes(32)))
+    near.send(Heads(()))
     last = Announce(ORIGIN, b"", 10_000, ())
     near.send(last)
 

@@ -21,19 +21,18 @@ from hanse.core.gossip.frames import (
     Hello,
     HelloProof,
     LogHead,
-    Ping,
     Pull,
     TrustFile,
 )
-from hanse.core.gossip.overlay import degree, neighbours, random_link
+from hanse.core.gossip.overlay import Overlay, bridges, degree, neighbours, random_link
 from hanse.core.gossip.sync import PROOF_TIMEOUT_S, Sync
-from hanse.core.ids import MemberId
+from hanse.core.ids import MemberId, Segment
 from hanse.core.log.checkpoint import open_checkpoint
 from hanse.core.logbook import Logbook
 from hanse.core.trust import chain
-from hanse.rpc.codec import encode_frame
 
 EU, US, AP = (origin(r) for r in REGIONS)
+MEMBER = members().members[0]
 SECOND = chain.sign(members(version=2), (ROOT,))
 
 # -- the overlay ---------------------------------------------------------------
@@ -74,6 +73,38 @@ def test_everybody_computes_the_same_rings() -> None:
     turned = [*members[4:], *members[:4]]
     assert all(neighbours(m, members, "s") == neighbours(m, turned, "s") for m in members)
     assert any(neighbours(m, members, "s") != neighbours(m, members, "t") for m in members)
+
+
+@settings(deadline=None)
+@given(ids, st.integers(2, 5), st.text(max_size=5))
+def test_every_daemon_hears_two_other_regions(
+    members: list[MemberId], count: int, seed: str
+) -> None:
+    """However many daemons one region runs: it is not all that a daemon of it hears."""
+    regions = {m: Segment(f"r{0 if i % 9 else i % count}") for i, m in enumerate(members)}
+    for me in members:
+        near = neighbours(me, members, seed)
+        across = bridges(me, regions, near, seed)
+        heard = {regions[m] for m in {*near, *across}} - {regions[me]}
+        assert len(heard) >= min(2, len({*regions.values()} - {regions[me]}))
+        assert len(across) <= 2
+        assert me not in across
+
+
+@settings(deadline=None)
+@given(st.integers(6, 60), st.integers(0, 99))
+def test_a_daemon_whose_callers_are_all_hostile_still_dials_whom_they_cannot_choose(
+    count: int, seed: int
+) -> None:
+    """T22: hostile members may call as often as they like, and stand next to us on every ring."""
+    listed = [replace(MEMBER, key=key(f"member {i}").public) for i in range(count)]
+    current = members(members=tuple(listed))
+    me, overlay = listed[0].id, Overlay(listed[0].id, Random(seed))
+    near = neighbours(me, [m.id for m in listed], current.ring_seed)
+    dialled = {d.member for d in overlay.changes(current, (), 0.0)}
+    assert dialled == {m for m in near if me < m} | (dialled - set(near))
+    assert len(dialled - set(near)) == 1
+    assert overlay.changes(current, (), limits.RANDOM_LINK_S - 1) == [], "for an hour"
 
 
 # -- conversations -------------------------------------------------------------
@@ -235,7 +266,7 @@ def test_a_large_append_is_announced_and_then_pulled() -> None:
     assert net.agreed
 
 
-@pytest.mark.parametrize("kind", ["Announce", "Heads", "Pull", "Chunk", "Ping"])
+@pytest.mark.parametrize("kind", ["Announce", "Heads", "Fingerprints", "Pull", "Chunk", "Ping"])
 def test_any_lost_frame_is_made_up_for_by_pings(kind: str) -> None:
     net = pair()
     net.lost = {kind}
@@ -273,7 +304,7 @@ def test_a_pull_that_is_not_answered_goes_to_the_next() -> None:
     for other in (eu, us):
         ap.sync.link_up(other.id, other.region.encode(), 0)
         ap.sync.links[other.id].proven = True
-        ap.sync.frame(other.id, Heads((LogHead(EU, 1, append.head.root[:8]),), True, b"x"), 0)
+        ap.sync.frame(other.id, Heads((LogHead(EU, 1, append.head.root[:8]),)), 0)
     asked = [peer for peer, frame in ap.said() if isinstance(frame, Pull)]
     ap.sync.tick(limits.PULL_TIMEOUT_S + 0.1)
     again = [peer for peer, frame in ap.said() if isinstance(frame, Pull)]
@@ -285,7 +316,7 @@ def test_a_pull_that_is_not_answered_goes_to_the_next() -> None:
 def test_a_peer_that_promises_and_sends_nothing_new_is_not_asked_in_a_circle() -> None:
     net = pair()
     eu, us = net["eu"], net["us"]
-    promise = Heads((LogHead(EU, 99, b"12345678"),), True, b"x")
+    promise = Heads((LogHead(EU, 99, b"12345678"),))
     us.sync.frame(eu.id, promise, 0)
     assert us.kinds() == ["Pull"]
     us.sync.frame(eu.id, Chunk(EU, 0, (), b""), 0)
@@ -315,7 +346,7 @@ def test_a_log_of_a_stranger_is_neither_asked_for_nor_remembered() -> None:
         replace(EU, region="us"),
     )
     heads = tuple(LogHead(stranger, 3, b"12345678") for stranger in strangers)
-    us.sync.frame(eu.id, Heads(heads, True, b"x"), 0)
+    us.sync.frame(eu.id, Heads(heads), 0)
     assert "Pull" not in us.kinds()
     assert us.sync.links[eu.id].theirs == {}
 
@@ -328,7 +359,7 @@ def test_claims_of_endless_incarnations_do_not_fill_the_memory() -> None:
             LogHead(replace(EU, incarnation=1000 * part + i), 3, b"12345678")
             for i in range(1, 1000)
         )
-        us.sync.frame(eu.id, Heads(heads, False, b"x"), 0)
+        us.sync.frame(eu.id, Heads(heads), 0)
     assert len(us.sync.links[eu.id].theirs) <= 1003
 
 
@@ -340,23 +371,6 @@ def test_nobody_extends_our_log_but_we() -> None:
     append = twin.appends[0]
     us.sync.frame(eu.id, Announce(US, append.head.note, 0, append.events), 0)
     assert us.book.size(US) == 0
-
-
-def test_a_large_federation_tells_its_heads_in_several_frames() -> None:
-    net = pair()
-    eu = net["eu"]
-    eu.write()
-    head = eu.book.heads[EU]
-    many = {replace(EU, incarnation=i): head for i in range(1, 2502)}
-    eu.book.heads = {o: replace(head, origin=o) for o in many}
-    eu.said()
-    eu.sync.frame(net["us"].id, Ping(b"other"), 0)
-    frames = [frame for _, frame in eu.said() if isinstance(frame, Heads)]
-    assert [len(frame.heads) for frame in frames] == [1000, 1000, 500]
-    assert not any(frame.full for frame in frames)
-    longest = replace(EU, federation="f" * 64, region="r" * 64, incarnation=10**9 - 1)
-    widest = replace(frames[0], heads=(LogHead(longest, 2**63 - 1, b"12345678"),) * 1000)
-    assert len(encode_frame(widest)) <= limits.FRAME_BYTES_MAX
 
 
 # -- who is there --------------------------------------------------------------

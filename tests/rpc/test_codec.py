@@ -17,6 +17,8 @@ from hypothesis import strategies as st
 from hanse.core import events, limits
 from hanse.core.errors import InvalidProof, InvalidSpec, Rejected, TooLarge
 from hanse.core.gossip import frames
+from hanse.core.gossip.heads import DEPTH, FAN
+from hanse.core.gossip.reconcile import FINGERPRINT_BYTES
 from hanse.core.ids import Digest, EventId, Origin, Segment, member_id, segment, version
 from hanse.rpc.codec import EventCodec, decode_frame, encode_frame, require_upb
 from hanse.rpc.event_codec import BODIES
@@ -90,10 +92,32 @@ headers = values(
     min_reader_level=st.integers(0, events.READER_LEVEL),
 )
 log_heads = values(frames.LogHead)
+
+
+def prefixes(digits_max: int) -> st.SearchStrategy[bytes]:
+    return st.lists(st.integers(0, FAN - 1), max_size=digits_max).map(bytes)
+
+
 frame_values = st.one_of(
     [
-        values(frames.Heads, heads=st.lists(log_heads, max_size=20).map(tuple))
+        values(
+            frames.Heads,
+            heads=st.lists(log_heads, max_size=20).map(tuple),
+            below=st.lists(prefixes(DEPTH), max_size=20).map(tuple),
+        )
         if shape.value is frames.Heads
+        else values(
+            frames.Fingerprints,
+            ranges=st.lists(
+                st.builds(
+                    frames.Range,
+                    prefixes(DEPTH - 1),
+                    st.binary(min_size=16 * FINGERPRINT_BYTES, max_size=16 * FINGERPRINT_BYTES),
+                ),
+                max_size=5,
+            ).map(tuple),
+        )
+        if shape.value is frames.Fingerprints
         else st.builds(
             frames.TrustFile, u64, st.integers(0, 9), st.just(10), st.binary(max_size=99)
         )
@@ -306,6 +330,10 @@ def test_what_a_peer_would_refuse_is_never_written(event: events.Event) -> None:
         CODEC.encode(event)
 
 
+def ranges(prefix: bytes, parts: bytes) -> sync_pb2.Fingerprints:
+    return sync_pb2.Fingerprints(ranges=[sync_pb2.Range(prefix=prefix, parts=parts)])
+
+
 def test_a_frame_is_bounded_in_every_direction() -> None:
     event = bytes(limits.EVENT_BYTES_MAX)
     full = frames.Chunk(ORIGIN, 0, (event,) * 15, b"")
@@ -328,6 +356,11 @@ def test_a_frame_is_bounded_in_every_direction() -> None:
         sync_pb2.Frame(),
         sync_pb2.Frame(pull=sync_pb2.Pull(origin="../../etc")),
         sync_pb2.Frame(ping=sync_pb2.Ping(head_map_digest=b"short")),
+        sync_pb2.Frame(heads=sync_pb2.Heads(below=[b"\1\2\3\4"])),
+        sync_pb2.Frame(heads=sync_pb2.Heads(below=[b"\x10"])),
+        sync_pb2.Frame(fingerprints=ranges(b"\1\2\3", bytes(128))),
+        sync_pb2.Frame(fingerprints=ranges(b"\xff", bytes(128))),
+        sync_pb2.Frame(fingerprints=ranges(b"", bytes(127))),
         sync_pb2.Frame(trust_file=sync_pb2.TrustFile(part=2, parts=2)),
         sync_pb2.Frame(hello_proof=sync_pb2.HelloProof(signature=bytes(63))),
         sync_pb2.Frame(announce=sync_pb2.Announce(origin=str(ORIGIN), note=bytes(64 * 1024 + 1))),

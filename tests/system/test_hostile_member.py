@@ -183,7 +183,7 @@ async def numbers_at_their_ends(peer: HostilePeer) -> None:
     for origin in (mine, theirs):
         head = sync_pb2.LogHead(origin=origin, size=top, root_prefix=bytes(8))
         await peer.say(
-            sync_pb2.Frame(heads=sync_pb2.Heads(heads=[head], head_map_digest=bytes(32))),
+            sync_pb2.Frame(heads=sync_pb2.Heads(heads=[head])),
             sync_pb2.Frame(pull=sync_pb2.Pull(origin=origin, start=top)),
             sync_pb2.Frame(announce=sync_pb2.Announce(origin=origin, start=top, note=b"\xff")),
             sync_pb2.Frame(chunk=sync_pb2.Chunk(origin=origin, start=top, events=[b""])),

@@ -47,7 +47,7 @@ class Logbook:
     def __init__(self, codec: Codec, chain: Chain) -> None:
         self._codec = codec
         self.chain = chain
-        self.heads: dict[Origin, Head] = {}
+        self.heads = head_map.HeadMap()
         self.stalled: dict[Origin, str] = {}
         self._trust_seen: dict[Origin, int] = {}
 

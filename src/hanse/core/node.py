@@ -16,12 +16,12 @@ from random import Random
 
 from hanse.core import limits
 from hanse.core.catalog.catalog import Catalog
-from hanse.core.effects import Dial, Log, Undial
+from hanse.core.effects import Log
 from hanse.core.errors import NotPermitted, Rejected
 from hanse.core.events import Body, Codec, Event, LogOpen, RolloutControl
 from hanse.core.fleet import Fleet
 from hanse.core.gossip.frames import Frame
-from hanse.core.gossip.overlay import neighbours, random_link
+from hanse.core.gossip.overlay import Overlay
 from hanse.core.gossip.sync import Sync
 from hanse.core.ids import EventId, MemberId, Origin
 from hanse.core.log.merkle import SIZE_MAX
@@ -67,9 +67,7 @@ class Node:
         self._key, self._rng, self._codec = key, rng, codec
         self._pending: list[Ticket] = []
         self._ticked = False
-        self._links_wanted: set[MemberId] = set()
-        self._random_link_until_s = 0.0
-        self._random_link: MemberId | None = None
+        self._overlay = Overlay(me.member, rng)
 
     # -- boot ------------------------------------------------------------------
 
@@ -147,7 +145,8 @@ class Node:
         if views or self._ticked:
             self.region.settle(self.book.chain.current, clock.now_s)
         self._ticked = False
-        effects = [*self.sync.effects, *self.region.effects(), *self._overlay(clock)]
+        links = self._overlay.changes(self.book.chain.current, self.region.must_hear, clock.now_s)
+        effects = [*self.sync.effects, *self.region.effects(), *links]
         writes += [*_latest_views(views), *self.region.writes()]
         step = Step(tuple(writes), tuple(self.sync.out), tuple(effects))
         self.sync.out.clear()
@@ -212,34 +211,6 @@ class Node:
             body = entry.event.body
             if isinstance(body, RolloutControl) and body.action == "resume":
                 self.region.resume(body)
-
-    # -- the overlay -----------------------------------------------------------
-
-    def _overlay(self, clock: Clock) -> list[Dial | Undial]:
-        """The links to keep: ring neighbours with a higher id, one random, those to hear from."""
-        current = self.book.chain.current
-        ids = [m.id for m in current.members]
-        if self.me.member not in ids:
-            return []
-        near = neighbours(self.me.member, ids, current.ring_seed)
-        if clock.now_s >= self._random_link_until_s:
-            self._random_link_until_s = clock.now_s + limits.RANDOM_LINK_S
-            self._random_link = random_link(self.me.member, ids, near, self._rng)
-        wanted = {m for m in near if self.me.member < m}
-        wanted |= {self._random_link} if self._random_link else set()
-        wanted |= {
-            m.id
-            for m in current.members
-            if m.region in self.region.must_hear and m.id not in near and m.id != self.me.member
-        }
-        changes: list[Dial | Undial] = []
-        for member in sorted(wanted - self._links_wanted):
-            found = current.member(member)
-            if found is not None:
-                changes.append(Dial(member, found.address))
-        changes += [Undial(member) for member in sorted(self._links_wanted - wanted)]
-        self._links_wanted = wanted & set(ids)
-        return changes
 
     def _heard(self, now_s: float) -> dict[str, float]:
         """Per region, seconds since one of its daemons last spoke to us on a proven link."""

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from hanse.core import limits
 from hanse.core.errors import InvalidSpec, TooLarge
 from hanse.core.gossip import frames
+from hanse.core.gossip.heads import DEPTH, FAN
+from hanse.core.gossip.reconcile import FINGERPRINT_BYTES
 from hanse.rpc.fields import (
     HASH,
     ORIGIN,
@@ -38,10 +40,26 @@ def _batch(events: Sequence[bytes]) -> tuple[bytes, ...]:
     return tuple(events)
 
 
+def _prefix(digits_max: int) -> Field:
+    """The first digits of a range of origin hashes."""
+
+    def check(raw: bytes) -> bytes:
+        if len(raw) > digits_max or any(digit >= FAN for digit in raw):
+            raise InvalidSpec(f"a range is named by up to {digits_max} digits below {FAN}")
+        return raw
+
+    return Field(bytes, check)
+
+
 _EVENTS = Field(list, _batch)
 _NOTE = bounded(limits.NOTE_BYTES_MAX)
 _LOG_HEAD = Shape(
     frames.LogHead, pb.LogHead, {"origin": ORIGIN, "size": PLAIN, "root_prefix": exactly(8)}
+)
+_RANGE = Shape(
+    frames.Range,
+    pb.Range,
+    {"prefix": _prefix(DEPTH - 1), "parts": exactly(FAN * FINGERPRINT_BYTES)},
 )
 
 FRAMES: dict[str, Shape] = {
@@ -63,7 +81,7 @@ FRAMES: dict[str, Shape] = {
     "heads": Shape(
         frames.Heads,
         pb.Heads,
-        {"heads": repeated(nested(_LOG_HEAD)), "full": PLAIN, "head_map_digest": HASH},
+        {"heads": repeated(nested(_LOG_HEAD)), "below": repeated(_prefix(DEPTH))},
     ),
     "announce": Shape(
         frames.Announce,
@@ -86,7 +104,10 @@ FRAMES: dict[str, Shape] = {
             "data": bounded(limits.FRAME_BYTES_MAX),
         },
     ),
-    "ping": Shape(frames.Ping, pb.Ping, {"head_map_digest": HASH}),
+    "ping": Shape(frames.Ping, pb.Ping, {"head_map_digest": HASH, "trust_version": PLAIN}),
+    "fingerprints": Shape(
+        frames.Fingerprints, pb.Fingerprints, {"ranges": repeated(nested(_RANGE))}
+    ),
 }
 _KINDS = {shape.value: kind for kind, shape in FRAMES.items()}
 

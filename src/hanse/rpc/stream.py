@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Protocol
 
 from hanse.core.errors import HanseError, Rejected, Unavailable
-from hanse.core.gossip.frames import Announce, Frame, Heads, Ping
+from hanse.core.gossip.frames import Announce, Fingerprints, Frame, Heads, Ping
 from hanse.core.ids import MemberId
 from hanse.rpc.codec import decode_frame, encode_frame
 from hanse.rpc.tls import Peer
@@ -91,6 +91,9 @@ class TokenBucket:
         return max(0.0, -self._tokens / self._per_s)
 
 
+HINTS = (Announce, Fingerprints, Heads, Ping)  # what the next ping makes up for
+
+
 class FrameStream:
     """A `PeerStream` over a `Pipe`; `on_end` is called once, when the stream ends."""
 
@@ -120,7 +123,7 @@ class FrameStream:
             return False
         raw = encode_frame(frame)
         try:
-            kept_all = self._queue.put(raw, hint=isinstance(frame, Announce | Heads | Ping))
+            kept_all = self._queue.put(raw, hint=isinstance(frame, HINTS))
         except Unavailable as error:
             self.end(error)
             return False

@@ -29,7 +29,7 @@ class ProbeResponse(_message.Message):
     def __init__(self, region: _Optional[str] = ...) -> None: ...
 
 class Frame(_message.Message):
-    __slots__ = ("hello", "hello_proof", "heads", "announce", "pull", "chunk", "trust_file", "ping")
+    __slots__ = ("hello", "hello_proof", "heads", "announce", "pull", "chunk", "trust_file", "ping", "fingerprints")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     HELLO_PROOF_FIELD_NUMBER: _ClassVar[int]
     HEADS_FIELD_NUMBER: _ClassVar[int]
@@ -38,6 +38,7 @@ class Frame(_message.Message):
     CHUNK_FIELD_NUMBER: _ClassVar[int]
     TRUST_FILE_FIELD_NUMBER: _ClassVar[int]
     PING_FIELD_NUMBER: _ClassVar[int]
+    FINGERPRINTS_FIELD_NUMBER: _ClassVar[int]
     hello: Hello
     hello_proof: HelloProof
     heads: Heads
@@ -46,7 +47,8 @@ class Frame(_message.Message):
     chunk: Chunk
     trust_file: TrustFile
     ping: Ping
-    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., hello_proof: _Optional[_Union[HelloProof, _Mapping]] = ..., heads: _Optional[_Union[Heads, _Mapping]] = ..., announce: _Optional[_Union[Announce, _Mapping]] = ..., pull: _Optional[_Union[Pull, _Mapping]] = ..., chunk: _Optional[_Union[Chunk, _Mapping]] = ..., trust_file: _Optional[_Union[TrustFile, _Mapping]] = ..., ping: _Optional[_Union[Ping, _Mapping]] = ...) -> None: ...
+    fingerprints: Fingerprints
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., hello_proof: _Optional[_Union[HelloProof, _Mapping]] = ..., heads: _Optional[_Union[Heads, _Mapping]] = ..., announce: _Optional[_Union[Announce, _Mapping]] = ..., pull: _Optional[_Union[Pull, _Mapping]] = ..., chunk: _Optional[_Union[Chunk, _Mapping]] = ..., trust_file: _Optional[_Union[TrustFile, _Mapping]] = ..., ping: _Optional[_Union[Ping, _Mapping]] = ..., fingerprints: _Optional[_Union[Fingerprints, _Mapping]] = ...) -> None: ...
 
 class Hello(_message.Message):
     __slots__ = ("protocol", "reader_level", "federation", "origin", "trust_version", "trust_digest", "nonce", "head_map_digest")
@@ -85,14 +87,26 @@ class LogHead(_message.Message):
     def __init__(self, origin: _Optional[str] = ..., size: _Optional[int] = ..., root_prefix: _Optional[bytes] = ...) -> None: ...
 
 class Heads(_message.Message):
-    __slots__ = ("heads", "full", "head_map_digest")
+    __slots__ = ("heads", "below")
     HEADS_FIELD_NUMBER: _ClassVar[int]
-    FULL_FIELD_NUMBER: _ClassVar[int]
-    HEAD_MAP_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    BELOW_FIELD_NUMBER: _ClassVar[int]
     heads: _containers.RepeatedCompositeFieldContainer[LogHead]
-    full: bool
-    head_map_digest: bytes
-    def __init__(self, heads: _Optional[_Iterable[_Union[LogHead, _Mapping]]] = ..., full: bool = ..., head_map_digest: _Optional[bytes] = ...) -> None: ...
+    below: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, heads: _Optional[_Iterable[_Union[LogHead, _Mapping]]] = ..., below: _Optional[_Iterable[bytes]] = ...) -> None: ...
+
+class Range(_message.Message):
+    __slots__ = ("prefix", "parts")
+    PREFIX_FIELD_NUMBER: _ClassVar[int]
+    PARTS_FIELD_NUMBER: _ClassVar[int]
+    prefix: bytes
+    parts: bytes
+    def __init__(self, prefix: _Optional[bytes] = ..., parts: _Optional[bytes] = ...) -> None: ...
+
+class Fingerprints(_message.Message):
+    __slots__ = ("ranges",)
+    RANGES_FIELD_NUMBER: _ClassVar[int]
+    ranges: _containers.RepeatedCompositeFieldContainer[Range]
+    def __init__(self, ranges: _Optional[_Iterable[_Union[Range, _Mapping]]] = ...) -> None: ...
 
 class Announce(_message.Message):
     __slots__ = ("origin", "note", "start", "events")
@@ -139,7 +153,9 @@ class TrustFile(_message.Message):
     def __init__(self, version: _Optional[int] = ..., part: _Optional[int] = ..., parts: _Optional[int] = ..., data: _Optional[bytes] = ...) -> None: ...
 
 class Ping(_message.Message):
-    __slots__ = ("head_map_digest",)
+    __slots__ = ("head_map_digest", "trust_version")
     HEAD_MAP_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    TRUST_VERSION_FIELD_NUMBER: _ClassVar[int]
     head_map_digest: bytes
-    def __init__(self, head_map_digest: _Optional[bytes] = ...) -> None: ...
+    trust_version: int
+    def __init__(self, head_map_digest: _Optional[bytes] = ..., trust_version: _Optional[int] = ...) -> None: ...

@@ -43,11 +43,28 @@ class LogHead:
 
 @dataclass(frozen=True, slots=True)
 class Heads:
-    """Heads that changed since this peer last heard from us, or all of them when `full`."""
+    """Heads that the peer may lack, and all heads that we have `below` these prefixes.
+
+    A list with ranges asks for an answer: those heads of the peer that we do not have.
+    """
 
     heads: tuple[LogHead, ...]
-    full: bool
-    head_map_digest: bytes
+    below: tuple[bytes, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """A range of origin hashes, by its first digits, and the fingerprints of its 16 parts."""
+
+    prefix: bytes  # one byte a digit, 0 to 15
+    parts: bytes  # 16 times 8 B
+
+
+@dataclass(frozen=True, slots=True)
+class Fingerprints:
+    """What we have in these ranges, to be compared: see `gossip.reconcile`."""
+
+    ranges: tuple[Range, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +104,7 @@ class TrustFile:
 @dataclass(frozen=True, slots=True)
 class Ping:
     head_map_digest: bytes
+    trust_version: int = 0
 
 
-Frame = Hello | HelloProof | Heads | Announce | Pull | Chunk | TrustFile | Ping
+Frame = Hello | HelloProof | Heads | Announce | Pull | Chunk | TrustFile | Ping | Fingerprints

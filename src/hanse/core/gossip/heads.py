@@ -3,29 +3,108 @@
 For logs that only grow, (size, root) per author is the smallest honest summary: two daemons
 with equal digests hold the same events, and act under the same trust, whose digest is part
 of it: a members file that was lost on its way is missed at the next ping, like an event.
+
+The map is also a tree. An origin's place is the first hex digits of its hash, so every range
+of places (a prefix of digits) has a fingerprint: the hash of what its sixteen parts hold.
+Changing one head spoils one path of it, and asking for a digest recomputes that path only.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections import UserDict
+from collections.abc import Iterable
 
 from hanse.core.gossip.frames import LogHead
 from hanse.core.ids import Origin
 from hanse.core.step import Head
 
 PREFIX_BYTES = 8
+FAN = 16
+DEPTH = 3  # digits of a place: some 4,000 places, about one head each in a large federation
+EVERYTHING = b""
+_NOTHING = bytes(32)
 
 
-def digest(heads: Mapping[Origin, Head], trust: bytes) -> bytes:
-    """SHA-256 over the trust digest and (origin hash, size, root) in origin order; 32 B."""
-    state = hashlib.sha256(b"hanse-heads/v1\n" + trust)
-    for origin in sorted(heads):
-        head = heads[origin]
-        state.update(origin.hash + head.size.to_bytes(8, "big") + head.root)
-    return state.digest()
+class HeadMap(UserDict[Origin, Head]):
+    """A dictionary that can also be asked by range; a prefix is one byte (0 to 15) a digit."""
+
+    def __init__(self) -> None:
+        self._places: dict[bytes, dict[bytes, Head]] = {}
+        self._counts: dict[bytes, int] = {}
+        self._fingerprints: dict[bytes, bytes] = {}
+        super().__init__()
+
+    def __setitem__(self, origin: Origin, head: Head) -> None:
+        place, key = place_of(origin), origin.hash
+        self._touch(place, 0 if origin in self.data else 1)
+        self._places.setdefault(place, {})[key] = head
+        self.data[origin] = head
+
+    def __delitem__(self, origin: Origin) -> None:
+        place = place_of(origin)
+        del self.data[origin]
+        self._touch(place, -1)
+        del self._places[place][origin.hash]
+
+    def count(self, prefix: bytes) -> int:
+        """How many logs lie in that range."""
+        return self._counts.get(prefix, 0)
+
+    def below(self, prefix: bytes) -> list[Head]:
+        """Their heads, in the order of places."""
+        if not self.count(prefix):
+            return []
+        if len(prefix) == DEPTH:
+            at = self._places[prefix]
+            return [at[key] for key in sorted(at)]
+        return [head for part in parts(prefix) for head in self.below(part)]
+
+    def fingerprint(self, prefix: bytes) -> bytes:
+        """32 bytes that are equal for equal heads in that range; zeros if there are none."""
+        if not self.count(prefix):
+            return _NOTHING
+        if (known := self._fingerprints.get(prefix)) is None:
+            if len(prefix) == DEPTH:
+                inside = b"\0" + b"".join(map(_extent, self.below(prefix)))
+            else:
+                inside = b"\1" + b"".join(map(self.fingerprint, parts(prefix)))
+            known = self._fingerprints[prefix] = hashlib.sha256(inside).digest()
+        return known
+
+    def _touch(self, place: bytes, more: int) -> None:
+        for length in range(DEPTH + 1):
+            self._fingerprints.pop(place[:length], None)
+            self._counts[place[:length]] = self.count(place[:length]) + more
+
+
+def _extent(head: Head) -> bytes:
+    """All of one log that two daemons must have alike."""
+    return head.origin.hash + head.size.to_bytes(8, "big") + head.root
+
+
+def place_of(origin: Origin) -> bytes:
+    return bytes(int(digit, FAN) for digit in origin.hash.hex()[:DEPTH])
+
+
+def parts(prefix: bytes) -> list[bytes]:
+    return [prefix + bytes([digit]) for digit in range(FAN)]
+
+
+def digest(heads: HeadMap, trust: bytes) -> bytes:
+    """SHA-256 over the trust digest and the fingerprint of all heads; 32 B."""
+    return hashlib.sha256(b"hanse-heads/v1\n" + trust + heads.fingerprint(EVERYTHING)).digest()
+
+
+def lacks(ours: Head | None, theirs: LogHead) -> bool:
+    """Whether a peer that says this of a log has something of it that we do not."""
+    return ours is None or ours.size < theirs.size
+
+
+def exceeds(ours: Head, theirs: LogHead | None) -> bool:
+    """Whether we have something of a log that a peer which says this does not."""
+    return theirs is None or ours.size > theirs.size
 
 
 def summary(heads: Iterable[Head]) -> tuple[LogHead, ...]:
-    ordered = sorted(heads, key=lambda h: h.origin)
-    return tuple(LogHead(h.origin, h.size, h.root[:PREFIX_BYTES]) for h in ordered)
+    return tuple(LogHead(h.origin, h.size, h.root[:PREFIX_BYTES]) for h in heads)

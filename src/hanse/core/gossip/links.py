@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from hanse.core import limits
 from hanse.core.gossip.frames import Pull
+from hanse.core.gossip.reconcile import salt
 from hanse.core.ids import MemberId, Origin
 
 
@@ -28,6 +29,8 @@ class Link:
     told: dict[Origin, int] = field(default_factory=dict)
     pulls: dict[Origin, float] = field(default_factory=dict)
     broken_promises: int = 0
+    pinged_s: float = -1.0
+    answered: int = 0  # ranges and heads told in answer since the last round
 
     def learn(self, origin: Origin, size: int) -> None:
         self.theirs[origin] = max(size, self.theirs.get(origin, 0))
@@ -36,10 +39,16 @@ class Link:
         """How far this peer has, or has been told of, that log."""
         return max(self.theirs.get(origin, 0), self.told.get(origin, 0))
 
-    def pull(self, origin: Origin, start: int, now_s: float) -> Pull | None:
-        """Ask for a suffix unless it is asked for already or too much is in flight."""
-        if origin in self.pulls or len(self.pulls) >= limits.PULLS_IN_FLIGHT_MAX:
-            return None
+    @property
+    def busy(self) -> bool:
+        return len(self.pulls) >= limits.PULLS_IN_FLIGHT_MAX
+
+    @property
+    def salt(self) -> bytes:
+        return salt(self.nonce, self.peer_nonce)
+
+    def pull(self, origin: Origin, start: int, now_s: float) -> Pull:
+        """Ask for a suffix, and remember until when it should be here."""
         self.pulls[origin] = now_s + limits.PULL_TIMEOUT_S
         return Pull(origin, start)
 

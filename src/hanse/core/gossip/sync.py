@@ -3,10 +3,10 @@
 The conversation of a link:
 
     both        Hello, HelloProof           who am I, which trust, one digest of all heads
-    if unequal  Heads(full)                 (size, root prefix) per author
+    if unequal  Fingerprints <-> Heads      of the ranges that differ: see `reconcile`
     on news     Announce                    on every link but the one it came from
     to catch up Pull -> Chunk               a suffix that ends at a signed size
-    every 10 s  Ping(digest)                unequal: Heads not told yet, and Hello again
+    every 10 s  Ping(digest)                on two links in turn; unequal: as above
 
 Only what is new to us is passed on, so a message cannot circle. Losing any message costs
 time, never agreement: the next ping finds the difference.
@@ -14,15 +14,17 @@ time, never agreement: the next ping finds the difference.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from random import Random
 
 from hanse.core import limits
 from hanse.core.effects import HangUp, Log, Send, Serve
 from hanse.core.errors import Rejected
-from hanse.core.gossip import heads as head_map
+from hanse.core.gossip import reconcile
 from hanse.core.gossip.frames import (
     Announce,
     Chunk,
+    Fingerprints,
     Frame,
     Heads,
     Hello,
@@ -31,6 +33,7 @@ from hanse.core.gossip.frames import (
     Pull,
     TrustFile,
 )
+from hanse.core.gossip.heads import EVERYTHING, lacks
 from hanse.core.gossip.links import Link
 from hanse.core.ids import MemberId, Origin, member_id
 from hanse.core.log.checkpoint import open_checkpoint
@@ -42,7 +45,6 @@ from hanse.core.trust.chain import extend
 _PROOF_DOMAIN = b"hanse-hello/v1\n"
 TRUST_PART_BYTES = 192 * 1024
 PROOF_TIMEOUT_S = 5.0
-HEADS_PER_FRAME = 1000  # at most some 200 B each: one frame
 CLAIMS_SPARE = 1000  # logs of earlier incarnations and former members
 
 
@@ -60,6 +62,7 @@ class Sync:
         self.last_word_s: dict[MemberId, float] = {}  # of members, kept when their link is gone
         self._me, self._key, self._spki, self._book, self._rng = me, key, spki, book, rng
         self._next_ping_s = 0.0
+        self._lacking: dict[Origin, None] = {}  # logs of which somebody claims more than we have
         self._parts: dict[MemberId, tuple[tuple[int, int], dict[int, bytes]]] = {}
 
     # -- links -----------------------------------------------------------------
@@ -117,10 +120,12 @@ class Sync:
                 self._chunk(link, frame, now_s)
             case TrustFile():
                 self._trust_file(link, frame)
+            case Fingerprints():
+                self._fingerprints(link, frame)
             case Ping() if frame.head_map_digest != self._book.digest:
-                # Hello too: the difference may be in the trust, or the peer lost our first one.
-                self._tell(link, full=False)
-                self._greet(link)
+                if frame.trust_version != self._book.chain.current.version:
+                    self._greet(link)
+                self._compare(link, [EVERYTHING])
             case _:
                 pass
         return None
@@ -138,8 +143,8 @@ class Sync:
             self._send_trust(link.peer, hello.trust_version)
         if hello.trust_version == current.version and hello.trust_digest != current.digest:
             self._log("error", "trust_differs", link.peer, version=current.version)
-        if hello.head_map_digest != self._book.digest:
-            self._tell(link, full=True)
+        if hello.head_map_digest != self._book.digest and self._me.member < link.peer:
+            self._compare(link, [EVERYTHING])  # one end begins: two would do everything twice
         return None
 
     def _hello_proof(self, link: Link, proof: HelloProof) -> None:
@@ -149,19 +154,38 @@ class Sync:
         link.proven = True
 
     def _heads(self, link: Link, frame: Heads, now_s: float) -> None:
-        behind = False
         for theirs in frame.heads:
-            self._learn(link, theirs.origin, theirs.size)
             ours = self._book.heads.get(theirs.origin)
-            if ours and ours.size == theirs.size and ours.root[:8] != theirs.root_prefix:
+            if lacks(ours, theirs):
+                self._learn(link, theirs.origin, theirs.size)
+            elif ours and ours.size == theirs.size and ours.root[:8] != theirs.root_prefix:
                 self._log("error", "heads_differ", link.peer, origin=str(theirs.origin))
-            behind = behind or (ours is not None and ours.size > theirs.size)
-        if frame.full:
-            named = {theirs.origin for theirs in frame.heads}
-            behind = behind or any(origin not in named for origin in self._book.heads)
         self.pull_missing(now_s)
-        if behind:
-            self._tell(link, full=False)
+        if frame.below:
+            self._answer(link, reconcile.tell(reconcile.unknown(self._book.heads, frame)))
+
+    def _fingerprints(self, link: Link, frame: Fingerprints) -> None:
+        differing = reconcile.differing(self._book.heads, frame, link.salt)
+        if differing:
+            self._compare(link, differing)
+        else:
+            self._greet(link)  # equal logs and unequal digests: the trust differs
+
+    def _compare(self, link: Link, ranges: list[bytes]) -> None:
+        self._answer(link, reconcile.describe(self._book.heads, ranges, link.salt))
+
+    def _answer(self, link: Link, frames: Sequence[Fingerprints | Heads]) -> None:
+        """Say what was asked for, but no more in a round than honest questions can cost."""
+        for frame in frames:
+            heads = frame.heads if isinstance(frame, Heads) else ()
+            ranges = frame.ranges if isinstance(frame, Fingerprints) else ()
+            link.answered += 1 + len(heads) + len(ranges)
+            if link.answered > limits.ANSWERS_PER_ROUND + 2 * len(self._book.heads):
+                return self._log("warning", "asked_too_often", link.peer)
+            self._send(link.peer, frame)
+            for head in heads:
+                link.told[head.origin] = head.size
+        return None
 
     def _announce(self, link: Link, frame: Announce, now_s: float) -> None:
         size = frame.start + len(frame.events)
@@ -178,6 +202,7 @@ class Sync:
         members = len(self._book.chain.current.members)
         if self._book.knows(origin) and len(link.theirs) < members + CLAIMS_SPARE:
             link.learn(origin, size)
+            self._lacking[origin] = None
 
     def _pull(self, link: Link, frame: Pull) -> None:
         if frame.start < self._book.size(frame.origin):
@@ -221,18 +246,18 @@ class Sync:
 
     def pull_missing(self, now_s: float) -> None:
         """Ask for every suffix that somebody claims to hold and we do not."""
-        for origin in sorted({o for link in self.links.values() for o in link.theirs}):
-            if origin == self._me or origin in self._book.stalled:
-                continue
+        links = self.proven()
+        for origin in list(self._lacking):
+            if all(link.busy for link in links):
+                return
             have = self._book.size(origin)
-            if any(origin in link.pulls for link in self.links.values()):
+            holders = [link for link in links if link.theirs.get(origin, 0) > have]
+            if not holders or origin == self._me:
+                del self._lacking[origin]
+            elif origin in self._book.stalled or any(origin in link.pulls for link in links):
                 continue
-            for link in self.proven():
-                if link.theirs.get(origin, 0) > have:
-                    pull = link.pull(origin, have, now_s)
-                    if pull is not None:
-                        self._send(link.peer, pull)
-                        break
+            elif link := next((link for link in holders if not link.busy), None):
+                self._send(link.peer, link.pull(origin, have, now_s))
 
     def tick(self, now_s: float) -> None:
         for link in list(self.links.values()):
@@ -243,19 +268,16 @@ class Sync:
         if now_s >= self._next_ping_s:
             spread = limits.ANTI_ENTROPY_S * limits.ANTI_ENTROPY_JITTER
             self._next_ping_s = now_s + limits.ANTI_ENTROPY_S + self._rng.uniform(-spread, spread)
-            for link in self.proven():
-                self._send(link.peer, Ping(self._book.digest))
+            self._ping(now_s)
 
-    def _tell(self, link: Link, *, full: bool) -> None:
-        """Our heads: those that this peer has neither told us nor been told, else all."""
-        heads = list(self._book.heads.values())
-        news = [h for h in heads if not full and link.knows(h.origin) < h.size]
-        chosen = head_map.summary(news or heads)
-        whole = not news and len(chosen) <= HEADS_PER_FRAME
-        for i in range(0, len(chosen), HEADS_PER_FRAME):
-            part = chosen[i : i + HEADS_PER_FRAME]
-            self._send(link.peer, Heads(part, whole, self._book.digest))
-        link.told.update({h.origin: h.size for h in chosen})
+    def _ping(self, now_s: float) -> None:
+        """A few links each round, those first that waited longest: all get their turn."""
+        for link in self.links.values():
+            link.answered = 0
+        waited = sorted(self.proven(), key=lambda link: (link.pinged_s, link.peer))
+        for link in waited[: limits.PINGS_PER_ROUND]:
+            link.pinged_s = now_s
+            self._send(link.peer, Ping(self._book.digest, self._book.chain.current.version))
 
     # -- trust -----------------------------------------------------------------
 
