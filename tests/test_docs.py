@@ -6,8 +6,10 @@
 from __future__ import annotations
 
 import re
+import sqlite3
 import subprocess
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -244,10 +246,14 @@ def test_every_table_of_the_registry_is_listed() -> None:
     for _, names, columns, *_ in rows:
         for name, own in zip(re.findall(r"`(\w+)`", names), columns.split(";"), strict=True):
             listed[name] = re.findall(r"`(\w+)`", own)
-    found = {
-        name: re.findall(r"^    ([a-z]\w*) [A-Z]", body, re.MULTILINE)
-        for name, body in re.findall(r"CREATE TABLE (\w+) \((.*?)\n\) STRICT", MIGRATIONS[0], re.S)
-    }
+    with closing(sqlite3.connect(":memory:")) as database:
+        for script in MIGRATIONS:
+            database.executescript(script)
+        tables = database.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+        found = {
+            name: [c for (c,) in database.execute("SELECT name FROM pragma_table_info(?)", (name,))]
+            for (name,) in tables
+        }
     assert listed == found
 
 

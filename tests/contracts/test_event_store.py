@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from hanse.core.step import (
     PutLocal,
     PutTrust,
     PutView,
+    PutWitness,
     Step,
     Write,
 )
@@ -73,6 +75,7 @@ async def everything(store: EventStore) -> tuple[object, ...]:
         await store.heads(),
         [row async for row in store.scan()],
         await store.trust(),
+        await store.witnessed(),
         await store.local("clock"),
         await store.view("ocr"),
         await store.views(),
@@ -82,7 +85,7 @@ async def everything(store: EventStore) -> tuple[object, ...]:
 
 
 async def test_a_new_store_is_empty(store: EventStore) -> None:
-    assert await everything(store) == ([], [], [], {}, None, {}, [], [])
+    assert await everything(store) == ([], [], [], {}, {}, None, {}, [], [])
     assert await store.events(OURS, 0, 10, 10**6) == []
     assert await store.checkpoint_at_or_before(OURS, 0, 10) is None
 
@@ -191,6 +194,34 @@ async def test_more_cosignatures_replace_a_note_at_its_size(store: EventStore) -
     assert await store.checkpoint_at_or_before(OURS, 0, 2) == b"note 2 cosigned"
 
 
+async def test_how_far_a_log_is_final_is_kept_and_served_with_its_note(
+    store: EventStore, reopen: Reopen
+) -> None:
+    await store.apply([append(0, 2)])
+    head = append(2, 1).head
+    final = replace(head, final_size=2, final_note=b"note 2 by a quorum")
+    await store.apply([append(2, 1), AppendEvents(final, 3, ())])
+    assert await store.checkpoint_at_or_before(OURS, 0, 2) == b"note 2 by a quorum"
+    assert await store.checkpoint_at_or_before(OURS, 0, 3) == b"note 3"
+    assert await (await reopen(store)).heads() == [final]
+
+
+async def test_a_witness_never_contradicts_itself(store: EventStore, reopen: Reopen) -> None:
+    seen = PutWitness(str(OURS), 5, bytes(32))
+    await store.apply([seen])
+    for wrong in (replace(seen, size=4), replace(seen, root=b"x" * 32)):
+        with pytest.raises(Broken):
+            await store.apply([append(0, 1), wrong])
+    with pytest.raises(Broken):
+        await store.apply([replace(seen, size=9), replace(seen, size=8)])
+    assert await store.heads() == []
+    await store.apply([seen, PutWitness(str(THEIRS), 1, bytes(32))])
+    again = await reopen(store)
+    assert await again.witnessed() == {str(OURS): (5, bytes(32)), str(THEIRS): (1, bytes(32))}
+    with pytest.raises(Broken):
+        await again.apply([replace(seen, size=4)])
+
+
 async def test_reads_are_ordered_whatever_the_order_of_writes(store: EventStore) -> None:
     for origin in (THEIRS, OURS, LATER):
         await store.apply([append(0, 2, origin)])
@@ -250,8 +281,8 @@ async def test_views_can_be_dropped_and_rebuilt(store: EventStore) -> None:
     assert await store.view("ocr") == (b"d" * 32, b"{}")
     assert list((await store.views()).items()) == [("asr", b"e" * 32), ("ocr", b"d" * 32)]
     await store.drop_views()
-    assert (await everything(store))[4:] == (None, {}, [], [])
-    assert (await everything(store))[:4] == full[:4]
+    assert (await everything(store))[5:] == (None, {}, [], [])
+    assert (await everything(store))[:5] == full[:5]
     await store.apply(derived)
     assert await everything(store) == full
 

@@ -108,7 +108,7 @@ class Logbook:
             if isinstance(error, Stalled):
                 self.stalled[origin] = error.message
             raise
-        head = Head(origin, frontier.size, frontier.root(), frontier.encode(), note)
+        head = self._grown(origin, frontier, note)
         self.heads[origin] = head
         self.stalled.pop(origin, None)
         return AppendEvents(head, have, tuple(fresh)), entries
@@ -123,13 +123,7 @@ class Logbook:
         frontier = self._frontier(origin).append(leaves)
         entries = self._enter(origin, start, events, leaves)
         checkpoint = Checkpoint(str(origin), frontier.size, frontier.root())
-        head = Head(
-            origin,
-            frontier.size,
-            checkpoint.root,
-            frontier.encode(),
-            sign_checkpoint(checkpoint, key),
-        )
+        head = self._grown(origin, frontier, sign_checkpoint(checkpoint, key))
         self.heads[origin] = head
         return AppendEvents(head, start, events), entries
 
@@ -161,6 +155,12 @@ class Logbook:
             return entry
         verdict = judge_word(entry.event, entry.origin, self.chain)
         return entry if verdict is None else entry._replace(void=verdict.reason)
+
+    def _grown(self, origin: Origin, frontier: Frontier, note: bytes) -> Head:
+        """The head after an append. What was final stays so."""
+        head = self.heads.get(origin)
+        final = (head.final_size, head.final_note) if head else (0, b"")
+        return Head(origin, frontier.size, frontier.root(), frontier.encode(), note, *final)
 
     def _frontier(self, origin: Origin) -> Frontier:
         head = self.heads.get(origin)

@@ -25,7 +25,8 @@ class Head:
     """How far one log is stored here: enough to extend it without reading its events.
 
     `size` events have the RFC 6962 root `root`; `frontier` is an encoded `merkle.Frontier`;
-    `note` is the signed note that says so.
+    `note` is the signed note that says so. Of them the first `final_size` are final: as far as
+    `final_note` carries the cosignatures of a quorum of witnesses.
     """
 
     origin: Origin
@@ -33,12 +34,16 @@ class Head:
     root: bytes
     frontier: bytes
     note: bytes
+    final_size: int = 0
+    final_note: bytes = b""
 
     def __post_init__(self) -> None:
-        _require(self.size >= 0, "a log has no negative size")
+        _require(0 <= self.final_size <= self.size, "a log is final no further than it is held")
         _require(len(self.root) == 32, "a root has 32 bytes")
         _require(len(self.frontier) <= FRONTIER_BYTES_MAX, "a frontier is too long")
-        _require(len(self.note) <= limits.NOTE_BYTES_MAX, "a note is too long")
+        _require(
+            max(len(self.note), len(self.final_note)) <= limits.NOTE_BYTES_MAX, "a note is too long"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +52,8 @@ class AppendEvents:
 
     No larger than one chunk (`CHUNK_EVENTS_MAX`, `CHUNK_BYTES_MAX`): the store keeps one
     checkpoint for each append, and only so can every suffix be served in chunks that end at a
-    signed size. With no events it replaces the note, say by one with more cosignatures.
+    signed size. With no events it replaces the note, say by one with more cosignatures, and says
+    how far the log is final now.
     """
 
     head: Head
@@ -72,6 +78,18 @@ class PutTrust:
 
     version: int
     raw: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class PutWitness:
+    """The largest head of a log that this daemon has cosigned. It never shrinks or changes.
+
+    Stored before the cosignature leaves, so that no crash makes a witness contradict itself.
+    """
+
+    origin: str
+    size: int
+    root: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +120,7 @@ class PutLocal:
     value: bytes | None
 
 
-Write = AppendEvents | PutTrust | PutView | PutIndex | PutLocal
+Write = AppendEvents | PutTrust | PutWitness | PutView | PutIndex | PutLocal
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,7 +54,9 @@ def _prefix(digits_max: int) -> Field:
 _EVENTS = Field(list, _batch)
 _NOTE = bounded(limits.NOTE_BYTES_MAX)
 _LOG_HEAD = Shape(
-    frames.LogHead, pb.LogHead, {"origin": ORIGIN, "size": PLAIN, "root_prefix": exactly(8)}
+    frames.LogHead,
+    pb.LogHead,
+    {"origin": ORIGIN, "size": PLAIN, "root_prefix": exactly(8), "final_size": PLAIN},
 )
 _RANGE = Shape(
     frames.Range,

@@ -20,7 +20,16 @@ from hanse.core.gossip.frames import Frame
 from hanse.core.ids import Digest, MemberId, Origin, Segment, member_id, segment
 from hanse.core.node import Ticket
 from hanse.core.signing import SigningKey
-from hanse.core.step import AppendEvents, PutIndex, PutLocal, PutTrust, PutView, Step, Write
+from hanse.core.step import (
+    AppendEvents,
+    PutIndex,
+    PutLocal,
+    PutTrust,
+    PutView,
+    PutWitness,
+    Step,
+    Write,
+)
 from hanse.core.trust import chain
 from hanse.core.trust.members import Member, Members, Person, Region
 from hanse.sim.answers import Nature
@@ -204,6 +213,8 @@ def _bytes_of(write: Write) -> bytes:
             return b"".join((head.origin.hash, head.root, head.note, *events))
         case PutTrust():
             return write.raw
+        case PutWitness():
+            return write.origin.encode() + write.root
         case PutView():
             return write.document
         case PutIndex():

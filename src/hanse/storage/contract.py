@@ -12,12 +12,12 @@ larger than a chunk, so the end of the append that holds `start` is within reach
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from hanse.core.errors import Broken
 from hanse.core.ids import Origin
-from hanse.core.step import AppendEvents, Head, PutTrust, Write
+from hanse.core.step import AppendEvents, Head, PutTrust, PutWitness, Write
 
 SCAN_EVENTS = 256
 """Events a scan holds in memory at a time: at most 4 MiB."""
@@ -44,8 +44,8 @@ class EventStore(Protocol):
         """All of it, durably, or nothing. Not interrupted by cancelling the caller.
 
         Raises `Broken`, with nothing changed, for a gap, for a seq that is already stored
-        (whether its leaf is the same or another: the caller filters) or a trust version
-        that is not the next one.
+        (whether its leaf is the same or another: the caller filters), a trust version
+        that is not the next one, or a witnessed head that contradicts the one before it.
         """
 
     async def heads(self) -> list[Head]:
@@ -53,6 +53,9 @@ class EventStore(Protocol):
 
     async def head(self, origin: Origin) -> Head | None:
         """One of them."""
+
+    async def witnessed(self) -> dict[str, tuple[int, bytes]]:
+        """Size and root of the largest head of each log that this daemon has cosigned."""
 
     async def events(self, origin: Origin, start: int, limit: int, bytes_max: int) -> list[bytes]:
         """Events from seq `start` on: at most `limit`, together at most `bytes_max` bytes.
@@ -93,10 +96,14 @@ class EventStore(Protocol):
 
 
 def check_writes(
-    writes: Sequence[Write], tail: Callable[[Origin], Tail], trust_version: int
+    writes: Sequence[Write],
+    tail: Callable[[Origin], Tail],
+    trust_version: int,
+    witnessed: Mapping[str, tuple[int, bytes]],
 ) -> None:
     """Refuse what no store may take, before any of it is written. Raises `Broken`."""
     tails: dict[Origin, Tail] = {}
+    vouched = dict(witnessed)
     for write in writes:
         match write:
             case AppendEvents(head=head):
@@ -106,6 +113,11 @@ def check_writes(
                 if version != trust_version + 1:
                     raise Broken(f"trust version {version} does not follow {trust_version}")
                 trust_version = version
+            case PutWitness(origin=name, size=size, root=root):
+                before = vouched.get(name, (0, root))
+                if size < before[0] or (size == before[0] and root != before[1]):
+                    raise Broken(f"{name}: a head of {size} contradicts that of {before[0]}")
+                vouched[name] = (size, root)
 
 
 def _check_append(write: AppendEvents, tail: Tail) -> None:

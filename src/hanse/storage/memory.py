@@ -11,7 +11,16 @@ from dataclasses import dataclass, field
 
 from hanse.core.errors import Broken
 from hanse.core.ids import Origin
-from hanse.core.step import AppendEvents, Head, PutIndex, PutLocal, PutTrust, PutView, Write
+from hanse.core.step import (
+    AppendEvents,
+    Head,
+    PutIndex,
+    PutLocal,
+    PutTrust,
+    PutView,
+    PutWitness,
+    Write,
+)
 from hanse.storage.contract import EMPTY, Tail, check_writes
 
 
@@ -31,13 +40,15 @@ class Disk:
     local: dict[tuple[str, str], bytes] = field(default_factory=dict)
     views: dict[str, tuple[bytes, bytes]] = field(default_factory=dict)
     index: dict[str, PutIndex] = field(default_factory=dict)
+    witnessed: dict[str, tuple[int, bytes]] = field(default_factory=dict)
 
     def copy(self) -> Disk:
         logs = {
             origin: _Log(log.head, list(log.events), dict(log.checkpoints))
             for origin, log in self.logs.items()
         }
-        return Disk(logs, list(self.trust), dict(self.local), dict(self.views), dict(self.index))
+        derived = dict(self.views), dict(self.index)
+        return Disk(logs, list(self.trust), dict(self.local), *derived, dict(self.witnessed))
 
 
 class MemoryEventStore:
@@ -63,7 +74,7 @@ class MemoryEventStore:
 
     async def apply(self, writes: Sequence[Write]) -> None:
         disk = self._usable()
-        check_writes(writes, self._tail, len(disk.trust))
+        check_writes(writes, self._tail, len(disk.trust), disk.witnessed)
         for write in writes:
             _write(disk, write)
 
@@ -78,6 +89,9 @@ class MemoryEventStore:
     async def head(self, origin: Origin) -> Head | None:
         log = self._usable().logs.get(origin)
         return log.head if log else None
+
+    async def witnessed(self) -> dict[str, tuple[int, bytes]]:
+        return dict(self._usable().witnessed)
 
     async def events(self, origin: Origin, start: int, limit: int, bytes_max: int) -> list[bytes]:
         log = self._usable().logs.get(origin)
@@ -145,9 +159,13 @@ def _write(disk: Disk, write: Write) -> None:
             log = disk.logs.setdefault(head.origin, _Log(head))
             log.events += write.events
             log.checkpoints[head.size] = head.note
+            if head.final_size and not write.events:
+                log.checkpoints[head.final_size] = head.final_note
             log.head = head
         case PutTrust():
             disk.trust.append(write.raw)
+        case PutWitness():
+            disk.witnessed[write.origin] = (write.size, write.root)
         case PutView():
             disk.views[write.model] = (write.digest, write.document)
         case PutIndex():

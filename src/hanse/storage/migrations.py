@@ -71,7 +71,18 @@ CREATE TABLE parent (
 ) STRICT, WITHOUT ROWID;
 """
 
-MIGRATIONS = (_FIRST,)
+_FINALITY = """
+ALTER TABLE head ADD COLUMN final_size INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE head ADD COLUMN final_note BLOB NOT NULL DEFAULT x'';
+
+CREATE TABLE witness (
+    origin TEXT PRIMARY KEY,
+    size INTEGER NOT NULL CHECK (size >= 0),
+    root BLOB NOT NULL CHECK (length(root) = 32)
+) STRICT, WITHOUT ROWID;
+"""
+
+MIGRATIONS = (_FIRST, _FINALITY)
 
 
 async def migrate(connection: aiosqlite.Connection) -> None:

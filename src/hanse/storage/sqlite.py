@@ -20,7 +20,7 @@ import aiosqlite
 
 from hanse.core.errors import Broken
 from hanse.core.ids import Origin
-from hanse.core.step import AppendEvents, Head, PutTrust, Write
+from hanse.core.step import AppendEvents, Head, PutTrust, PutWitness, Write
 from hanse.storage.connections import (
     check_sqlite_version,
     connect_reader,
@@ -34,7 +34,7 @@ from hanse.storage.statements import DROP_VIEWS, Statement, statements
 
 DATABASE = "registry.sqlite3"
 
-_HEADS = "SELECT origin, size, root, frontier, note FROM head"
+_HEADS = "SELECT origin, size, root, frontier, note, final_size, final_note FROM head"
 _ANCESTORS = """
 WITH RECURSIVE ancestor (id) AS (
     SELECT parent FROM parent
@@ -63,6 +63,7 @@ class SqliteEventStore:
         self._turn = asyncio.Lock()  # held for one transaction at a time
         self._logs: dict[Origin, _Log] = {}  # as committed; changed by `_apply` alone
         self._trust_version = 0  # the same
+        self._witnessed: dict[str, tuple[int, bytes]] = {}  # the same
         self._refusal = ""  # why nothing works any more, once something failed
         self._closed = False
 
@@ -100,12 +101,15 @@ class SqliteEventStore:
     async def _apply(self, writes: tuple[Write, ...]) -> None:
         async with self._turn:
             self._check_usable()
-            check_writes(writes, self._tail, self._trust_version)
+            check_writes(writes, self._tail, self._trust_version, self._witnessed)
             logs = self._extended(writes)
             ids = {origin: log.id for origin, log in logs.items()}
             await self._transact(statements(writes, ids))
             self._logs.update(logs)
             self._trust_version += sum(isinstance(write, PutTrust) for write in writes)
+            for write in writes:
+                if isinstance(write, PutWitness):
+                    self._witnessed[write.origin] = (write.size, write.root)
 
     async def drop_views(self) -> None:
         await asyncio.shield(self._drop_views())
@@ -149,6 +153,9 @@ class SqliteEventStore:
     async def head(self, origin: Origin) -> Head | None:
         rows = await self._rows(f"{_HEADS} WHERE origin = ?", (str(origin),))
         return Head(origin, *rows[0][1:]) if rows else None
+
+    async def witnessed(self) -> dict[str, tuple[int, bytes]]:
+        return dict(self._witnessed)
 
     async def events(self, origin: Origin, start: int, limit: int, bytes_max: int) -> list[bytes]:
         # A log and its id are known only once committed, so the lookup needs no query.
@@ -239,6 +246,8 @@ class SqliteEventStore:
         self._logs = {Origin.parse(row[0]): _Log(row[1], Tail(row[2], row[3])) for row in rows}
         ((last,),) = await self._rows("SELECT coalesce(max(version), 0) FROM trust_file")
         self._trust_version = last
+        rows = await self._rows("SELECT origin, size, root FROM witness")
+        self._witnessed = {origin: (size, root) for origin, size, root in rows}
 
     async def _rows(self, sql: str, parameters: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
         self._check_usable()

@@ -10,23 +10,30 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from hanse.core.ids import Origin
-from hanse.core.step import AppendEvents, PutIndex, PutLocal, PutTrust, PutView, Write
+from hanse.core.step import AppendEvents, PutIndex, PutLocal, PutTrust, PutView, PutWitness, Write
 
 Statement = tuple[str, Iterable[tuple[Any, ...]]]
 """SQL with parameters only, and the rows to run it for."""
 
 _PUT_HEAD = """
-INSERT INTO head (id, origin, size, root, frontier, note) VALUES (?, ?, ?, ?, ?, ?)
+INSERT INTO head (id, origin, size, root, frontier, note, final_size, final_note)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (id) DO UPDATE SET
-    size = excluded.size, root = excluded.root, frontier = excluded.frontier, note = excluded.note
+    size = excluded.size, root = excluded.root, frontier = excluded.frontier, note = excluded.note,
+    final_size = excluded.final_size, final_note = excluded.final_note
 """
 _PUT_EVENT = "INSERT INTO event (log, seq, raw) VALUES (?, ?, ?)"
-# The size is the same only when a note is replaced by one with more cosignatures.
+# The size is the same only when a note is replaced by one with more cosignatures: a peer that
+# is served a chunk then gets them with it.
 _PUT_CHECKPOINT = """
 INSERT INTO checkpoint (log, size, note) VALUES (?, ?, ?)
 ON CONFLICT (log, size) DO UPDATE SET note = excluded.note
 """
 _PUT_TRUST = "INSERT INTO trust_file (version, raw) VALUES (?, ?)"
+_PUT_WITNESS = """
+INSERT INTO witness (origin, size, root) VALUES (?, ?, ?)
+ON CONFLICT (origin) DO UPDATE SET size = excluded.size, root = excluded.root
+"""
 _PUT_VIEW = """
 INSERT INTO view (model, digest, document) VALUES (?, ?, ?)
 ON CONFLICT (model) DO UPDATE SET digest = excluded.digest, document = excluded.document
@@ -60,6 +67,7 @@ def statements(writes: Sequence[Write], logs: Mapping[Origin, int]) -> list[Stat
     grouped = [
         *_append([write for write in writes if isinstance(write, AppendEvents)], logs),
         (_PUT_TRUST, [(w.version, w.raw) for w in writes if isinstance(w, PutTrust)]),
+        (_PUT_WITNESS, [(w.origin, w.size, w.root) for w in writes if isinstance(w, PutWitness)]),
         (_PUT_VIEW, [(w.model, w.digest, w.document) for w in writes if isinstance(w, PutView)]),
         *_index({write.release: write for write in writes if isinstance(write, PutIndex)}),
         *_local({(w.space, w.key): w.value for w in writes if isinstance(w, PutLocal)}),
@@ -73,9 +81,14 @@ def _append(
     heads, events, checkpoints = [], [], []
     for write in writes:
         head, log = write.head, logs[write.head.origin]
-        heads.append((log, str(head.origin), head.size, head.root, head.frontier, head.note))
+        final = (head.final_size, head.final_note)
+        heads.append(
+            (log, str(head.origin), head.size, head.root, head.frontier, head.note, *final)
+        )
         events += [(log, seq, raw) for seq, raw in enumerate(write.events, write.start)]
         checkpoints.append((log, head.size, head.note))
+        if head.final_size and not write.events:
+            checkpoints.append((log, *final))
     return (_PUT_HEAD, heads), (_PUT_EVENT, events), (_PUT_CHECKPOINT, checkpoints)
 
 

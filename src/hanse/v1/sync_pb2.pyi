@@ -77,14 +77,16 @@ class HelloProof(_message.Message):
     def __init__(self, signature: _Optional[bytes] = ...) -> None: ...
 
 class LogHead(_message.Message):
-    __slots__ = ("origin", "size", "root_prefix")
+    __slots__ = ("origin", "size", "root_prefix", "final_size")
     ORIGIN_FIELD_NUMBER: _ClassVar[int]
     SIZE_FIELD_NUMBER: _ClassVar[int]
     ROOT_PREFIX_FIELD_NUMBER: _ClassVar[int]
+    FINAL_SIZE_FIELD_NUMBER: _ClassVar[int]
     origin: str
     size: int
     root_prefix: bytes
-    def __init__(self, origin: _Optional[str] = ..., size: _Optional[int] = ..., root_prefix: _Optional[bytes] = ...) -> None: ...
+    final_size: int
+    def __init__(self, origin: _Optional[str] = ..., size: _Optional[int] = ..., root_prefix: _Optional[bytes] = ..., final_size: _Optional[int] = ...) -> None: ...
 
 class Heads(_message.Message):
     __slots__ = ("heads", "below")

@@ -39,6 +39,7 @@ class LogHead:
     origin: Origin
     size: int
     root_prefix: bytes  # 8 B: a hint that two heads of one size differ
+    final_size: int = 0
 
 
 @dataclass(frozen=True, slots=True)

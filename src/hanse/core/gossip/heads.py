@@ -2,7 +2,8 @@
 
 For logs that only grow, (size, root) per author is the smallest honest summary: two daemons
 with equal digests hold the same events, and act under the same trust, whose digest is part
-of it: a members file that was lost on its way is missed at the next ping, like an event.
+of it: a members file that was lost on its way is missed at the next ping, like an event. So
+is the last cosignature of a quorum, since the digest covers how far each log is final.
 
 The map is also a tree. An origin's place is the first hex digits of its hash, so every range
 of places (a prefix of digits) has a fingerprint: the hash of what its sixteen parts hold.
@@ -80,7 +81,8 @@ class HeadMap(UserDict[Origin, Head]):
 
 def _extent(head: Head) -> bytes:
     """All of one log that two daemons must have alike."""
-    return head.origin.hash + head.size.to_bytes(8, "big") + head.root
+    sizes = head.size.to_bytes(8, "big") + head.final_size.to_bytes(8, "big")
+    return head.origin.hash + sizes + head.root
 
 
 def place_of(origin: Origin) -> bytes:
@@ -107,4 +109,4 @@ def exceeds(ours: Head, theirs: LogHead | None) -> bool:
 
 
 def summary(heads: Iterable[Head]) -> tuple[LogHead, ...]:
-    return tuple(LogHead(h.origin, h.size, h.root[:PREFIX_BYTES]) for h in heads)
+    return tuple(LogHead(h.origin, h.size, h.root[:PREFIX_BYTES], h.final_size) for h in heads)
