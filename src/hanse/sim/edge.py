@@ -10,7 +10,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from random import Random
-from typing import TYPE_CHECKING
 
 from hanse.core.assignment import open_assignment
 from hanse.core.catalog.manifest import Manifest
@@ -19,10 +18,7 @@ from hanse.core.device_step import DeviceStep, Fetch, Load, Route
 from hanse.core.ids import Digest, Segment, segment
 from hanse.core.telemetry import Counts, Report, Window, parse_report
 from hanse.sim.answers import LABEL_DELAY_S, Nature, Quality, answer, compare
-
-if TYPE_CHECKING:
-    from hanse.sim.process import Process
-    from hanse.sim.world import World
+from hanse.sim.process import Process, Surroundings
 
 REPORT_S = 3.0
 TICK_S = 1.0
@@ -33,7 +29,7 @@ LOST_ACKNOWLEDGEMENTS = 0.05
 class EdgeNode:
     """One node. It outlives its region's daemon, and is never told wrong by a dead one."""
 
-    def __init__(self, world: World, home: Process, name: str, nature: Nature) -> None:
+    def __init__(self, world: Surroundings, home: Process, name: str, nature: Nature) -> None:
         self.name = segment(name)
         self.device = Device(home.origin.federation, home.origin.region)
         self.routes: dict[Segment, Route] = {}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from hanse.core import events
 from hanse.core.catalog.fold import read_plan
 from hanse.core.events import Body, RolloutReport
@@ -12,11 +10,8 @@ from hanse.core.rollout.plan import RolloutSpec, SetWeight, Shadow
 from hanse.core.rollout.table import State
 from hanse.core.step import AppendEvents, Step
 from hanse.sim.faults import Crash, Cut
-from hanse.sim.process import CODEC
-
-if TYPE_CHECKING:
-    from hanse.sim.process import Process
-    from hanse.sim.world import World
+from hanse.sim.process import CODEC, Process
+from hanse.sim.timeline import Timeline
 
 _CRASHES = {
     "before": "crashes right before a write: nothing of it was stored or sent",
@@ -46,15 +41,15 @@ _STATES = {
 class History:
     """Owned by the world; `lines` only grows."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, time: Timeline) -> None:
         self.lines: list[str] = []
-        self._world = world
+        self._time = time
         self._versions: dict[Digest, str] = {}
         self._plans: dict[str, RolloutSpec] = {}
 
     def say(self, who: str, what: str) -> None:
         if what:
-            minutes, seconds = divmod(self._world.now_s, 60)
+            minutes, seconds = divmod(self._time.now_s, 60)
             self.lines.append(f"{int(minutes):02d}:{seconds:06.3f}  {who:<9} {what}")
 
     def stored(self, process: Process, step: Step) -> None:

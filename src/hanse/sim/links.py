@@ -9,15 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
 
 from hanse.core.gossip.frames import Frame
 from hanse.core.ids import MemberId
 from hanse.rpc.codec import decode_frame, encode_frame
-
-if TYPE_CHECKING:
-    from hanse.sim.process import Process
-    from hanse.sim.world import World
+from hanse.sim.network import Network
+from hanse.sim.process import Process
+from hanse.sim.timeline import Timeline
 
 KEEP_ALIVE_S = 6.0
 REDIAL_S = (0.2, 5.0)
@@ -34,8 +32,10 @@ class Stream:
 class Links:
     """Owned by the world."""
 
-    def __init__(self, world: World, processes: Mapping[MemberId, Process]) -> None:
-        self._world, self._processes = world, processes
+    def __init__(
+        self, time: Timeline, network: Network, processes: Mapping[MemberId, Process]
+    ) -> None:
+        self._time, self._network, self._processes = time, network, processes
         self._open: dict[tuple[MemberId, MemberId], Stream] = {}
         self._wanted: dict[tuple[MemberId, MemberId], int] = {}
         self._count = 0
@@ -53,8 +53,8 @@ class Links:
             self.close(process.origin.member, peer, "no longer wanted")
 
     def _later(self, process: Process, peer: MemberId, pause_s: float) -> None:
-        wait_s = pause_s * self._world.rng.uniform(0.5, 1.5)
-        self._world.after(wait_s, lambda: self._dial(process, peer, pause_s))
+        wait_s = pause_s * self._time.rng.uniform(0.5, 1.5)
+        self._time.after(wait_s, lambda: self._dial(process, peer, pause_s))
 
     def _dial(self, process: Process, peer: MemberId, pause_s: float) -> None:
         me, target = process.origin.member, self._processes.get(peer)
@@ -62,7 +62,7 @@ class Links:
             return
         if _pair(me, peer) in self._open:
             return  # when it closes, whoever wants it dials again
-        reachable = self._world.network.joined(process.name, target.name) if target else False
+        reachable = self._network.joined(process.name, target.name) if target else False
         if target is None or target.node is None or not reachable:
             return self._later(process, peer, min(pause_s * 2, REDIAL_S[1]))
         self._connect(process, target)
@@ -72,7 +72,7 @@ class Links:
         self._count += 1
         pair = _pair(dialler.origin.member, target.origin.member)
         self._open[pair] = Stream(self._count, pair)
-        self._world.record("link", dialler.name, target.name.encode())
+        self._time.record("link", dialler.name, target.name.encode())
         for process, peer in ((dialler, target), (target, dialler)):
             _link_up(process, peer)
 
@@ -82,19 +82,16 @@ class Links:
         stream, target = self._open.get(_pair(process.origin.member, peer)), self._processes[peer]
         if stream is None:
             return
-        raw, world = encode_frame(frame), self._world
-        for arrival_s in world.network.arrivals(process.name, target.name, world.now_s):
-            world.after(
-                arrival_s - world.now_s, lambda: self._deliver(stream, process, target, raw)
-            )
+        raw, time = encode_frame(frame), self._time
+        for arrival_s in self._network.arrivals(process.name, target.name, time.now_s):
+            time.after(arrival_s - time.now_s, lambda: self._deliver(stream, process, target, raw))
 
     def _deliver(self, stream: Stream, process: Process, target: Process, raw: bytes) -> None:
-        world = self._world
         if self._open.get(stream.ends) is not stream:
             return
-        if not world.network.reaches(process.name, target.name):
+        if not self._network.reaches(process.name, target.name):
             return
-        world.record("frame", target.name, raw)
+        self._time.record("frame", target.name, raw)
         peer = process.origin.member
         target.do(lambda node, clock: node.frame(peer, decode_frame(raw), clock))
 
@@ -104,7 +101,7 @@ class Links:
         """Both ends learn of it; whoever still wants the link dials again."""
         if self._open.pop(_pair(a, b), None) is None:
             return
-        self._world.record("unlink", why, a.encode() + b.encode())
+        self._time.record("unlink", why, a.encode() + b.encode())
         for me, peer in ((a, b), (b, a)):
             process = self._processes[me]
             _link_down(process, peer)
@@ -123,7 +120,7 @@ class Links:
         """Watch every stream that a cut has silenced."""
         for pair, stream in list(self._open.items()):
             if self._silent(pair):
-                self._world.after(KEEP_ALIVE_S, partial(self._time_out, stream))
+                self._time.after(KEEP_ALIVE_S, partial(self._time_out, stream))
 
     def _time_out(self, stream: Stream) -> None:
         if self._open.get(stream.ends) is stream and self._silent(stream.ends):
@@ -131,7 +128,7 @@ class Links:
 
     def _silent(self, pair: tuple[MemberId, MemberId]) -> bool:
         a, b = (self._processes[end].name for end in pair)
-        return not self._world.network.joined(a, b)
+        return not self._network.joined(a, b)
 
 
 def _pair(a: MemberId, b: MemberId) -> tuple[MemberId, MemberId]:

@@ -13,8 +13,8 @@ diameter, and the state that the naive reference computes from the union of all 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from hanse.core import limits
 from hanse.core.assignment import parse_assignment
@@ -23,17 +23,17 @@ from hanse.core.catalog.view import ModelView
 from hanse.core.effects import PublishAssignment
 from hanse.core.events import Promote, Rollback
 from hanse.core.gossip.frames import Announce, Frame, Heads
-from hanse.core.ids import Digest, EventId, Origin
+from hanse.core.ids import Digest, EventId, Origin, Segment
 from hanse.core.log.checkpoint import Checkpoint
 from hanse.core.log.merkle import leaf_hash
 from hanse.core.log.note import Note
 from hanse.core.node import Ticket
 from hanse.core.step import AppendEvents, Step
+from hanse.sim.faults import FaultPlan
+from hanse.sim.history import History
 from hanse.sim.process import CODEC, Process, done
 from hanse.sim.reference import Fact, agreed
-
-if TYPE_CHECKING:
-    from hanse.sim.world import World
+from hanse.sim.timeline import Timeline
 
 CONVERGENCE_S = 3 * limits.ANTI_ENTROPY_S * (1 + limits.ANTI_ENTROPY_JITTER) + 5
 
@@ -45,8 +45,14 @@ class Violated(AssertionError):
 class Oracle:
     """Owned by the world; it looks, and never changes anything."""
 
-    def __init__(self, world: World) -> None:
-        self._world = world
+    def __init__(
+        self,
+        time: Timeline,
+        plan: FaultPlan,
+        processes: Mapping[Segment, Process],
+        history: History,
+    ) -> None:
+        self._time, self._plan, self._processes, self._history = time, plan, processes, history
         self._acknowledged: dict[EventId, str] = {}
         self._weights: dict[tuple[str, str, Digest], int] = {}
         self._digests: dict[bytes, tuple[bytes, str]] = {}
@@ -123,30 +129,30 @@ class Oracle:
 
     def look(self) -> None:
         """After the calm: note when all logs were first equal, and insist that they soon are."""
-        world = self._world
-        if self.converged_s is not None or world.now_s < world.plan.calm_s:
+        now_s = self._time.now_s
+        if self.converged_s is not None or now_s < self._plan.calm_s:
             return
         if self.agreed():
-            self.converged_s = world.now_s
-            heads = done(next(iter(world.processes.values())).store.heads())
+            self.converged_s = now_s
+            heads = done(next(iter(self._processes.values())).store.heads())
             events = sum(head.size for head in heads)
-            world.history.say("all", f"converged on {events} events of {len(heads)} logs")
-        elif world.now_s > self.deadline_s:
-            sizes = {p.name: self._sizes(p) for p in world.processes.values()}
+            self._history.say("all", f"converged on {events} events of {len(heads)} logs")
+        elif now_s > self.deadline_s:
+            sizes = {p.name: self._sizes(p) for p in self._processes.values()}
             self._fail(f"no convergence {CONVERGENCE_S:.0f} s after the last fault: {sizes}")
 
     def agreed(self) -> bool:
         """Whether every daemon is up and all hold the same logs."""
-        nodes = [p.node for p in self._world.processes.values()]
+        nodes = [p.node for p in self._processes.values()]
         up = [node for node in nodes if node is not None]
         return len(up) == len(nodes) and len({node.book.digest for node in up}) == 1
 
     @property
     def deadline_s(self) -> float:
         """Daemons that are still down when the faults end may return after the calm."""
-        crashes = self._world.plan.crashes
+        crashes = self._plan.crashes
         down_s = max((crash.down_s for crash in crashes), default=0.0)
-        return self._world.plan.calm_s + down_s + CONVERGENCE_S
+        return self._plan.calm_s + down_s + CONVERGENCE_S
 
     def _sizes(self, process: Process) -> dict[str, int]:
         heads = process.node.book.heads if process.node else {}
@@ -160,7 +166,7 @@ class Oracle:
 
     def _nothing_lost(self) -> None:
         """Every acknowledged event is in every store, once (set-full)."""
-        for process in self._world.processes.values():
+        for process in self._processes.values():
             found = [leaf_hash(raw) for _, raw in _events(process)]
             for event, name in self._acknowledged.items():
                 if (times := found.count(event.raw)) != 1:
@@ -168,13 +174,13 @@ class Oracle:
 
     def _as_the_reference_says(self) -> None:
         union: dict[EventId, Fact] = {}
-        for process in self._world.processes.values():
+        for process in self._processes.values():
             for origin, raw in _events(process):
                 event = CODEC.decode(raw)
                 if event.body is not None:
                     id_ = EventId(leaf_hash(raw))
                     union[id_] = Fact(id_, origin, event.header, event.body)
-        for process in self._world.processes.values():
+        for process in self._processes.values():
             assert process.node is not None
             for model, view in process.node.catalog.views.items():
                 expected = agreed(model, union.values(), process.node.catalog.quarantine_quorum)
@@ -183,7 +189,7 @@ class Oracle:
                     self._fail(f"{process.name} differs from the reference in {different}")
 
     def _fail(self, what: str) -> None:
-        raise Violated(f"{what}, at {self._world.now_s:.3f} s")
+        raise Violated(f"{what}, at {self._time.now_s:.3f} s")
 
 
 def told(view: ModelView) -> dict[str, Any]:

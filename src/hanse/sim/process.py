@@ -7,16 +7,18 @@ order anywhere; the next boot knows only what the store holds.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Sequence
 from random import Random
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from hanse.core import limits
+from hanse.core.catalog.manifest import Manifest
 from hanse.core.effects import Dial, FetchRelease, HangUp, Log, PublishAssignment, Serve, Undial
 from hanse.core.errors import Broken, Rejected
 from hanse.core.events import Body
-from hanse.core.gossip.frames import Chunk
-from hanse.core.ids import Digest, Origin, Segment
+from hanse.core.gossip.frames import Chunk, Frame
+from hanse.core.ids import Digest, MemberId, Origin, Segment
 from hanse.core.log.checkpoint import Checkpoint
 from hanse.core.log.note import Note
 from hanse.core.node import Clock, Node, Ticket
@@ -25,10 +27,8 @@ from hanse.core.step import PutTrust, Step
 from hanse.core.trust import chain
 from hanse.rpc.codec import EventCodec
 from hanse.sim.faults import Crash, Skew
-from hanse.storage.memory import MemoryEventStore
-
-if TYPE_CHECKING:
-    from hanse.sim.world import World
+from hanse.sim.timeline import Timeline
+from hanse.storage.memory import Disk, MemoryEventStore
 
 T = TypeVar("T")
 TICK_S = 1.0
@@ -36,12 +36,46 @@ EPOCH_MS = 1_800_000_000_000
 CODEC = EventCodec()
 
 
+class Surroundings(Timeline, ABC):
+    """What a process asks of the world around it."""
+
+    @abstractmethod
+    def stored(self, process: Process, step: Step, acknowledged: Sequence[Ticket]) -> None:
+        """A step is durable; nothing of it has left yet."""
+
+    @abstractmethod
+    def send(self, process: Process, peer: MemberId, frame: Frame) -> None: ...
+
+    @abstractmethod
+    def dial(self, process: Process, peer: MemberId) -> None: ...
+
+    @abstractmethod
+    def undial(self, process: Process, peer: MemberId) -> None: ...
+
+    @abstractmethod
+    def hang_up(self, process: Process, peer: MemberId) -> None: ...
+
+    @abstractmethod
+    def tell_edge(self, process: Process, effect: PublishAssignment) -> None: ...
+
+    @abstractmethod
+    def serves(self, release: Digest, manifest: Manifest, asker: Process) -> bool:
+        """Whether somebody within reach has the files and may give them to this region."""
+
+    @abstractmethod
+    def crash(self, process: Process, crash: Crash, disk: Disk | None) -> None:
+        """With a disk from before the step, that step never was."""
+
+    @abstractmethod
+    def died(self, process: Process) -> None: ...
+
+
 class Process:
     """Owned by the world. `node` is None while it is down; `blobs` are on its disk."""
 
     def __init__(
         self,
-        world: World,
+        world: Surroundings,
         origin: Origin,
         key: SigningKey,
         trust: Sequence[bytes],
@@ -157,11 +191,11 @@ class Process:
             case Serve():
                 self._serve(effect)
             case Dial(member):
-                self.world.links.want(self, member)
+                self.world.dial(self, member)
             case Undial(member):
-                self.world.links.unwant(self, member)
+                self.world.undial(self, member)
             case HangUp(member):
-                self.world.links.close(self.origin.member, member, "hung up")
+                self.world.hang_up(self, member)
             case FetchRelease():
                 self._fetch(effect, self.boots)
             case PublishAssignment():

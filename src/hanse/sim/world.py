@@ -1,15 +1,13 @@
 """A whole federation in one process, on one seed, in virtual time.
 
-Everything that happens is an entry in one heap of (time, tie-break, deed). The nodes, the
-codec, the signatures and the devices are the real ones; time, network, disk and nature are
-not. Each entry leaves a record in the trace, so two runs of one seed can be compared by hash.
+The nodes, the codec, the signatures and the devices are the real ones; time, network, disk
+and nature are not.
 """
 
 from __future__ import annotations
 
 import hashlib
-import heapq
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from random import Random
@@ -39,7 +37,7 @@ from hanse.sim.history import History
 from hanse.sim.links import Links
 from hanse.sim.network import CLEAR, Network
 from hanse.sim.oracle import Oracle
-from hanse.sim.process import Process
+from hanse.sim.process import Process, Surroundings
 from hanse.storage.memory import Disk
 
 FEDERATION = segment("league")
@@ -52,25 +50,21 @@ def key_of(seed: int, name: str) -> SigningKey:
     return SigningKey(hashlib.sha256(f"{seed}/{name}".encode()).digest())
 
 
-class World:
-    """Owns time. `operator` is the one person who may sign everything."""
+class World(Surroundings):
+    """Joins everything. `operator` is the one person who may sign everything."""
 
     def __init__(self, seed: int, regions: int, plan: FaultPlan, nature: Nature) -> None:
-        self.seed, self.plan = seed, plan
-        self.now_s = 0.0
-        self.rng = Random(f"world/{seed}")  # noqa: S311  # a simulation repeats itself on purpose
+        super().__init__(seed)
+        self.plan = plan
         self.operator = key_of(seed, "operator")
-        self.network = Network(Random(f"network/{seed}"), plan.weather)  # noqa: S311  # as above
-        self._heap: list[tuple[float, float, int, Callable[[], None]]] = []
-        self._deeds = 0
-        self._trace = hashlib.sha256()
+        self.network = Network(Random(f"network/{seed}"), plan.weather)  # noqa: S311  # repeatable
         names = [region_name(i) for i in range(regions)]
         trust = (chain.sign(_members(seed, names), (key_of(seed, "root"),)),)
         self.processes = {name: self._process(name, trust) for name in names}
         by_member = {p.origin.member: p for p in self.processes.values()}
-        self.links = Links(self, by_member)
+        self.links = Links(self, self.network, by_member)
         self.history = History(self)
-        self.oracle = Oracle(self)
+        self.oracle = Oracle(self, plan, self.processes, self.history)
         self.edges = [
             EdgeNode(self, process, f"{name}-node-{i}", nature)
             for name, process in self.processes.items()
@@ -83,31 +77,9 @@ class World:
         origin = Origin(FEDERATION, name, member_id(key.public), 1)
         return Process(self, origin, key, trust, self.plan.skews.get(name, Skew()))
 
-    # -- time ------------------------------------------------------------------
-
-    def after(self, delay_s: float, deed: Callable[[], None]) -> None:
-        """Deeds of one moment happen in an order that the seed chooses."""
-        self._deeds += 1
-        heapq.heappush(self._heap, (self.now_s + delay_s, self.rng.random(), self._deeds, deed))
-
-    def run_until(self, end_s: float) -> None:
-        while self._heap and self._heap[0][0] <= end_s:
-            self.now_s, _, _, deed = heapq.heappop(self._heap)
-            deed()
-        self.now_s = end_s
-
-    def record(self, kind: str, who: str, detail: bytes = b"") -> None:
-        digest = hashlib.sha256(detail).hexdigest()[:16]
-        self._trace.update(f"{self.now_s!r} {kind} {who} {digest}\n".encode())
-
-    @property
-    def trace_hash(self) -> str:
-        return self._trace.hexdigest()
-
     # -- what processes do to each other -----------------------------------------
 
     def stored(self, process: Process, step: Step, acknowledged: Sequence[Ticket]) -> None:
-        """A step is durable; nothing of it has left yet."""
         if step.store:
             self.record("store", process.name, b"".join(map(_bytes_of, step.store)))
         self.oracle.stored(process, step, acknowledged)
@@ -116,6 +88,15 @@ class World:
     def send(self, process: Process, peer: MemberId, frame: Frame) -> None:
         self.oracle.sending(process, frame)
         self.links.send(process, peer, frame)
+
+    def dial(self, process: Process, peer: MemberId) -> None:
+        self.links.want(process, peer)
+
+    def undial(self, process: Process, peer: MemberId) -> None:
+        self.links.unwant(process, peer)
+
+    def hang_up(self, process: Process, peer: MemberId) -> None:
+        self.links.close(process.origin.member, peer, "hung up")
 
     def tell_edge(self, process: Process, effect: PublishAssignment) -> None:
         self.oracle.assigning(process, effect)
@@ -135,7 +116,6 @@ class World:
             edge.assigned(effect.assignment, effect.signature)
 
     def serves(self, release: Digest, manifest: Manifest, asker: Process) -> bool:
-        """Whether somebody within reach has the files and may give them to this region."""
         if "*" not in manifest.residency and asker.name not in manifest.residency:
             return False
         return any(
@@ -191,7 +171,6 @@ class World:
         self.history.say("weather", "all faults are over" if self.plan.name != "none" else "")
 
     def crash(self, process: Process, crash: Crash, disk: Disk | None) -> None:
-        """With a disk from before the step, that step never was."""
         self.record("crash", process.name, crash.moment.encode())
         self.history.crashed(process, crash)
         process.crash(process.store.crash(disk))
