@@ -46,18 +46,19 @@ class OneArmProcess:
         if not 0 < self.rate < 1:
             raise InvalidSpec(f"rate is {self.rate}", fix="write a share between 0 and 1: 0.05")
 
-    def observe(self, arms: Arms) -> Self:
-        """Add one tick; the control's counts are not looked at."""
+    def gains(self, arms: Arms) -> tuple[int, ...]:
+        """What one tick is worth to each grid point, in units of 2**-32 nats."""
         if arms.bad_t > arms.n_t:
             raise Rejected(f"more bad events than requests: {arms}")
-        if not arms.n_t:
-            return self
         good = arms.n_t - arms.bad_t
-        gains = (
+        return to_units(
             arms.bad_t * on_bad + good * on_good
             for on_bad, on_good in _log_odds(self.rate, self.proof)
         )
-        return replace(self, logw=add(self.logw, to_units(gains)))
+
+    def observe(self, arms: Arms) -> Self:
+        """Add one tick; the control's counts are not looked at."""
+        return replace(self, logw=add(self.logw, self.gains(arms)))
 
     def merge(self, other: OneArmProcess) -> Self:
         """Join the evidence of two sets of ticks: exact, in any order."""

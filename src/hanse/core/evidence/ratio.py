@@ -96,11 +96,15 @@ class RatioProcess:
         if not 0 < self.margin < math.inf:
             raise InvalidSpec(f"margin is {self.margin}", fix="write a ratio above 0, such as 1.25")
 
+    def gains(self, arms: Arms) -> tuple[int, ...]:
+        """What one tick is worth to each grid point, in units of 2**-32 nats."""
+        if self.proof:
+            return _increments(1 / self.margin, arms.swapped())
+        return _increments(self.margin, arms)
+
     def observe(self, arms: Arms) -> Self:
         """Add one tick. Ticks of different weight must not be added up before this."""
-        if self.proof:
-            return replace(self, logw=add(self.logw, _increments(1 / self.margin, arms.swapped())))
-        return replace(self, logw=add(self.logw, _increments(self.margin, arms)))
+        return replace(self, logw=add(self.logw, self.gains(arms)))
 
     def merge(self, other: RatioProcess) -> Self:
         """Join the evidence of two sets of ticks: exact, in any order."""

@@ -1,0 +1,60 @@
+"""Evidence of many regions and many streams: what they say together.
+
+**One release, many regions.** Each region sends, for a metric, its twelve log weights. Two ways to
+look at them, each at half of alpha:
+
+- `mean`: the mean of the regions' e-values. Valid whatever the regions have in common; finds what
+  is bad in one region.
+- `sum`: the weights added up grid point by grid point, as if all ticks had been one region's. Finds
+  what is a little bad everywhere, with a sixth of the requests that any single region would need.
+
+**Many releases, many metrics.** e-BH keeps the expected share of false discoveries below alpha
+under any dependence: sort e-values, reject the k* largest, k* = max{k : e_(k) >= K / (alpha k)}.
+Looked at again and again it stays valid if a stream that was once rejected stays so with the
+e-value that it had then.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TypeVar
+
+from hanse.core.evidence.grid import ZERO, add, log_mean, log_threshold
+
+K = TypeVar("K")
+
+
+def combined_log_e(regions: Sequence[tuple[int, ...]]) -> tuple[float, float]:
+    """(mean, sum) in nats over the regions' weights; (0, 0) without any."""
+    if not regions:
+        return 0.0, 0.0
+    logs = [log_mean(weights) for weights in regions]
+    top = max(logs)
+    mean = top + math.log(math.fsum(math.exp(value - top) for value in logs) / len(logs))
+    total: tuple[int, ...] = ZERO
+    for weights in regions:
+        total = add(total, weights)
+    return mean, log_mean(total)
+
+
+def combined_rejects(regions: Sequence[tuple[int, ...]], alpha: float) -> bool:
+    """Whether the regions together reject at level alpha."""
+    return max(combined_log_e(regions)) >= log_threshold(alpha / 2)
+
+
+def discoveries(
+    log_e: Mapping[K, float], alpha: float, frozen: Iterable[tuple[K, float]] = ()
+) -> dict[K, float]:
+    """The streams that e-BH rejects, each with the log e-value that it was rejected with.
+
+    `log_e` holds every stream, `frozen` what an earlier look returned.
+    """
+    values = {**log_e, **dict(frozen)}
+    ranked = sorted(values.items(), key=lambda item: -item[1])
+    count = len(ranked)
+    best = 0
+    for k, (_, value) in enumerate(ranked, start=1):
+        if value >= math.log(count / k) + log_threshold(alpha):
+            best = k
+    return dict(ranked[:best])
