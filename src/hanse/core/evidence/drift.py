@@ -2,8 +2,8 @@
 
 The signed profile of a release freezes bin edges of each feature and output, and the counts of a
 reference sample in these bins. Nodes count what they see into the same bins: 32 integers that add
-up in any order. For every inner edge j two one-arm tests ask whether the share below it is more than
-`delta` away from the reference share p_j:
+up in any order. For every inner edge j two one-arm tests ask whether the share below it is further
+than `delta` from the reference share p_j:
 
     e = mean over edges and both sides of e_j(share above p_j + d), e_j(share below p_j - d)
     d = delta + sqrt(ln(2 / alpha_ref) / (2 n_ref))
