@@ -9,7 +9,9 @@ from hypothesis import event, given
 from hypothesis import strategies as st
 
 from hanse.core.errors import Conflict, NotFound, Rejected
-from hanse.core.evidence.metrics import Metric
+from hanse.core.evidence.difference import LEVELS, level
+from hanse.core.evidence.drift import Reference
+from hanse.core.evidence.metrics import Metric, Setting
 from hanse.core.evidence.ratio import Arms
 from hanse.core.evidence.tally import Evidence
 from hanse.core.evidence.verdict import Kind, Reason, judge
@@ -165,3 +167,83 @@ def test_impossible_windows_are_refused() -> None:
 def test_a_metric_that_is_not_kept_is_not_judged() -> None:
     with pytest.raises(NotFound):
         judge(Evidence.fresh([ERRORS]), [SLOW], ALPHA)
+
+
+SCORE = Metric("score", "difference", "worse-pair", margin=0.0, proven_below=0.05)
+SHARES = Metric("shares", "sample-ratio", "share", on_fail="hold")
+DRIFT = Metric("drift", "drift", "output:y", on_fail="hold", delta=0.1)
+SETTING = Setting(0.10, {"output:y": Reference((500, 500, 500, 500))})
+
+
+def observed(metric: Metric, *windows: Window) -> Evidence:
+    evidence = Evidence.fresh([metric], SETTING)
+    for window in windows:
+        evidence = evidence.observe(window)
+    return evidence
+
+
+def test_worse_scores_are_harm_and_equal_ones_are_proven() -> None:
+    seen = ArmCounts(1000)
+    worse = Window(Trial.SHADOW, seen, seen, differences={level(0.5): 500, level(0.0): 500})
+    verdict = judge(observed(SCORE, worse), [SCORE], ALPHA)
+    assert (verdict.kind, verdict.on_fail) == (Kind.HARM, "rollback")
+    assert "trial 500 of 1000, stable 0 of 1000 compared answers" in verdict.why
+    # The cell of 0 reaches up to 1/32, which is below the 0.05 to be proven.
+    equal = Window(Trial.SHADOW, seen, seen, differences={level(0.0): 20_000})
+    assert judge(observed(SCORE, equal), [SCORE], ALPHA).kind is Kind.HEALTHY
+
+
+def test_an_arm_that_loses_requests_holds() -> None:
+    fair = Window(Trial.CANARY, ArmCounts(1000), ArmCounts(9000))
+    assert judge(observed(SHARES, fair), [SHARES], ALPHA).kind is Kind.HEALTHY
+    lost = Window(Trial.CANARY, ArmCounts(600), ArmCounts(9000))
+    verdict = judge(observed(SHARES, lost), [SHARES], ALPHA)
+    assert (verdict.kind, verdict.on_fail) == (Kind.HARM, "hold")
+
+
+def test_a_shadow_that_drops_what_it_should_copy_holds() -> None:
+    kept = Window(Trial.SHADOW, ArmCounts(1000), ArmCounts(10_000))
+    assert judge(observed(SHARES, kept), [SHARES], ALPHA).kind is Kind.HEALTHY
+    dropped = Window(Trial.SHADOW, ArmCounts(500), ArmCounts(10_000))
+    assert judge(observed(SHARES, dropped), [SHARES], ALPHA).kind is Kind.HARM
+
+
+def test_all_traffic_in_one_arm_has_no_shares_to_test() -> None:
+    evidence = Evidence.fresh([SHARES], Setting(1.0))
+    evidence = evidence.observe(Window(Trial.CANARY, ArmCounts(1000)))
+    assert judge(evidence, [SHARES], ALPHA).kind is Kind.HEALTHY
+
+
+def test_answers_that_moved_from_the_profile_hold() -> None:
+    seen = ArmCounts(1000)
+    same = Window(Trial.CANARY, seen, seen, series={"output:y": (250, 250, 250, 250)})
+    assert judge(observed(DRIFT, same), [DRIFT], ALPHA).kind is Kind.HEALTHY
+    moved = Window(Trial.CANARY, seen, seen, series={"output:y": (0, 0, 0, 1000)})
+    verdict = judge(observed(DRIFT, moved), [DRIFT], ALPHA)
+    assert (verdict.kind, verdict.on_fail) == (Kind.HARM, "hold")
+    assert "trial 0 of 1000 values" in verdict.why
+
+
+def test_a_release_without_that_profile_is_never_called_healthy_by_it() -> None:
+    evidence = Evidence.fresh([DRIFT]).observe(Window(Trial.CANARY, ArmCounts(10), ArmCounts(90)))
+    assert judge(evidence, [DRIFT], ALPHA).reason is Reason.NOT_ENOUGH_SAMPLES
+
+
+def test_every_kind_of_evidence_is_read_back_bit_for_bit() -> None:
+    metrics = [SCORE, SHARES, DRIFT]
+    window = Window(
+        Trial.CANARY,
+        ArmCounts(70),
+        ArmCounts(930),
+        differences={0: 3, LEVELS - 1: 2},
+        series={"output:y": (1, 2, 3, 4)},
+    )
+    evidence = Evidence.fresh(metrics, SETTING).observe(window)
+    stored = json.loads(json.dumps(evidence.encode()))
+    assert Evidence.decode(stored, metrics, SETTING) == evidence
+    assert Evidence.decode(stored, metrics, SETTING).observe(window) == evidence.observe(window)
+
+
+def test_bins_of_another_profile_are_refused() -> None:
+    with pytest.raises(Rejected):
+        observed(DRIFT, Window(Trial.CANARY, series={"output:y": (1, 2)}))

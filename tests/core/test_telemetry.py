@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hanse.core.errors import Broken, Rejected, TooLarge
+from hanse.core.evidence.difference import LEVELS
 from hanse.core.ids import Digest, segment
 from hanse.core.reading import canonical_json
 from hanse.core.telemetry import (
@@ -20,6 +21,7 @@ from hanse.core.telemetry import (
     Pairs,
     Report,
     Window,
+    confusion_cell,
     latency_bucket,
     latency_quantile_s,
     parse_report,
@@ -27,8 +29,15 @@ from hanse.core.telemetry import (
 
 MODEL = segment("ocr-rec")
 small = st.integers(0, 1000)
-counts = st.builds(
-    Counts, small, small, small, small, small, st.dictionaries(st.integers(0, BUCKET_MAX), small)
+buckets = st.dictionaries(st.integers(0, BUCKET_MAX), small)
+series = st.dictionaries(st.sampled_from(["output:y", "input:x[3]"]), st.tuples(small, small))
+counts = st.builds(Counts, small, small, small, small, small, small, buckets, series)
+cells = st.builds(confusion_cell, st.integers(-1, 70), st.integers(-1, 70))
+pairs = st.builds(
+    Pairs,
+    *[small] * 7,
+    st.dictionaries(st.integers(0, LEVELS - 1), small),
+    st.dictionaries(cells, small),
 )
 windows = st.builds(
     Window,
@@ -36,13 +45,19 @@ windows = st.builds(
     stable=counts,
     canary=counts,
     shadow=counts,
-    pairs=st.builds(Pairs, small, small, small, small, small, small, small),
+    pairs=pairs,
 )
 
 
 def example() -> Report:
     window = Window(
-        MODEL, "r-17", 12, 500, 1000, Counts(9, 1, 2, 3, 1, {0: 4, 300: 5}), pairs=Pairs(1, 2)
+        MODEL,
+        "r-17",
+        12,
+        500,
+        1000,
+        Counts(9, 1, 2, 3, 1, 1, {0: 4, 300: 5}, {"output:y": (3, 4)}),
+        pairs=Pairs(1, 2, differences={0: 1, 64: 2}, confusion={"3>8": 2, "other": 1}),
     )
     model = ModelReport(
         MODEL,
@@ -97,6 +112,10 @@ def test_a_report_survives_the_wire() -> None:
         ("latency", {"9" * 5000: 1}),
         ("latency", {"1": 0}),
         ("latency", []),
+        ("invalid", 2),
+        ("series", {"output:y": [1] * 65}),
+        ("series", {f"output:{i}": [1] for i in range(9)}),
+        ("series", {"output:y": [-1]}),
         ("surprise", 1),
     ],
 )

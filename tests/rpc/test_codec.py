@@ -278,7 +278,7 @@ def test_unknown_fields_do_not_disturb() -> None:
         (7, event_pb2.Rollback(model="m", channel="stable", region="eu", from_activation=b"x")),
         (14, event_pb2.Note(text="x" * 513)),
         (1, event_pb2.LogOpen(prev_origin="somewhere")),
-        (2, event_pb2.ReleaseRecord(model="m", version="1", manifest=bytes(8 * 1024 + 1))),
+        (2, event_pb2.ReleaseRecord(model="m", version="1", manifest=bytes(12 * 1024 + 1))),
         (15, event_pb2.RolloutIntent(model="m", rollout="r", spec=bytes(8 * 1024 + 1))),
         (16, event_pb2.RolloutControl(model="m", rollout="r", action="explode")),
         (13, event_pb2.StateAttest(head_map_digest=b"", state_digest=bytes(32))),

@@ -25,7 +25,7 @@ from hanse.core.rollout.machine import advance
 from hanse.core.rollout.progress import Progress, begin
 from hanse.core.rollout.table import TERMINAL, State
 from hanse.core.signing import SigningKey
-from hanse.core.situation import Execution, Surroundings, facts, fallback
+from hanse.core.situation import Execution, Surroundings, facts, fallback, profile_of
 from hanse.core.step import PutLocal, Write
 from hanse.core.trust.members import Members
 from hanse.core.words import Proposal, leave_barred, say
@@ -67,7 +67,8 @@ class Region:
             key = _key(view, rollout)
             if key in progress:
                 plan = read_plan(rollout.spec)
-                place = Progress.decode(plan, self.name, json.loads(progress[key]), now_s)
+                profile = profile_of(view.release(rollout.release))
+                place = Progress.decode(plan, self.name, json.loads(progress[key]), now_s, profile)
                 self.executions[key] = Execution(plan, place)
                 self._kept[key] = _place(place)
 
@@ -167,7 +168,8 @@ class Region:
                 return None
             if not covers(plan := read_plan(rollout.spec), self.name):
                 return None
-            found = self.executions[key] = Execution(plan, begin(plan, self.name, now_s))
+            profile = profile_of(view.release(rollout.release))
+            found = self.executions[key] = Execution(plan, begin(plan, self.name, now_s, profile))
         done = found.progress.state in TERMINAL
         if done and (found.progress.state is not State.HEALTHY or not rollout.current):
             return None

@@ -11,8 +11,10 @@ from dataclasses import dataclass, field
 
 from hanse.core import telemetry
 from hanse.core.catalog.lineage import rollback_target
-from hanse.core.catalog.view import ModelView, RolloutView
+from hanse.core.catalog.profile import references
+from hanse.core.catalog.view import ModelView, Release, RolloutView
 from hanse.core.errors import Rejected
+from hanse.core.evidence.drift import Reference
 from hanse.core.evidence.window import ArmCounts, PairCounts, Trial, Window
 from hanse.core.fleet import Fleet
 from hanse.core.ids import Digest, Segment
@@ -68,8 +70,14 @@ def facts(
         superseded=not rollout.current,
         prefetched=rollout.release in local and (target is None or target in local),
         nodes=_nodes(view, rollout, execution, target, around),
+        references=profile_of(release),
         windows=_windows(execution, around.fleet),
     )
+
+
+def profile_of(release: Release | None) -> dict[str, Reference]:
+    """What drift is measured from; nothing for a release that was signed without."""
+    return references(release.manifest.profile) if release else {}
 
 
 def fallback(view: ModelView, rollout: RolloutView, region: str) -> Digest | None:
@@ -138,10 +146,10 @@ def _add(totals: dict[str, telemetry.Window], key: str, window: telemetry.Window
 
 def _evidence_window(window: telemetry.Window) -> Window:
     shadow = window.weight_bp == 0
-    pairs = window.pairs
+    pairs, trial = window.pairs, window.shadow if shadow else window.canary
     return Window(
         Trial.SHADOW if shadow else Trial.CANARY,
-        _arm(window.shadow if shadow else window.canary),
+        _arm(trial),
         _arm(window.stable),
         PairCounts(
             only_trial_wrong=pairs.only_old_right,
@@ -151,6 +159,8 @@ def _evidence_window(window: telemetry.Window) -> Window:
             agree=pairs.agree,
             disagree=pairs.disagree,
         ),
+        pairs.differences,
+        trial.series,
     )
 
 

@@ -13,8 +13,11 @@ Latencies go into log buckets: bucket i holds latencies up to 1.04^i microsecond
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Self
+from itertools import zip_longest
+from typing import Any, Self, TypeVar
 
 from hanse.core import limits
 from hanse.core.assignment import (
@@ -23,15 +26,23 @@ from hanse.core.assignment import (
     read_digest,
     require_canonical,
 )
+from hanse.core.catalog.profile import SERIES_MAX
 from hanse.core.errors import Broken, InvalidSpec, TooLarge
+from hanse.core.evidence.difference import LEVELS
+from hanse.core.evidence.drift import BINS_MAX
+from hanse.core.evidence.ratio import COUNT_MAX
 from hanse.core.ids import Digest, Segment, segment
 from hanse.core.reading import Reader, canonical_json, parse_json
 
+K = TypeVar("K")
 GAMMA = 1.04
 BUCKET_MAX = 640  # 1.04^640 µs is 22 hours; anything slower is as bad
 WINDOWS_MAX = 64
 RELEASES_MAX = 32
 REASON_BYTES_MAX = 256
+CLASSES_MAX = 64
+OTHER = "other"
+_CELL = re.compile(r"(?:[0-9]|[1-5][0-9]|6[0-3])>(?:[0-9]|[1-5][0-9]|6[0-3])|other")
 _LN_GAMMA = math.log(GAMMA)
 
 
@@ -58,27 +69,39 @@ def latency_quantile_s(histogram: dict[int, int], q: float) -> float | None:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """One arm. `labelled` answers met a late label, `wrong` of them disagreed with it."""
+    """One arm. `labelled` answers met a late label, `wrong` of them disagreed with it.
+
+    `invalid` errors are answers with NaN, an infinity or another shape than was signed. `series`
+    are histograms in the bins of the release's profile, by the name of the series.
+    """
 
     requests: int = 0
     errors: int = 0
     slow: int = 0
     labelled: int = 0
     wrong: int = 0
+    invalid: int = 0
     latency: dict[int, int] = field(default_factory=dict)
+    series: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
     def __add__(self, other: Counts) -> Counts:
-        latency = dict(self.latency)
-        for bucket, count in other.latency.items():
-            latency[bucket] = latency.get(bucket, 0) + count
-        return Counts(
-            self.requests + other.requests,
-            self.errors + other.errors,
-            self.slow + other.slow,
-            self.labelled + other.labelled,
-            self.wrong + other.wrong,
-            latency,
-        )
+        series = dict(self.series)
+        for name, bins in other.series.items():
+            both = zip_longest(series.get(name, ()), bins, fillvalue=0)
+            series[name] = tuple(a + b for a, b in both)
+        plain = {name: getattr(self, name) + getattr(other, name) for name in PLAIN}
+        latency = _added(self.latency, other.latency)
+        return replace(self, **plain, latency=latency, series=series)
+
+
+PLAIN = ("requests", "errors", "slow", "labelled", "wrong", "invalid")
+
+
+def _added(left: Mapping[K, int], right: Mapping[K, int]) -> dict[K, int]:
+    out = dict(left)
+    for key, count in right.items():
+        out[key] = out.get(key, 0) + count
+    return out
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +109,10 @@ class Pairs:
     """Answers of the old and the new release to the same request.
 
     `agree` and `disagree` need no label; the next four are those pairs that met one.
-    `dropped` shadow requests were never computed, because the queue was full.
+    `dropped` shadow requests were never computed, because the queue was full. `differences` counts
+    compared answers by how much worse the new one was, in cells of `evidence.difference.level`;
+    `confusion` counts which class the old and the new release named: `3>8`, for classes below
+    `CLASSES_MAX`, and `other`.
     """
 
     agree: int = 0
@@ -96,9 +122,17 @@ class Pairs:
     only_new_right: int = 0
     both_wrong: int = 0
     dropped: int = 0
+    differences: dict[int, int] = field(default_factory=dict)
+    confusion: dict[str, int] = field(default_factory=dict)
 
     def __add__(self, other: Pairs) -> Pairs:
-        return Pairs(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
+        plain = {name: getattr(self, name) + getattr(other, name) for name in PAIR_COUNTS}
+        differences = _added(self.differences, other.differences)
+        confusion = _added(self.confusion, other.confusion)
+        return replace(self, **plain, differences=differences, confusion=confusion)
+
+
+PAIR_COUNTS = tuple(f.name for f in fields(Pairs) if f.name not in ("differences", "confusion"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,13 +248,25 @@ def _window_mapping(window: Window) -> dict[str, Any]:
         "stable": _counts_mapping(window.stable),
         "canary": _counts_mapping(window.canary),
         "shadow": _counts_mapping(window.shadow),
-        "pairs": {f.name: getattr(window.pairs, f.name) for f in fields(Pairs)},
+        "pairs": _pairs_mapping(window.pairs),
     }
 
 
 def _counts_mapping(counts: Counts) -> dict[str, Any]:
-    out = {f.name: getattr(counts, f.name) for f in fields(Counts) if f.name != "latency"}
-    return {**out, "latency": {str(bucket): n for bucket, n in counts.latency.items()}}
+    out: dict[str, Any] = {name: getattr(counts, name) for name in PLAIN}
+    out["latency"] = {str(bucket): n for bucket, n in counts.latency.items()}
+    if counts.series:
+        out["series"] = {name: list(bins) for name, bins in counts.series.items()}
+    return out
+
+
+def _pairs_mapping(pairs: Pairs) -> dict[str, Any]:
+    out: dict[str, Any] = {name: getattr(pairs, name) for name in PAIR_COUNTS}
+    if pairs.differences:
+        out["differences"] = {str(cell): n for cell, n in pairs.differences.items()}
+    if pairs.confusion:
+        out["confusion"] = pairs.confusion
+    return out
 
 
 def _model(value: Any, path: str) -> ModelReport:
@@ -262,8 +308,12 @@ def _counts(reader: Reader) -> Counts:
             reader.integer("slow"),
             reader.integer("labelled"),
             reader.integer("wrong"),
-            _latency(reader),
+            reader.integer("invalid"),
+            _buckets(reader, "latency", BUCKET_MAX),
+            _series(reader),
         )
+    if counts.invalid > counts.errors:
+        raise InvalidSpec(f"{reader.path}: more invalid answers than errors")
     if max(counts.errors, counts.slow, sum(counts.latency.values())) > counts.requests:
         raise InvalidSpec(f"{reader.path}: more errors, slow or timed answers than requests")
     if counts.wrong > counts.labelled:
@@ -271,18 +321,49 @@ def _counts(reader: Reader) -> Counts:
     return counts
 
 
-def _latency(reader: Reader) -> dict[int, int]:
-    with reader.child("latency") as latency:
-        keys = list(reader.raw("latency"))
-        if len(keys) > BUCKET_MAX + 1 or not all(_is_bucket(key) for key in keys):
-            raise InvalidSpec(f"{latency.path}: buckets are written 0 to {BUCKET_MAX}")
-        return {int(key): latency.integer(key, low=1) for key in sorted(keys, key=int)}
+def _buckets(reader: Reader, key: str, last: int) -> dict[int, int]:
+    """Counts by whole number, 0 to `last`, as JSON writes them: with texts for keys."""
+    with reader.child(key, {}) as buckets:
+        keys = list(reader.raw(key, {}))
+        if len(keys) > last + 1 or not all(_is_bucket(text, last) for text in keys):
+            raise InvalidSpec(f"{buckets.path}: buckets are written 0 to {last}")
+        return {int(text): buckets.integer(text, low=1) for text in sorted(keys, key=int)}
 
 
-def _is_bucket(key: str) -> bool:
-    return key.isascii() and key.isdigit() and str(int(key[:8])) == key and int(key) <= BUCKET_MAX
+def _is_bucket(text: str, last: int) -> bool:
+    return text.isascii() and text.isdigit() and str(int(text[:8])) == text and int(text) <= last
+
+
+def _series(reader: Reader) -> dict[str, tuple[int, ...]]:
+    with reader.child("series", {}) as series:
+        names = sorted(reader.raw("series", {}))
+        if len(names) > SERIES_MAX:
+            raise InvalidSpec(f"{series.path}: at most {SERIES_MAX}")
+        return {name: series.items(name, _bin, count_max=BINS_MAX) for name in names}
+
+
+def _bin(value: Any, path: str) -> int:
+    if type(value) is not int or not 0 <= value <= COUNT_MAX:
+        raise InvalidSpec(f"{path}: expected a count")
+    return value
 
 
 def _pairs(reader: Reader) -> Pairs:
     with reader:
-        return Pairs(*(reader.integer(f.name) for f in fields(Pairs)))
+        plain = {name: reader.integer(name) for name in PAIR_COUNTS}
+        differences = _buckets(reader, "differences", LEVELS - 1)
+        return replace(Pairs(), **plain, differences=differences, confusion=_confusion(reader))
+
+
+def confusion_cell(old: int, new: int) -> str:
+    """The name of the cell of two classes."""
+    within = 0 <= old < CLASSES_MAX and 0 <= new < CLASSES_MAX
+    return f"{old}>{new}" if within else OTHER
+
+
+def _confusion(reader: Reader) -> dict[str, int]:
+    with reader.child("confusion", {}) as confusion:
+        cells = sorted(reader.raw("confusion", {}))
+        if not all(_CELL.fullmatch(cell) for cell in cells):
+            raise InvalidSpec(f"{confusion.path}: cells are written 3>8, or other")
+        return {cell: confusion.integer(cell, low=1) for cell in cells}

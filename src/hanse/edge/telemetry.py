@@ -10,11 +10,19 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from hanse.core.device_step import Route
 from hanse.core.ids import Segment
-from hanse.core.telemetry import Counts, Pairs, Window, latency_bucket
+from hanse.core.telemetry import (
+    PAIR_COUNTS,
+    PLAIN,
+    Counts,
+    Pairs,
+    Window,
+    latency_bucket,
+)
 from hanse.edge.outcomes import comparable
 
 MEMORY_MAX = 20_000
@@ -24,10 +32,10 @@ Key = tuple[Segment, str, int, int, int]
 class Arm:
     """One arm's counters."""
 
-    __slots__ = ("errors", "labelled", "latency", "requests", "slow", "wrong")
+    __slots__ = ("errors", "invalid", "labelled", "latency", "requests", "slow", "wrong")
 
     def __init__(self) -> None:
-        self.requests = self.errors = self.slow = self.labelled = self.wrong = 0
+        self.requests = self.errors = self.slow = self.labelled = self.wrong = self.invalid = 0
         self.latency: dict[int, int] = {}
 
     def answered(self, latency_s: float, slow_s: float | None, *, failed: bool) -> None:
@@ -42,26 +50,25 @@ class Arm:
         self.wrong += not right
 
     def counts(self) -> Counts:
-        return Counts(
-            self.requests, self.errors, self.slow, self.labelled, self.wrong, self.latency
-        )
+        return replace(Counts(latency=self.latency), **{n: getattr(self, n) for n in PLAIN})
 
 
 class Tally:
-    """The counters of one window key; `pairs` in the order of the fields of `Pairs`."""
+    """The counters of one window key."""
 
     __slots__ = ("canary", "pairs", "shadow", "stable")
 
     def __init__(self) -> None:
         self.stable, self.canary, self.shadow = Arm(), Arm(), Arm()
-        self.pairs = dict.fromkeys(Pairs.__slots__, 0)
+        self.pairs = dict.fromkeys(PAIR_COUNTS, 0)
 
     def arm(self, role: str) -> Arm:
         return self.canary if role == "canary" else self.stable
 
     def window(self, key: Key) -> Window:
         arms = (self.stable.counts(), self.canary.counts(), self.shadow.counts())
-        return Window(*key, *arms, Pairs(**self.pairs))
+        pairs: Any = self.pairs
+        return Window(*key, *arms, Pairs(**pairs))
 
 
 @dataclass(slots=True)

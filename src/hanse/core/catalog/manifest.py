@@ -1,6 +1,6 @@
 """What a release is: an immutable manifest whose SHA-256 *is* the release id.
 
-The manifest is canonical JSON of at most 8 KiB. It travels inside the release record, as
+The manifest is canonical JSON of at most 12 KiB. It travels inside the release record, as
 the bytes that the publisher signed; weights never do. It names every file by digest and
 size, so one id fixes the model, its golden inputs, its needs and its parents.
 
@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hanse.core import limits
+from hanse.core.catalog.profile import SERIES_MAX, Series, check_profile, parse_series
 from hanse.core.errors import InvalidSpec
 from hanse.core.ids import Digest, Segment, Version, segment, version
 from hanse.core.reading import Reader, canonical_json, parse_json
@@ -118,6 +119,7 @@ class Manifest:
     licence: str = ""
     code: str = ""
     residency: tuple[str, ...] = ("*",)
+    profile: tuple[Series, ...] = ()
 
     def file(self, name: str) -> File:
         for file in self.files:
@@ -160,6 +162,8 @@ class Manifest:
         if self.golden:
             golden = self.golden
             out["golden"] = {"file": golden.file, "rtol": golden.rtol, "atol": golden.atol}
+        if self.profile:
+            out["profile"] = [series.to_mapping() for series in self.profile]
         return out
 
     def encode(self) -> bytes:
@@ -201,6 +205,7 @@ def parse_manifest(raw: bytes) -> Manifest:
             licence=reader.text("licence", ""),
             code=code,
             residency=reader.items("residency", _region_or_star, count_max=256) or ("*",),
+            profile=reader.items("profile", parse_series, count_max=SERIES_MAX),
         )
     _check(manifest)
     if manifest.encode() != raw:
@@ -222,6 +227,10 @@ def _check(manifest: Manifest) -> None:
         t.name for t in manifest.outputs
     }:
         raise InvalidSpec(f"manifest.outcome.output: no output {manifest.outcome.output!r}")
+    tensors = {"input": manifest.inputs, "output": manifest.outputs}
+    check_profile(
+        manifest.profile, {side: [t.name for t in found] for side, found in tensors.items()}
+    )
 
 
 def _tensor_mapping(tensor: Tensor) -> dict[str, Any]:

@@ -50,6 +50,10 @@ class Reference:
         if not sum(self.counts) or not 0 < self.delta < 0.5:
             raise InvalidSpec("a reference needs counts, and a delta between 0 and 0.5")
 
+    def within(self, delta: float) -> Reference:
+        """The same histogram, with another idea of how far is too far."""
+        return Reference(self.counts, delta) if delta else self
+
     @cached_property
     def nulls(self) -> tuple[tuple[float, float], ...]:
         """For each inner edge the largest and the smallest share below it that is no drift."""
@@ -72,6 +76,8 @@ class DriftProcess:
 
     def observe(self, counts: Sequence[int]) -> Self:
         """Add one tick: how many values fell into each bin. Raises `Rejected`."""
+        if not counts:
+            return self
         if len(counts) != len(self.reference.counts) or any(
             type(count) is not int or not 0 <= count <= COUNT_MAX for count in counts
         ):

@@ -11,11 +11,12 @@ from dataclasses import dataclass, replace
 from typing import Final, Self
 
 from hanse.core.errors import Conflict, NotFound, Rejected
-from hanse.core.evidence.metrics import EVENTS, TESTS, Metric, Process
+from hanse.core.evidence.metrics import TESTS, Metric, Process, Setting, totals
 from hanse.core.evidence.ratio import Arms
 from hanse.core.evidence.window import Window
 
 NOTHING: Final = Arms(0, 0, 0, 0)
+NO_SETTING: Final = Setting()
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,12 +27,12 @@ class MetricEvidence:
     totals: Arms = NOTHING
 
     def observe(self, window: Window) -> Self:
-        arms = EVENTS[self.metric.event].arms(window)
+        sample = TESTS[self.metric.test].sample(self.metric, window)
         return replace(
             self,
-            harm=self.harm.observe(arms),
-            proof=self.proof.observe(arms) if self.proof else None,
-            totals=self.totals + arms,
+            harm=self.harm.observe(sample),
+            proof=self.proof.observe(sample) if self.proof else None,
+            totals=self.totals + totals(self.metric, window),
         )
 
     def encode(self) -> dict[str, object]:
@@ -44,14 +45,14 @@ class MetricEvidence:
     def decoded(self, state: object) -> Self:
         if not isinstance(state, Mapping) or set(state) != {"harm", "proof", "totals"}:
             raise Rejected(f"the stored evidence of metric {self.metric.name} is malformed")
-        totals = state["totals"]
-        if not _counts(totals, 4) or (state["proof"] is None) != (self.proof is None):
+        counts = state["totals"]
+        if not _counts(counts, 4) or (state["proof"] is None) != (self.proof is None):
             raise Rejected(f"the stored evidence of metric {self.metric.name} is malformed")
         return replace(
             self,
             harm=self.harm.decoded(state["harm"]),
             proof=self.proof.decoded(state["proof"]) if self.proof else None,
-            totals=Arms(*totals),
+            totals=Arms(*counts),
         )
 
 
@@ -67,8 +68,8 @@ class Evidence:
     requests: int = 0
 
     @classmethod
-    def fresh(cls, metrics: Iterable[Metric]) -> Self:
-        return cls(tuple(_fresh_row(metric) for metric in metrics))
+    def fresh(cls, metrics: Iterable[Metric], setting: Setting = NO_SETTING) -> Self:
+        return cls(tuple(_fresh_row(metric, setting) for metric in metrics))
 
     def observe(self, window: Window) -> Self:
         return replace(
@@ -92,11 +93,13 @@ class Evidence:
         }
 
     @classmethod
-    def decode(cls, state: object, metrics: Iterable[Metric]) -> Self:
+    def decode(
+        cls, state: object, metrics: Iterable[Metric], setting: Setting = NO_SETTING
+    ) -> Self:
         """Read stored evidence of exactly these metrics. Raises `Rejected`, `Conflict`."""
         if not isinstance(state, Mapping) or set(state) != {"metrics", "requests", "windows"}:
             raise Rejected("stored evidence is malformed")
-        rows, empty = state["metrics"], cls.fresh(metrics)
+        rows, empty = state["metrics"], cls.fresh(metrics, setting)
         if not isinstance(rows, Mapping) or not _counts([state["requests"], state["windows"]], 2):
             raise Rejected("stored evidence is malformed")
         if set(rows) != {row.metric.name for row in empty.rows}:
@@ -108,10 +111,10 @@ class Evidence:
         )
 
 
-def _fresh_row(metric: Metric) -> MetricEvidence:
+def _fresh_row(metric: Metric, setting: Setting) -> MetricEvidence:
     test = TESTS[metric.test]
     proof = None if metric.proven_below is None else test.proof(metric.proven_below)
-    return MetricEvidence(metric, test.harm(metric), proof)
+    return MetricEvidence(metric, test.harm(metric, setting), proof)
 
 
 def _counts(values: object, length: int) -> bool:

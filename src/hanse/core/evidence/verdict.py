@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from hanse.core.evidence.grid import log_threshold
-from hanse.core.evidence.metrics import EVENTS, TESTS, Metric
+from hanse.core.evidence.metrics import TESTS, Metric, unit
 from hanse.core.evidence.ratio import Arms
 from hanse.core.evidence.tally import Evidence, MetricEvidence
 
@@ -130,9 +130,9 @@ def _read(row: MetricEvidence, alpha: float) -> Reading:
 def _text(row: MetricEvidence, harm: float, proof: float | None, needed: float) -> str:
     """Such as `error-rate: trial 30 of 1000, stable 27 of 9000 requests; harm 12.3, …`."""
     metric, totals = row.metric, row.totals
-    unit = EVENTS[metric.event].unit
     counts = f"trial {totals.bad_t} of {totals.n_t}"
     if TESTS[metric.test].needs_control:
         counts += f", stable {totals.bad_c} of {totals.n_c}"
     proof_text = "no proof asked" if proof is None else f"proof {proof:.1f}"
-    return f"{metric.name}: {counts} {unit}; harm {harm:.1f}, {proof_text}, needed {needed:.1f}"
+    said = f"harm {harm:.1f}, {proof_text}, needed {needed:.1f}"
+    return f"{metric.name}: {counts} {unit(metric)}; {said}"

@@ -7,7 +7,8 @@ change of weight. Only integers: windows can be added up and checked by anybody.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from hanse.core.errors import Rejected
@@ -77,6 +78,10 @@ class Window:
     trial: ArmCounts = ArmCounts()
     stable: ArmCounts = ArmCounts()
     pairs: PairCounts = PairCounts()
+    differences: Mapping[int, int] = field(default_factory=dict)
+    """Compared answers by how much worse the trial's was; cells of `difference.level`."""
+    series: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    """Histograms of what the trial saw and said, in the bins of the release's profile."""
 
     @property
     def requests(self) -> int:

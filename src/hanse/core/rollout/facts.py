@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from hanse.core.evidence.drift import Reference
 from hanse.core.evidence.window import Window
 from hanse.core.rollout.table import State
 
@@ -51,5 +52,7 @@ class Facts:
     prefetched: bool = False
     """Release and rollback target are both local, verified and pinned."""
     nodes: Nodes = Nodes()
+    references: Mapping[str, Reference] = field(default_factory=dict)
+    """The profile that the release was signed with, by series."""
     windows: tuple[Window, ...] = ()
     """Telemetry since the last tick. None at all is an outage; windows of zeros are no traffic."""

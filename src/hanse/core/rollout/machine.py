@@ -18,6 +18,7 @@ from contextlib import suppress
 from dataclasses import replace
 
 from hanse.core.errors import Conflict, Rejected
+from hanse.core.evidence.metrics import Setting
 from hanse.core.evidence.tally import Evidence
 from hanse.core.evidence.verdict import Reason
 from hanse.core.evidence.window import Trial
@@ -78,7 +79,7 @@ def _hear(view: View) -> Progress:
         return progress
     if view.facts.resumed and progress.state is State.HELD and progress.reason in STICKY:
         # The operator has judged what the evidence said; it must not stop the step again.
-        progress = progress.restarted(_fresh(view), now_s)
+        progress = progress.restarted(_fresh(view, progress), now_s)
     arm = Trial.CANARY if progress.weight_percent else Trial.SHADOW
     evidence = progress.evidence
     for window in view.facts.windows:
@@ -139,12 +140,11 @@ def _traffic(
     view: View, progress: Progress, weight_percent: int, shadow_percent: int
 ) -> tuple[Progress, tuple[Action, ...]]:
     """New arms: new evidence, and the nodes get time to send their first telemetry."""
+    arms = replace(progress, weight_percent=weight_percent, shadow_percent=shadow_percent)
     changed = replace(
-        progress,
-        weight_percent=weight_percent,
-        shadow_percent=shadow_percent,
+        arms,
         exposed=True,
-        evidence=_fresh(view),
+        evidence=_fresh(view, arms),
         telemetry_at_s=view.now_s,
         traffic_at_s=view.now_s,
     )
@@ -178,8 +178,9 @@ def _attest_harm(progress: Progress, call: Call) -> tuple[Action, ...]:
     return (Attest(False, Digest.of(_evidence_bytes(progress))),)
 
 
-def _fresh(view: View) -> Evidence:
-    return Evidence.fresh(view.spec.metrics(view.stage))
+def _fresh(view: View, progress: Progress) -> Evidence:
+    setting = Setting(progress.share, view.facts.references)
+    return Evidence.fresh(view.spec.metrics(view.stage), setting)
 
 
 def _evidence_bytes(progress: Progress) -> bytes:

@@ -9,14 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Final, Self
 
 from hanse.core.errors import Conflict, NotFound, Rejected
+from hanse.core.evidence.drift import Reference
+from hanse.core.evidence.metrics import Setting
 from hanse.core.evidence.tally import Evidence
 from hanse.core.ids import Digest
 from hanse.core.rollout.plan import RolloutSpec, Stage
 from hanse.core.rollout.table import State
 
+NO_PROFILE: Final[Mapping[str, Reference]] = {}
 _TEXTS = ("state", "reason", "why")
 _NUMBERS = (
     "stage",
@@ -62,6 +65,11 @@ class Progress:
         return self.weight_percent > 0 or self.shadow_percent > 0
 
     @property
+    def share(self) -> float:
+        """The trial's share of requests: a canary's of all, a shadow's of the stable arm's."""
+        return (self.weight_percent or self.shadow_percent) / 100
+
+    @property
     def active(self) -> State:
         """The state whose work is under way, also while held."""
         return self.resumes or self.state
@@ -93,7 +101,14 @@ class Progress:
         }
 
     @classmethod
-    def decode(cls, spec: RolloutSpec, region: str, state: object, now_s: float) -> Self:
+    def decode(
+        cls,
+        spec: RolloutSpec,
+        region: str,
+        state: object,
+        now_s: float,
+        references: Mapping[str, Reference] = NO_PROFILE,
+    ) -> Self:
         """Read stored progress of this spec. Raises `Rejected` or `Conflict` if it is not that."""
         if not isinstance(state, Mapping) or set(state) != _KEYS:
             raise Rejected("stored progress is malformed")
@@ -105,6 +120,7 @@ class Progress:
         if state["stage"] != index or not -1 <= state["step"] <= len(stage.steps):
             raise Conflict("stored progress belongs to another spec")
         held_s = state["held_ms"] / 1000
+        share = (state["weight_percent"] or state["shadow_percent"]) / 100
         return cls(
             state=State(state["state"]),
             stage=index,
@@ -113,7 +129,9 @@ class Progress:
             stage_entered_at_s=now_s - state["stage_elapsed_ms"] / 1000,
             telemetry_at_s=now_s,
             traffic_at_s=now_s,
-            evidence=Evidence.decode(state["evidence"], spec.metrics(stage)),
+            evidence=Evidence.decode(
+                state["evidence"], spec.metrics(stage), Setting(share, references)
+            ),
             weight_percent=state["weight_percent"],
             shadow_percent=state["shadow_percent"],
             exposed=state["exposed"] is True,
@@ -135,7 +153,12 @@ class Progress:
         )
 
 
-def begin(spec: RolloutSpec, region: str, now_s: float) -> Progress:
+def begin(
+    spec: RolloutSpec,
+    region: str,
+    now_s: float,
+    references: Mapping[str, Reference] = NO_PROFILE,
+) -> Progress:
     """The progress of a region that has just learnt of the rollout. Raises `NotFound`."""
     index, stage = stage_of(spec, region)
     return Progress(
@@ -146,7 +169,7 @@ def begin(spec: RolloutSpec, region: str, now_s: float) -> Progress:
         stage_entered_at_s=now_s,
         telemetry_at_s=now_s,
         traffic_at_s=now_s,
-        evidence=Evidence.fresh(spec.metrics(stage)),
+        evidence=Evidence.fresh(spec.metrics(stage), Setting(0.0, references)),
     )
 
 

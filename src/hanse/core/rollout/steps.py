@@ -95,7 +95,8 @@ def check_analyses(stage: Stage, path: str, templates: Mapping[str, Template]) -
 
 def _check_data(metric: Metric, before: Shadow | SetWeight, where: str) -> None:
     shadowed = isinstance(before, Shadow) or before.shadow_percent > 0
-    if EVENTS[metric.event].shadow_only and not shadowed:
+    event = EVENTS.get(metric.event)
+    if event and event.shadow_only and not shadowed:
         raise fail(
             where,
             f"metric {metric.name} compares answers of a shadow, and none runs here",

@@ -26,7 +26,27 @@ from hanse.core.rollout.fields import (
 from hanse.core.rollout.plan import Template
 
 _RATIO: Final = number(1, 100)
-_METRIC_FIELDS: Final = ("name", "test", "event", "margin", "provenBelow", "slo", "onFail")
+_METRIC_FIELDS: Final = (
+    "name",
+    "test",
+    "event",
+    "margin",
+    "provenBelow",
+    "slo",
+    "series",
+    "delta",
+    "onFail",
+)
+_OF_TEST: Final = {
+    "ratio": ("event", "margin", "provenBelow"),
+    "paired": ("event", "margin", "provenBelow"),
+    "one-arm": ("event", "slo", "provenBelow"),
+    "difference": ("margin", "provenBelow"),
+    "sample-ratio": (),
+    "drift": ("series", "delta"),
+}
+"""The fields that each test takes, beside name, test and onFail."""
+_SERIES_CHARS_MAX: Final = 128
 _EVENTS_OF: Final = {
     "ratio": ("error", "slow", "wrong"),
     "paired": ("wrong-pair",),
@@ -68,15 +88,16 @@ def template_mapping(template: Template) -> dict[str, object]:
 def _metric(value: object, path: str) -> Metric:
     fields = Fields.of(value, path, _METRIC_FIELDS)
     test = fields.required("test", one_of(*TESTS), "ratio")
-    parse = _one_arm if test == "one-arm" else _two_arm
-    return parse(fields, test)
+    for key in fields.values:
+        if key not in ("name", "test", "onFail", *_OF_TEST[test]):
+            asked = ", ".join(_OF_TEST[test]) or "no parameter"
+            raise fail(
+                fields.at(str(key)), f"means nothing to a {test} metric", f"it takes {asked}"
+            )
+    return _PARSERS[test](fields, test)
 
 
 def _two_arm(fields: Fields, test: str) -> Metric:
-    if "slo" in fields.values:
-        raise fail(
-            fields.at("slo"), f"a {test} metric has no limit", "use test: one-arm, or margin"
-        )
     margin = (
         fields.required("margin", _RATIO, "1.25")
         if test == "ratio"
@@ -101,8 +122,6 @@ def _two_arm(fields: Fields, test: str) -> Metric:
 
 
 def _one_arm(fields: Fields, test: str) -> Metric:
-    if "margin" in fields.values:
-        raise fail(fields.at("margin"), "a one-arm metric has no margin", "write slo: 5%")
     slo = fields.required("slo", share, "5%")
     below = fields.required("provenBelow", _or_none(share), "5%, or none to ask for no proof")
     if below is not None and below < slo:
@@ -121,6 +140,45 @@ def _one_arm(fields: Fields, test: str) -> Metric:
     )
 
 
+def _difference(fields: Fields, test: str) -> Metric:
+    """Mean differences of scores, losses or relative errors; positive is worse."""
+    margin = fields.optional("margin", number(-0.99, 0.99), 0.0)
+    below = fields.required("provenBelow", _or_none(number(-0.99, 0.99)), "0.05, or none")
+    if below is not None and below <= margin:
+        raise fail(
+            fields.at("provenBelow"),
+            f"{below:g} cannot be proven beside a margin of {margin:g}",
+            "write a difference above margin, such as 0.05",
+        )
+    label = fields.required("name", name, "score")
+    on_fail = _on_fail(fields)
+    return Metric(label, test, "worse-pair", margin=margin, proven_below=below, on_fail=on_fail)
+
+
+def _sample_ratio(fields: Fields, test: str) -> Metric:
+    on_fail = _on_fail(fields, "hold")
+    return Metric(fields.required("name", name, "shares"), test, "share", on_fail=on_fail)
+
+
+def _drift(fields: Fields, test: str) -> Metric:
+    delta = fields.optional("delta", share, 0.05)
+    if delta >= 0.5:
+        raise fail(fields.at("delta"), "half of everything is no drift", "write a share below 50%")
+    return Metric(
+        fields.required("name", name, "output-drift"),
+        test,
+        fields.required("series", _series, "output:y"),
+        on_fail=_on_fail(fields, "hold"),
+        delta=delta,
+    )
+
+
+def _series(value: object, path: str) -> str:
+    if not isinstance(value, str) or not 0 < len(value) <= _SERIES_CHARS_MAX:
+        raise fail(path, "is not the name of a series", "write output:NAME or input:NAME[INDEX]")
+    return value
+
+
 def _event(fields: Fields, test: str) -> str:
     """The event; `wrong` of a paired metric is the only one it has, so it may be left out."""
     if test == "paired":
@@ -129,8 +187,8 @@ def _event(fields: Fields, test: str) -> str:
     return fields.required("event", one_of(*_EVENTS_OF[test]), "error")
 
 
-def _on_fail(fields: Fields) -> str:
-    return fields.optional("onFail", one_of("rollback", "hold"), "rollback")
+def _on_fail(fields: Fields, default: str = "rollback") -> str:
+    return fields.optional("onFail", one_of("rollback", "hold"), default)
 
 
 def _or_none(parse: Parser[float]) -> Parser[float | None]:
@@ -142,15 +200,25 @@ def _or_none(parse: Parser[float]) -> Parser[float | None]:
     return parse_or_none
 
 
+_PARSERS: Final = {
+    "ratio": _two_arm,
+    "paired": _two_arm,
+    "one-arm": _one_arm,
+    "difference": _difference,
+    "sample-ratio": _sample_ratio,
+    "drift": _drift,
+}
+
+
 def _metric_mapping(metric: Metric) -> dict[str, object]:
-    limits: dict[str, object] = {"margin": metric.margin}
-    if metric.test == "one-arm":
-        limits = {"slo": metric.slo}
-    return {
-        "name": metric.name,
-        "test": metric.test,
+    below = "none" if metric.proven_below is None else metric.proven_below
+    every: dict[str, object] = {
         "event": "wrong" if metric.test == "paired" else metric.event,
-        **limits,
-        "provenBelow": "none" if metric.proven_below is None else metric.proven_below,
-        "onFail": metric.on_fail,
+        "margin": metric.margin,
+        "slo": metric.slo,
+        "series": metric.event,
+        "delta": metric.delta,
+        "provenBelow": below,
     }
+    chosen = {key: every[key] for key in _OF_TEST[metric.test]}
+    return {"name": metric.name, "test": metric.test, **chosen, "onFail": metric.on_fail}
