@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import sqlite3
@@ -35,3 +36,18 @@ def surroundings() -> str:
         f"SQLite {sqlite3.sqlite_version}, {packages}; "
         f"load average {os.getloadavg()[0]:.2f} at the end."
     )
+
+
+def wilson(hits: int, runs: int) -> str:
+    """A share in percent with its 95 % interval."""
+    p, z = hits / runs, 1.96
+    mid, half = p + z * z / (2 * runs), z * math.sqrt(p * (1 - p) / runs + z * z / (4 * runs**2))
+    low, high = ((mid - half) / (1 + z * z / runs), (mid + half) / (1 + z * z / runs))
+    return f"{p:.1%} ({max(0.0, low):.1%} to {high:.1%})"
+
+
+def delay(found: Sequence[int | None], per_tick: int) -> str:
+    """Median / 90 % of the canary requests until the rule fired."""
+    counts = [n * per_tick if n else 10**9 for n in found]
+    shown = [quantile(counts, q) for q in (0.5, 0.9)]
+    return " / ".join(f"{n:,.0f}" if n < 10**9 else "never" for n in shown)
