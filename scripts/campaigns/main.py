@@ -20,7 +20,13 @@ from typing import Final
 # What the campaigns run lies beside the tests.
 sys.path[:0] = [str(p) for p in (Path(__file__).resolve().parents[2] / "tests",)]
 
-MINUTES: Final = {"seeds": 30.0}
+MINUTES: Final = {
+    "disk": 15.0,
+    "blobs": 5.0,
+    "worlds": 10.0,
+    "calls": 60.0,
+    "seeds": 30.0,
+}
 """How long each campaign goes on, unless told otherwise."""
 TELL_S = 60.0
 

@@ -6,8 +6,12 @@ import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
+from random import Random
+from typing import NamedTuple
 
 import pytest
+from power.disk import Disk
+from power.sqlite import Machine
 
 from hanse.core.errors import Broken
 from hanse.core.ids import Origin
@@ -33,25 +37,58 @@ THEIRS = Origin.parse(f"harbour.example/south/{'b' * 32}/i1")
 Reopen = Callable[[EventStore], Awaitable[EventStore]]
 
 
-@pytest.fixture(params=["sqlite", "memory"])
-def reopen(request: pytest.FixtureRequest, tmp_path: Path) -> Reopen:
-    async def sqlite(store: EventStore) -> EventStore:
-        await store.close()
-        return await SqliteEventStore.open(tmp_path)
+class Kind(NamedTuple):
+    """One implementation: how it is made, and how the next process finds it."""
 
-    async def memory(store: EventStore) -> EventStore:
+    make: Callable[[], Awaitable[EventStore]]
+    reopen: Reopen
+
+
+def sqlite(folder: Path) -> Kind:
+    async def reopen(store: EventStore) -> EventStore:
+        await store.close()
+        return await SqliteEventStore.open(folder)
+
+    return Kind(lambda: SqliteEventStore.open(folder), reopen)
+
+
+def sqlite_after_a_power_cut(folder: Path) -> Kind:
+    """The SQLite that APSW brings, on a disk that loses what was not synced."""
+    rng, disk = Random(1), Disk()
+
+    async def reopen(store: EventStore) -> EventStore:
+        disk.cut()
+        await store.close()
+        return await Machine(disk.after_cut(rng), folder, rng).open()
+
+    return Kind(lambda: Machine(disk, folder, rng).open(), reopen)
+
+
+def memory(_: Path) -> Kind:
+    async def make() -> EventStore:
+        return MemoryEventStore()
+
+    async def reopen(store: EventStore) -> EventStore:
         assert isinstance(store, MemoryEventStore)
         return store.crash()
 
-    return sqlite if request.param == "sqlite" else memory
+    return Kind(make, reopen)
+
+
+@pytest.fixture(params=[sqlite, sqlite_after_a_power_cut, memory])
+def kind(request: pytest.FixtureRequest, tmp_path: Path) -> Kind:
+    made: Kind = request.param(tmp_path)
+    return made
 
 
 @pytest.fixture
-async def store(
-    request: pytest.FixtureRequest, tmp_path: Path, reopen: Reopen
-) -> AsyncIterator[EventStore]:
-    sqlite = reopen.__name__ == "sqlite"
-    made: EventStore = await SqliteEventStore.open(tmp_path) if sqlite else MemoryEventStore()
+def reopen(kind: Kind) -> Reopen:
+    return kind.reopen
+
+
+@pytest.fixture
+async def store(kind: Kind) -> AsyncIterator[EventStore]:
+    made = await kind.make()
     yield made
     await made.close()
 

@@ -103,6 +103,8 @@ class BlobStore:
         with disk_errors("create the blob folders"):
             for name in ("sha256", "parts", "incoming", "pins", "damaged"):
                 (self.folder / name).mkdir(mode=0o700, parents=True, exist_ok=True)
+            for made in (self.folder, folder, folder.parent):
+                sync_folder(made)
 
     def writer(self, size: int, digest: Digest | None = None) -> BlobWriter:
         if not 0 <= size <= FILE_BYTES_MAX:

@@ -14,13 +14,14 @@ import fcntl
 import os
 import sqlite3
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import aiosqlite
 
 from hanse.core.errors import Unavailable
+from hanse.storage.incoming import sync_folder
 
 SQLITE_MIN = (3, 37, 0)  # STRICT tables
 LOCK = "daemon.lock"
@@ -40,7 +41,11 @@ PRAGMA cell_size_check = ON;
 """
 
 
-class _Connection(sqlite3.Connection):
+Factory = Callable[..., sqlite3.Connection]
+"""Connects as `sqlite3.connect` does. Tests put a SQLite here whose disk loses what it may."""
+
+
+class DefensiveConnection(sqlite3.Connection):
     """Defensive mode, where Python can set it: no statement can write raw pages or the schema."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -62,6 +67,7 @@ def lock_folder(folder: Path) -> int:
     """Hold the folder until the descriptor is closed; the kernel does so if the process dies."""
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        sync_folder(folder.parent)
         lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as error:
         raise Unavailable(
@@ -79,12 +85,14 @@ def lock_folder(folder: Path) -> int:
     return lock
 
 
-async def connect_writer(path: Path) -> aiosqlite.Connection:
+async def connect_writer(
+    path: Path, factory: Factory = DefensiveConnection
+) -> aiosqlite.Connection:
     """The one connection that writes and checkpoints. The caller closes it last.
 
     Raises `Unavailable` where the file system cannot carry a WAL.
     """
-    connection = await _connect(path.absolute().as_uri(), _WRITER_PRAGMAS)
+    connection = await _connect(path.absolute().as_uri(), _WRITER_PRAGMAS, factory)
     ((journal,),) = await connection.execute_fetchall("PRAGMA journal_mode")
     if journal != "wal":
         await connection.close()
@@ -95,9 +103,11 @@ async def connect_writer(path: Path) -> aiosqlite.Connection:
     return connection
 
 
-async def connect_reader(path: Path) -> aiosqlite.Connection:
+async def connect_reader(
+    path: Path, factory: Factory = DefensiveConnection
+) -> aiosqlite.Connection:
     """A connection that sees committed rows only and can change nothing."""
-    return await _connect(f"{path.absolute().as_uri()}?mode=ro", _READER_PRAGMAS)
+    return await _connect(f"{path.absolute().as_uri()}?mode=ro", _READER_PRAGMAS, factory)
 
 
 async def in_one_hop(
@@ -119,9 +129,9 @@ async def in_one_hop(
     await visit(transact, connection._conn)
 
 
-async def _connect(uri: str, pragmas: str) -> aiosqlite.Connection:
+async def _connect(uri: str, pragmas: str, factory: Factory) -> aiosqlite.Connection:
     # Without isolation level Python begins no transactions of its own.
-    opening = aiosqlite.connect(uri, uri=True, isolation_level=None, factory=_Connection)
+    opening = aiosqlite.connect(uri, uri=True, isolation_level=None, factory=factory)
     # A process that ends because something is broken must not wait for a thread that nobody
     # will close; SQLite needs no farewell. (Before 0.22 the connection was itself the thread.)
     thread: Any = getattr(opening, "_thread", opening)

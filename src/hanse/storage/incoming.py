@@ -3,7 +3,7 @@
 An interrupted fetch can be resumed. Beside the part lies its mark, `<hex>.mark`, with the length
 that was flushed and the digest of that much. The mark is written after the fsync, so it never
 promises more than there is; at the resume the part is hashed again and, when that differs from
-the mark, begun anew.
+the mark, begun anew. Neither name is synced: a power cut may cost the part, never its digest.
 """
 
 from __future__ import annotations

@@ -22,6 +22,8 @@ from hanse.core.errors import Broken
 from hanse.core.ids import Origin
 from hanse.core.step import AppendEvents, Head, PutTrust, PutWitness, Write
 from hanse.storage.connections import (
+    DefensiveConnection,
+    Factory,
     check_sqlite_version,
     connect_reader,
     connect_writer,
@@ -68,7 +70,7 @@ class SqliteEventStore:
         self._closed = False
 
     @classmethod
-    async def open(cls, folder: Path) -> Self:
+    async def open(cls, folder: Path, *, factory: Factory = DefensiveConnection) -> Self:
         """Open or create the registry in `folder` and bring its schema up to date.
 
         Raises `Unavailable` when another daemon has it, when SQLite is too old or the database
@@ -78,9 +80,9 @@ class SqliteEventStore:
         lock = lock_folder(folder)
         opened: list[aiosqlite.Connection] = []
         try:
-            opened.append(await connect_writer(folder / DATABASE))
+            opened.append(await connect_writer(folder / DATABASE, factory))
             await migrate(opened[0])
-            opened.append(await connect_reader(folder / DATABASE))
+            opened.append(await connect_reader(folder / DATABASE, factory))
             store = cls(lock, *opened)
             await store._load()
         except BaseException as error:
