@@ -13,7 +13,7 @@ import pytest
 
 from hanse.core import limits
 from hanse.core.errors import NotFound, Unavailable
-from hanse.core.ids import Origin
+from hanse.core.ids import Origin, Segment
 from hanse.core.log.checkpoint import Checkpoint, open_checkpoint, sign_checkpoint
 from hanse.core.log.merkle import Frontier, leaf_hash, root_of
 from hanse.core.log.proofs import (
@@ -32,7 +32,7 @@ from hanse.storage.memory import MemoryEventStore
 KEY = SigningKey(b"k" * 32)
 ORIGIN = Origin.parse(f"harbour/eu-north/{'a' * 32}/i1")
 SIZE = 66_100  # two levels of whole tiles, three of parts
-EVENTS = [b"event %d" % i for i in range(SIZE)]
+EVENTS = [b"event %d".ljust(60) % i for i in range(SIZE)]
 LEAVES = [leaf_hash(event) for event in EVENTS]
 
 
@@ -64,7 +64,7 @@ def store() -> CountingStore:
 
 @pytest.fixture
 def files(store: CountingStore) -> LogFiles:
-    return LogFiles(store, lambda: {"federation": "harbour"})
+    return LogFiles(store, Segment("harbour"))
 
 
 @pytest.fixture
@@ -77,7 +77,8 @@ async def client(files: LogFiles) -> AsyncIterator[httpx.AsyncClient]:
 async def test_the_index_names_every_log_and_trust_version(client: httpx.AsyncClient) -> None:
     answer = await client.get("/logs")
     assert answer.json() == {
-        "federation": "harbour", "logs": {str(ORIGIN): SIZE}, "schema": 1, "trust_versions": 2,
+        "federation": "harbour", "final": {}, "logs": {str(ORIGIN): SIZE},
+        "schema": 1, "trust_versions": 2,
     }  # fmt: skip
     assert answer.headers["content-type"] == "application/json"
     assert (await client.get("/trust/00002.json")).content == b'{"version": 2}'
@@ -156,7 +157,7 @@ async def test_what_is_kept_has_a_bound(
 ) -> None:
     monkeypatch.setattr(limits, "DOOR_ROOTS_KEPT", 8)
     monkeypatch.setattr(limits, "DOOR_TILES_KEPT", 2)
-    files = LogFiles(store, dict)
+    files = LogFiles(store, Segment("harbour"))
     for index in range(12):
         await files.read(f"log/{ORIGIN}/tile/0/{index:03d}")
     await files.read(f"log/{ORIGIN}/tile/1/001.p/2")

@@ -63,6 +63,10 @@ class Logbook:
         """Whether some members file lists the author of this log in that region."""
         return self._author_key(origin) is not None
 
+    def open_head(self, origin: Origin, note: bytes) -> Checkpoint:
+        """What a signed head of that log says. Raises `Rejected` if its author did not sign it."""
+        return open_checkpoint(note, str(origin), self.key_of(origin))
+
     def restore(self, head: Head, events: Iterable[bytes]) -> list[Entry]:
         """Take a log back from storage, recomputing its root from the stored events (I6)."""
         raws = list(events)
@@ -92,7 +96,7 @@ class Logbook:
         if not fresh:
             return None
         _bound(fresh)
-        checkpoint = open_checkpoint(note, str(origin), self._key(origin))
+        checkpoint = self.open_head(origin, note)
         leaves = tuple(map(leaf_hash, fresh))
         frontier = self._frontier(origin).append(leaves)
         if (checkpoint.size, checkpoint.root) != (frontier.size, frontier.root()):
@@ -166,7 +170,8 @@ class Logbook:
         head = self.heads.get(origin)
         return Frontier.decode(head.frontier) if head else Frontier.empty()
 
-    def _key(self, origin: Origin) -> bytes:
+    def key_of(self, origin: Origin) -> bytes:
+        """The key that signs this log. Raises `NotPermitted` if nobody's may."""
         if origin.federation != self.chain.current.federation:
             raise NotPermitted(f"{origin} belongs to another federation")
         key = self._author_key(origin)

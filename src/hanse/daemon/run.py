@@ -156,7 +156,7 @@ async def assemble(config: Config, stack: AsyncExitStack) -> Daemon:
     )
     await server.start()
     stack.push_async_callback(server.stop, STOP_S)
-    files = LogFiles(store, lambda: {"federation": config.federation})
+    files = LogFiles(store, config.federation)
     if config.audit_listen:
         # Not at the top: a daemon whose door is closed needs no HTTP server.
         from hanse.gateways.log_door import serve

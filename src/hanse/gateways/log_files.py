@@ -3,6 +3,7 @@
     logs                            JSON: the federation, its logs, trust versions, evidence
     trust/00001.json                the chain of trust, each version as it was signed
     log/<origin>/checkpoint         the latest signed head with its cosignatures
+    log/<origin>/final              the largest head that a quorum of witnesses has cosigned
     log/<origin>/tile/…             C2SP tlog-tiles; the prefix of a log is log/<origin>
 
 The same paths make up an exported folder, so whoever can read one can read the other. What
@@ -15,23 +16,23 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from hanse.core import limits
+from hanse.core.audit.paths import Index
 from hanse.core.errors import InvalidName, InvalidProof, NotFound
-from hanse.core.ids import Origin
+from hanse.core.ids import Origin, Segment
 from hanse.core.log.merkle import leaf_hash, root_of
-from hanse.core.log.tiles import ENTRIES, WIDTH, Tile, bundle, bytes_max, hashes_of
-from hanse.core.reading import canonical_json
+from hanse.core.log.tiles import ENTRIES, WIDTH, Tile, bundle, hashes_of
 from hanse.core.step import Head
 from hanse.storage.contract import EventStore
 
 T = TypeVar("T")
 TEXT, JSON, BYTES = "text/plain; charset=utf-8", "application/json", "application/octet-stream"
 _TRUST = re.compile(r"trust/([0-9]{5})\.json")
-_LOG = re.compile(r"log/((?:[^/]+/){3}[^/]+)/(checkpoint|tile/.+)")
+_LOG = re.compile(r"log/((?:[^/]+/){3}[^/]+)/(checkpoint|final|tile/.+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +63,8 @@ class _Latest(Generic[T]):
 class LogFiles:
     """Reads committed state only; made once a daemon, by the composition root."""
 
-    def __init__(self, store: EventStore, about: Callable[[], dict[str, Any]]) -> None:
-        """`about` gives what `logs` says of the federation beside what the store knows."""
-        self._store, self._about = store, about
+    def __init__(self, store: EventStore, federation: Segment) -> None:
+        self._store, self._federation = store, federation
         self._tiles: _Latest[bytes] = _Latest(limits.DOOR_TILES_KEPT)
         self._roots: _Latest[bytes] = _Latest(limits.DOOR_ROOTS_KEPT)
         self._building = asyncio.Semaphore(limits.DOOR_TILES_AT_ONCE)
@@ -79,18 +79,17 @@ class LogFiles:
             head = await self._head(found[1])
             if found[2] == "checkpoint":
                 return File(head.note, TEXT)
+            if found[2] == "final" and head.final_size:
+                return File(head.final_note, TEXT)
             return await self._tile_file(head, found[2])
         raise _absent(path)
 
     async def _index(self) -> File:
         heads = [head for head in await self._store.heads() if head.size]
-        found = {
-            **self._about(),
-            "logs": {str(head.origin): head.size for head in heads},
-            "schema": 1,
-            "trust_versions": len(await self._store.trust()),
-        }
-        return File(canonical_json(found), JSON)
+        sizes = {head.origin: head.size for head in heads}
+        final = {head.origin: head.final_size for head in heads if head.final_size}
+        index = Index(self._federation, sizes, final, len(await self._store.trust()))
+        return File(index.encode(), JSON)
 
     async def _trust(self, version: int) -> File:
         files = await self._store.trust()
@@ -143,7 +142,8 @@ class LogFiles:
         return kept
 
     async def _entries(self, origin: Origin, tile: Tile) -> list[bytes]:
-        found = await self._store.events(origin, tile.start, tile.width, bytes_max(tile))
+        bytes_max = tile.width * limits.EVENT_BYTES_MAX
+        found = await self._store.events(origin, tile.start, tile.width, bytes_max)
         if len(found) != tile.width:
             raise _absent(tile.path)  # the log was cut while we read it
         return found

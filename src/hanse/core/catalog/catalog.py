@@ -5,10 +5,10 @@ from __future__ import annotations
 from hashlib import sha256
 
 from hanse.core.catalog.facts import ModelFacts, Record
-from hanse.core.catalog.fold import fold
-from hanse.core.catalog.view import ModelView
+from hanse.core.catalog.fold import activations, fold
+from hanse.core.catalog.view import Activation, ModelView
 from hanse.core.events import BlobDrop, BlobHave, ReleaseRecord, model_of
-from hanse.core.ids import Digest, Segment
+from hanse.core.ids import Digest, EventId, Segment
 from hanse.core.log.merkle import leaf_hash, root_of
 from hanse.core.logbook import Entry
 from hanse.core.step import PutIndex, PutView, Write
@@ -92,6 +92,10 @@ class Catalog:
         """Every record of a model in the shared order, for `why` and for auditors."""
         facts = self._facts.get(model)
         return sorted(facts.records.values(), key=lambda r: r.key) if facts else []
+
+    def activations(self, model: Segment) -> dict[EventId, tuple[Record, Activation]]:
+        """Every activation of a model that counts, the replaced ones too, for auditors."""
+        return activations(self._facts[model], self.quarantine_quorum)
 
     @property
     def state_digest(self) -> bytes:

@@ -65,6 +65,14 @@ def fold(model: Segment, facts: ModelFacts, quarantine_quorum: int) -> ModelView
     )
 
 
+def activations(
+    facts: ModelFacts, quarantine_quorum: int
+) -> dict[EventId, tuple[Record, Activation]]:
+    """Every promotion and rollback that ever counted, for whoever asks what ran when."""
+    specs = _specs(facts)
+    return _moves(facts, _releases(facts, _holds(facts), specs, quarantine_quorum), specs)
+
+
 @lru_cache(maxsize=4096)
 def read_plan(raw: bytes) -> RolloutSpec:
     """Parse the bytes of a signed plan. Raises `InvalidSpec`, `InvalidName` or `TooLarge`."""
@@ -202,7 +210,7 @@ def _heads(
             record, activation = moves[open_.pop()]
             older = [
                 old
-                for old in _replaces(record)
+                for old in replaces(record)
                 if old in moves and moves[old][1].region == activation.region
             ]
             open_ += [old for old in older if old not in replaced]
@@ -256,7 +264,8 @@ def _undoes(
     )
 
 
-def _replaces(record: Record) -> tuple[EventId, ...]:
+def replaces(record: Record) -> tuple[EventId, ...]:
+    """The activations that an activation takes the place of."""
     body = record.event.body
     if isinstance(body, Rollback):
         return (body.from_activation,)

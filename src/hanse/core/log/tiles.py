@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from typing import Self
 
 from hanse.core.errors import InvalidProof
-from hanse.core.limits import EVENT_BYTES_MAX
 from hanse.core.log.merkle import HASH_BYTES, SIZE_MAX, node_hash, root_of
 from hanse.core.log.proofs import Subtree, largest_power_below
 
@@ -130,11 +129,6 @@ def entries_of(tile: Tile, raw: bytes) -> list[bytes]:
             fix="fetch it again, or from somewhere else",
         )
     return entries
-
-
-def bytes_max(tile: Tile) -> int:
-    """More than this no honest file at this path has."""
-    return tile.width * (EVENT_BYTES_MAX + _LENGTH_BYTES if tile.level == ENTRIES else HASH_BYTES)
 
 
 def subtrees(size: int, read: Callable[[Tile], Sequence[bytes]]) -> Subtree:

@@ -1,0 +1,170 @@
+"""`hanse audit`: proof for people who trust nobody, from files alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from hanse.cli import audit_source, options
+from hanse.cli.audit_shown import audit_table, compared_table, proof_table
+from hanse.cli.errors import OK, UNVERIFIED
+from hanse.cli.output import emit, note
+
+if TYPE_CHECKING:
+    from hanse.core.audit.replay import Audit, Read
+
+_PATH = click.Path(path_type=Path)
+
+
+@click.group()
+def audit() -> None:
+    """Export the logs, verify them offline, compare what different places show."""
+
+
+def trust_root(command: Any) -> Any:
+    return click.option(
+        "--trust-root",
+        type=click.Path(path_type=Path, exists=True),
+        required=True,
+        help="Version 1 of the trust chain, as you got it yourself: a file, or a trust folder.",
+    )(command)
+
+
+def url(command: Any) -> Any:
+    return click.option(
+        "--url", help="Read from this door, such as http://10.0.0.1:7480.  [default: the daemon]"
+    )(command)
+
+
+@audit.command()
+@click.argument("folder", type=_PATH)
+@click.option("--origin", multiple=True, help="Only this log; may be repeated. Default: all.")
+@url
+@options.home
+@options.output
+def export(folder: Path, origin: tuple[str, ...], url: str | None, home: Path, form: str) -> None:
+    """Write all logs, the trust chain and every proof into FOLDER.
+
+    FOLDER is complete: it verifies offline, and any file server over it is a door.
+    """
+    from hanse.core.ids import Origin
+    from hanse.daemon.audit_folder import save
+    from hanse.rpc.codec import EventCodec
+
+    with _bar() as told:
+        found = save(_source(url, home), folder, map(Origin.parse, origin), EventCodec(), told)
+    value, table = audit_table(found)
+    emit(form, "Audit", value, table, [found.state_digest.hex()])
+    note(f"next: hanse audit verify {folder} --trust-root FILE")
+
+
+@audit.command()
+@click.argument("path", type=click.Path(path_type=Path, exists=True))
+@trust_root
+@click.option(
+    "--trust",
+    type=click.Path(path_type=Path, exists=True),
+    help="For a .tlog-proof: the whole trust chain.  [default: that of --trust-root]",
+)
+@click.option(
+    "--events", is_flag=True, help="List every event, who signed it and whether it counts."
+)
+@options.output
+def verify(path: Path, trust_root: Path, trust: Path | None, events: bool, form: str) -> None:
+    """Verify an exported folder, or a .tlog-proof file, with no daemon and no network.
+
+    Prints which release ran where, when, and who approved it. Exits with 5, naming the file
+    and the place, if anything does not stand.
+    """
+    from hanse.daemon import audit_folder
+    from hanse.rpc.codec import EventCodec
+
+    root = audit_source.bootstrap(trust_root)
+    if path.is_dir():
+        value, table = audit_table(audit_folder.verify(path, root, EventCodec()), events=events)
+        emit(form, "Audit", value, table, [value["state_digest"]])
+    else:
+        value, table = proof_table(_proven(path, root, trust or trust_root))
+        emit(form, "Proof", value, table, [value["event"]])
+
+
+@audit.command()
+@click.argument("places", nargs=-1, required=True, metavar="FOLDER|URL...")
+@trust_root
+@options.output
+def compare(places: tuple[str, ...], trust_root: Path, form: str) -> int:
+    """Verify several exports or doors and say whether they show the same logs.
+
+    A log that is shorter in one place is behind. Two histories of one log, or two states from
+    the same logs, end with 5.
+    """
+    from hanse.core.audit.compare import FORK, compare, states_contradict
+
+    if len(places) < 2:
+        raise click.UsageError("name at least two folders or doors")
+    root = audit_source.bootstrap(trust_root)
+    found = {place: _audited(place, root) for place in places}
+    first, *others = places
+    pairs = [(o, compare(found[first], found[o])) for o in others]
+    contradict = [o for o in others if states_contradict(found[first], found[o])]
+    value, table = compared_table(found, pairs, contradict)
+    emit(form, "Comparison", value, table)
+    forked = any(d.kind == FORK for _, differences in pairs for d in differences)
+    return UNVERIFIED if forked or contradict else OK
+
+
+@audit.command()
+@click.argument("event")
+@click.option("--save", type=_PATH, help="Where to.  [default: EVENT.tlog-proof]")
+@click.option("--folder", type=click.Path(path_type=Path, exists=True), help="Read an export.")
+@url
+@options.home
+def proof(event: str, save: Path | None, folder: Path | None, url: str | None, home: Path) -> None:
+    """Write the proof of one EVENT, which others verify with nothing else.
+
+    EVENT is an id as every command prints it, or its 64 hex digits.
+    """
+    from hanse.core.audit.proof import find, prove
+    from hanse.daemon.audit_folder import reader
+    from hanse.daemon.private_files import write_new
+
+    read = reader(folder) if folder else _source(url, home)
+    made = prove(read, *find(read, event))
+    path = save or Path(f"{event}.tlog-proof")
+    write_new(path, made.render(), mode=0o644)
+    click.echo(str(path))
+    note(f"next: hanse audit verify {path} --trust-root FILE")
+
+
+def _source(url: str | None, home: Path) -> Read:
+    return audit_source.of_url(url) if url else audit_source.of_daemon(home)
+
+
+def _audited(place: str, root: bytes) -> Audit:
+    from hanse.core.audit.replay import audit as replay
+    from hanse.daemon import audit_folder
+    from hanse.rpc.codec import EventCodec
+
+    if audit_source.is_url(place):
+        return replay(audit_source.of_url(place), root, EventCodec())
+    return audit_folder.verify(Path(place), root, EventCodec())
+
+
+def _proven(path: Path, root: bytes, trust: Path) -> Any:
+    from hanse.core.audit.proof import verify_proof
+    from hanse.core.log.tlog_proof import PROOF_BYTES_MAX
+    from hanse.daemon.trust_folder import chain_beside
+    from hanse.rpc.codec import EventCodec
+
+    files = chain_beside(trust) if trust.is_dir() else (root,)
+    with path.open("rb") as file:
+        raw = file.read(PROOF_BYTES_MAX + 1)
+    return verify_proof(raw, root, files, EventCodec())
+
+
+def _bar() -> Any:
+    from hanse.cli.progress import files_bar
+
+    return files_bar("export")

@@ -1,0 +1,203 @@
+"""A federation's logs verified again from files alone, by whoever trusts nobody.
+
+It begins with the bootstrap root that the auditor brought along and believes nothing else:
+
+1. the trust chain is replayed from it;
+2. each log's head is signed by its author, and cosigned as the witness policy says;
+3. its events are those whose hashes stand in its tiles, every tile is folded from the one
+   below, and the events give the root that was signed;
+4. every event is judged by the trust version that it names, and folded as a daemon folds it.
+
+Whatever does not stand is refused with the file and the place in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from hanse.core.audit.paths import Index, log_path, parse_index, trust_path
+from hanse.core.catalog.catalog import Catalog
+from hanse.core.errors import HanseError, InvalidProof
+from hanse.core.events import Codec
+from hanse.core.ids import Origin
+from hanse.core.log.checkpoint import Checkpoint, verify_cosignature
+from hanse.core.log.merkle import Frontier, leaf_hash, root_of
+from hanse.core.log.note import Note, VerifierKey
+from hanse.core.log.policy import Policy, parse_policy
+from hanse.core.log.tiles import ENTRIES, WIDTH, Tile, entries_of, hashes_of, tiles_of
+from hanse.core.logbook import Entry, Logbook
+from hanse.core.step import Head
+from hanse.core.trust.chain import Chain, extend, start
+
+Read = Callable[[str], bytes]
+"""The file at a path of the auditor's door. Raises `NotFound`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Final:
+    """A head that a quorum of witnesses has cosigned, by the policy of that trust version."""
+
+    head: Checkpoint
+    witnesses: tuple[VerifierKey, ...]
+    trust_version: int
+
+
+@dataclass(slots=True)
+class LogAudit:
+    """One log that stands. `entries` say of each event why it is void, if it is."""
+
+    origin: Origin
+    key: bytes
+    head: Checkpoint
+    final: Final | None
+    entries: list[Entry] = field(repr=False)
+    leaves: tuple[bytes, ...] = field(repr=False)
+
+
+@dataclass(slots=True)
+class Audit:
+    """All that follows from the files; equal inputs give equal state digests."""
+
+    chain: Chain
+    catalog: Catalog
+    logs: dict[Origin, LogAudit]
+    heads_digest: bytes
+    """Of all heads and the trust: two audits of equal digest had equal inputs."""
+
+    @property
+    def state_digest(self) -> bytes:
+        return self.catalog.state_digest
+
+
+def audit(read: Read, bootstrap: bytes, codec: Codec) -> Audit:
+    """Verify everything that `logs` names. Raises `Rejected` naming the place that fails."""
+    with at("logs"):
+        index = parse_index(read("logs"))
+    chain = replay_trust(read, index, bootstrap)
+    book, catalog = Logbook(codec, chain), Catalog(chain.current.quarantine_quorum)
+    logs = {}
+    for origin in index.logs:
+        logs[origin] = found = _log(read, index, origin, book)
+        for entry in found.entries:
+            catalog.add(entry)
+    catalog.refold()
+    return Audit(chain, catalog, logs, book.digest)
+
+
+def replay_trust(read: Read, index: Index, bootstrap: bytes) -> Chain:
+    """The chain from the auditor's own root on; what the files say of themselves is no proof."""
+    chain: Chain | None = None
+    for path in map(trust_path, index.trust_versions):
+        with at(path):
+            raw = read(path)
+            if chain is None and raw != bootstrap:
+                raise InvalidProof(
+                    "this is not the trust root that was given",
+                    fix="ask where these files come from: they begin with another root",
+                )
+            chain = extend(chain, raw) if chain else start(raw)
+    if chain is None or chain.current.federation != index.federation:
+        raise InvalidProof("logs: its trust chain is missing, or of another federation")
+    return chain
+
+
+def _log(read: Read, index: Index, origin: Origin, book: Logbook) -> LogAudit:
+    size, final = index.logs[origin], None
+    place = log_path(origin, "checkpoint")
+    with at(place):
+        note = read(place)
+        head = _sized(book.open_head(origin, note), size)
+    raws = _entries(read, origin, size)
+    leaves = tuple(map(leaf_hash, raws))
+    _check_tiles(read, origin, size, leaves)
+    frontier = Frontier.empty().append(leaves)
+    if frontier.root() != head.root:
+        raise InvalidProof(f"{place}: the events do not give the root that was signed")
+    if origin in index.final:
+        with at(place := log_path(origin, "final")):
+            final = open_final(read(place), origin, book)
+            if root_of(leaves[: _sized(final.head, index.final[origin]).size]) != final.head.root:
+                raise InvalidProof("the events do not give the root that was signed")
+    with at(f"log/{origin}"):
+        stored = Head(origin, size, head.root, frontier.encode(), note)
+        judged = [book.judged(entry) for entry in book.restore(stored, raws)]
+    return LogAudit(origin, book.key_of(origin), head, final, judged, leaves)
+
+
+def open_final(note: bytes, origin: Origin, book: Logbook) -> Final:
+    """A head with a quorum of cosignatures. Raises `InvalidProof` if it has none."""
+    head = book.open_head(origin, note)
+    for members in reversed(book.chain.versions):
+        policy = parse_policy(members.witness_policy)
+        found = cosigners(note, policy)
+        if policy.satisfied(found):
+            return Final(head, found, members.version)
+    raise InvalidProof(
+        "the witnesses that cosigned it are no quorum",
+        fix="export again: it may have become final since",
+    )
+
+
+def _sized(head: Checkpoint, size: int) -> Checkpoint:
+    if head.size != size:
+        raise InvalidProof(f"size {head.size} was signed, logs says {size}")
+    return head
+
+
+def _entries(read: Read, origin: Origin, size: int) -> list[bytes]:
+    raws: list[bytes] = []
+    for tile in tiles_of(size):
+        if tile.level != ENTRIES:
+            break
+        with at(place := log_path(origin, tile.path)):
+            raws += entries_of(tile, read(place))
+    return raws
+
+
+def _check_tiles(read: Read, origin: Origin, size: int, leaves: tuple[bytes, ...]) -> None:
+    """Every tile there is must hold what folding the one below gives."""
+    expected, level = leaves, 0
+    for tile in tiles_of(size):
+        if tile.level == ENTRIES:
+            continue
+        if tile.level != level:
+            level = tile.level
+            whole = range(0, len(expected) // WIDTH * WIDTH, WIDTH)
+            expected = tuple(root_of(expected[i : i + WIDTH]) for i in whole)
+        with at(place := log_path(origin, tile.path)):
+            _compare(tile, hashes_of(tile, read(place)), expected[tile.start : tile.stop])
+
+
+def _compare(tile: Tile, found: tuple[bytes, ...], expected: tuple[bytes, ...]) -> None:
+    for i, (one, other) in enumerate(zip(found, expected, strict=True), tile.start):
+        if one != other:
+            what = f"subtree {i} of level {tile.level}" if tile.level else f"event {i}"
+            raise InvalidProof(f"{what} has another hash")
+
+
+def cosigners(note: bytes, policy: Policy) -> tuple[VerifierKey, ...]:
+    """The policy's witnesses whose cosignatures stand on this note.
+
+    Raises `InvalidSignature` if a line claims to be one of theirs and is not.
+    """
+    parsed = Note.parse(note)
+    named = [key for key in policy.keys if any(line.is_by(key) for line in parsed.signatures)]
+    for key in named:
+        verify_cosignature(parsed, key)
+    return tuple(named)
+
+
+def voids(audited: Audit) -> Iterator[Entry]:
+    """Events that stand in their log and have no effect, with the reason."""
+    return (e for log in audited.logs.values() for e in log.entries if e.void)
+
+
+@contextmanager
+def at(place: str) -> Iterator[None]:
+    """Say of every refusal inside where it happened."""
+    try:
+        yield
+    except HanseError as error:
+        raise InvalidProof(f"{place}: {error.message}", fix=error.fix) from None
