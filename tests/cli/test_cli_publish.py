@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import datetime
 import json
 from pathlib import Path
@@ -16,6 +17,7 @@ from hanse.cli.main import main
 from hanse.cli.manifest_builder import digest_of, file_name
 from hanse.core.catalog.manifest import parse_manifest
 from hanse.core.ids import Digest
+from hanse.core.reading import canonical_json
 from hanse.core.trust.authority import signers
 from hanse.core.trust.statements import RELEASE_TYPE, release_statement
 from hanse.daemon import ceremony
@@ -276,7 +278,9 @@ def test_a_missing_or_foreign_file_fails_verification(home, saved):
 
 def test_a_forged_members_file_exits_with_5(home, saved, tmp_path):
     raw = json.loads((home / "trust/00001.json").read_text())
-    raw["signatures"][0]["sig"] = "A" * 86 + "=="
+    root = json.loads(base64.b64decode(raw["files"]["1.root.json"]))
+    root["signatures"][0]["sig"] = "00" * 64
+    raw["files"]["1.root.json"] = base64.b64encode(canonical_json(root)).decode()
     (tmp_path / "trust").mkdir()
-    (tmp_path / "trust/00001.json").write_text(json.dumps(raw))
+    (tmp_path / "trust/00001.json").write_bytes(canonical_json(raw))
     assert main(["release", "verify", str(saved), "--trust", str(tmp_path)]) == 5

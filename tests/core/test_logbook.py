@@ -124,7 +124,7 @@ def test_more_than_a_chunk_is_refused() -> None:
 
 
 def test_an_author_ahead_of_our_trust_stalls_until_the_file_arrives() -> None:
-    raw = chain.sign(members(version=2), (ROOT,))
+    raw = chain.sign(members(version=2), (ROOT,), CHAIN)
     eu = author(2)
     eu.book.chain = chain.extend(CHAIN, raw)
     eu.write(Note("under the new trust"))
@@ -142,7 +142,7 @@ def test_an_author_ahead_of_our_trust_stalls_until_the_file_arrives() -> None:
 
 
 def test_a_refused_suffix_leaves_the_authors_trust_version_as_it_was() -> None:
-    raw = chain.sign(members(version=2), (ROOT,))
+    raw = chain.sign(members(version=2), (ROOT,), CHAIN)
     eu = author(1)
     eu.book.chain = chain.extend(CHAIN, raw)
     later = CODEC.encode(Event(header(EU, 1, eu.book.chain, bytes(32), 0), Note("a")))
@@ -176,5 +176,5 @@ def test_the_digest_covers_logs_and_trust() -> None:
     empty = book.digest
     book.extend(EU, 0, raws(eu), eu.appends[-1].head.note)
     held = book.digest
-    book.chain = chain.extend(CHAIN, chain.sign(members(version=2), (ROOT,)))
+    book.chain = chain.extend(CHAIN, chain.sign(members(version=2), (ROOT,), CHAIN))
     assert len({empty, held, book.digest}) == 3

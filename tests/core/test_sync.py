@@ -33,7 +33,7 @@ from hanse.core.trust import chain
 
 EU, US, AP = (origin(r) for r in REGIONS)
 MEMBER = members().members[0]
-SECOND = chain.sign(members(version=2), (ROOT,))
+SECOND = chain.sign(members(version=2), (ROOT,), CHAIN)
 
 # -- the overlay ---------------------------------------------------------------
 
@@ -452,7 +452,7 @@ def test_a_trust_file_spreads() -> None:
 
 def test_who_comes_late_gets_every_version_it_lacks() -> None:
     net = Net("eu", "us")
-    third = chain.sign(members(version=3), (ROOT,))
+    third = chain.sign(members(version=3), (ROOT,), chain.extend(CHAIN, SECOND))
     net["eu"].sync.extend_trust(SECOND, None)
     net["eu"].sync.extend_trust(third, None)
     net.link("eu", "us")
@@ -497,7 +497,7 @@ def test_an_author_that_stalled_goes_on_when_trust_arrives() -> None:
 
 def test_a_trust_file_that_nobody_signed_goes_no_further() -> None:
     net = pair()
-    forged = chain.sign(members(version=2), (key("nobody"),))
+    forged = chain.sign(members(version=2), (key("nobody"),), CHAIN)
     net["us"].sync.frame(net["eu"].id, TrustFile(2, 0, 1, forged), 0)
     assert versions(net) == [1, 1]
     assert net["us"].logs() == ["frame_rejected"]

@@ -125,7 +125,7 @@ def admit(request: bytes, files: Sequence[bytes], root_keys: Sequence[SigningKey
         regions=(*current.regions, *new),
         members=(*current.members, member),
     )
-    raw = chain.sign(following, tuple(root_keys))
+    raw = chain.sign(following, root_keys, known)
     chain.extend(known, raw)  # exactly what every daemon will check
     return raw
 

@@ -59,7 +59,7 @@ def _name(version: int) -> str:
 
 
 def _read(path: Path) -> bytes:
-    limit = limits.MEMBERS_FILE_BYTES_MAX * 2
+    limit = limits.TRUST_BUNDLE_BYTES_MAX
     with path.open("rb") as file:
         raw = file.read(limit + 1)
     if len(raw) > limit:

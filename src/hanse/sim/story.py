@@ -21,7 +21,7 @@ from hanse.core.rollout.table import State
 from hanse.core.trust import statements
 from hanse.sim.answers import BAD, Nature
 from hanse.sim.process import Process
-from hanse.sim.world import NAMES, World, members_file
+from hanse.sim.world import NAMES, World, next_trust
 
 MODEL = segment("digits")
 Story = Generator[float, None, None]
@@ -140,8 +140,8 @@ def kill(world: World, region: Segment, release: Manifest) -> Story:
 
 
 def trust(world: World, region: Segment, number: int) -> Story:
-    """Bring a members file to one daemon; it is their business to tell the others."""
-    raw, process = members_file(world, number), world.processes[region]
+    """Bring the next trust version to one daemon; it is their business to tell the others."""
+    raw, process = next_trust(world), world.processes[region]
     while process.node is None or process.node.book.chain.current.version < number:
         process.do(lambda node, _: node.extend_trust(raw))
         yield 1.0

@@ -59,8 +59,8 @@ class World(Surroundings):
         self.operator = key_of(seed, "operator")
         self.network = Network(Random(f"network/{seed}"), plan.weather)  # noqa: S311  # repeatable
         names = [region_name(i) for i in range(regions)]
-        trust = (chain.sign(_members(seed, names), (key_of(seed, "root"),)),)
-        self.processes = {name: self._process(name, trust) for name in names}
+        self.trust = chain.start(chain.sign(_members(seed, names), (key_of(seed, "root"),)))
+        self.processes = {name: self._process(name) for name in names}
         by_member = {p.origin.member: p for p in self.processes.values()}
         self.links = Links(self, self.network, by_member)
         self.history = History(self)
@@ -72,10 +72,10 @@ class World(Surroundings):
         ]
         self._schedule()
 
-    def _process(self, name: Segment, trust: Sequence[bytes]) -> Process:
+    def _process(self, name: Segment) -> Process:
         key = key_of(self.seed, name)
         origin = Origin(FEDERATION, name, member_id(key.public), 1)
-        return Process(self, origin, key, trust, self.plan.skews.get(name, Skew()))
+        return Process(self, origin, key, self.trust.files, self.plan.skews.get(name, Skew()))
 
     # -- what processes do to each other -----------------------------------------
 
@@ -206,11 +206,13 @@ def region_name(i: int) -> Segment:
     return segment(NAMES[i] if i < len(NAMES) else f"region-{i}")
 
 
-def members_file(world: World, version: int) -> bytes:
-    """The next members file, signed by the root: the same people, another ring."""
-    members = _members(world.seed, list(world.processes))
-    after = replace(members, version=version, ring_seed=f"ring-{world.seed}-{version}")
-    return chain.sign(after, (key_of(world.seed, "root"),))
+def next_trust(world: World) -> bytes:
+    """The trust version that follows, signed by the root: the same people, another ring."""
+    version = world.trust.current.version + 1
+    after = replace(world.trust.current, version=version, ring_seed=f"ring-{world.seed}-{version}")
+    raw = chain.sign(after, (key_of(world.seed, "root"),), world.trust)
+    world.trust = chain.extend(world.trust, raw)
+    return raw
 
 
 def _members(seed: int, names: Sequence[Segment]) -> Members:

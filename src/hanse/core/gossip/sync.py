@@ -44,6 +44,7 @@ from hanse.core.trust.chain import extend
 
 _PROOF_DOMAIN = b"hanse-hello/v1\n"
 TRUST_PART_BYTES = 192 * 1024
+TRUST_PARTS_MAX = -(-limits.TRUST_BUNDLE_BYTES_MAX // TRUST_PART_BYTES)
 PROOF_TIMEOUT_S = 5.0
 CLAIMS_SPARE = 1000  # logs of earlier incarnations and former members
 
@@ -289,7 +290,7 @@ class Sync:
 
     def _trust_file(self, link: Link, frame: TrustFile) -> None:
         if frame.version != self._book.chain.current.version + 1 or not (
-            0 <= frame.part < frame.parts <= 8
+            0 <= frame.part < frame.parts <= TRUST_PARTS_MAX
         ):
             return
         # One file at a time from each peer: another version or split begins anew.

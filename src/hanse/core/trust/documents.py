@@ -13,6 +13,7 @@ All but the policy are canonical JSON: one value has one text, so equal digests 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any, TypeVar
 
 from hanse.core import limits
@@ -34,6 +35,17 @@ MEMBERS, POLICY, RESIDENCY, FLOORS, CUTS = (
 )
 SHARED = (MEMBERS, POLICY, RESIDENCY, FLOORS)
 PEM_BYTES_MAX = 8192
+_RESERVED = frozenset(
+    {"root", "targets", "snapshot", "timestamp", "members", "residency", "floors", "cuts"}
+)
+
+
+def region_name(text: str) -> Segment:
+    """A name under which a region's files cannot be taken for others of the repository."""
+    name = segment(text, "region")
+    if name in _RESERVED or name.endswith(".root"):
+        raise InvalidSpec(f"no region can be called {name}", fix="choose another name")
+    return name
 
 
 def region_file(region: str) -> str:
@@ -136,13 +148,15 @@ def read_cuts(raw: bytes) -> tuple[tuple[Cut, ...], dict[Segment, FloorCap]]:
     return cuts, caps
 
 
-def read_region(name: Segment, raw: bytes) -> tuple[Region, tuple[Member, ...]]:
-    """The region, without its officers, and its daemons."""
+@lru_cache(maxsize=2 * limits.REGIONS_MAX)
+def read_region(name: Segment, raw: bytes, officers: Keys) -> tuple[Region, tuple[Member, ...]]:
+    """The region and its daemons; kept, because most regions stay as they are."""
     path = region_file(name)
     with _open({path: raw}, path) as reader:
         region = Region(
             name,
             _pem(reader, "edge_ca"),
+            officers,
             revoked=frozenset(reader.items("revoked", _text, count_max=100_000)),
             residency=reader.items("residency", _text, count_max=limits.REGIONS_MAX),
         )
@@ -158,6 +172,7 @@ def check(members: Members) -> None:
     if len(set(regions)) != len(regions):
         raise InvalidSpec("the trust version names a region twice")
     for region in members.regions:
+        region_name(region.name)
         _check_keys(region.officers)
     ids = [m.id for m in members.members]
     if len(set(ids)) != len(ids):
@@ -165,6 +180,22 @@ def check(members: Members) -> None:
     for member in members.members:
         if member.region not in regions:
             raise InvalidSpec(f"the trust version does not name region {member.region}")
+    _check_apart(members)
+
+
+def _check_apart(members: Members) -> None:
+    """An online key must not be able to do what only people may (T13), nor cosign itself."""
+    daemons = {m.key for m in members.members}
+    witnesses = [m.witness_key for m in members.members if m.witness_key is not None]
+    roles = (members.root, members.targets, members.snapshot, members.timestamp)
+    held = {key for role in roles for key in role.keys}
+    held |= {key for region in members.regions for key in region.officers.keys}
+    held |= {p.key for p in members.people}
+    if daemons & (held | set(witnesses)) or len(set(witnesses)) != len(witnesses):
+        raise InvalidSpec(
+            "a daemon's key also signs as somebody else, or two daemons share a witness key",
+            fix="give every daemon, witness and person a key of its own",
+        )
 
 
 def _check_keys(role: Keys) -> None:
