@@ -19,7 +19,7 @@ import yaml
 
 from hanse.cli.errors import EXPLANATIONS
 from hanse.cli.main import hanse
-from hanse.core import limits
+from hanse.core import counters, limits
 from hanse.core.rollout.spec import parse_spec
 from hanse.daemon import config as daemon_config
 from hanse.daemon.queries import QUERIES
@@ -79,7 +79,14 @@ def error_table() -> str:
     return "\n".join(lines)
 
 
+def counter_table() -> str:
+    lines = ["| counter | counts |", "|---|---|"]
+    lines += [f"| `{name}` | {text} |" for name, text in counters.MEANINGS.items()]
+    return "\n".join(lines)
+
+
 TABLES = {
+    "counters": counter_table(),
     "daemon-settings": settings_table(daemon_config.SETTINGS),
     "agent-settings": settings_table(edge_config.SETTINGS),
     "error-codes": error_table(),
@@ -205,6 +212,14 @@ def test_a_limit_that_nothing_reads_is_said_to_be_one() -> None:
     )
     for name, (_, _, breach) in limit_rows().items():
         assert (name in source) != ("nothing reads it yet" in breach), name
+
+
+def test_every_counter_is_counted_somewhere_and_no_other() -> None:
+    source = "\n".join(p.read_text() for p in (ROOT / "src/hanse").rglob("*.py"))
+    counted = set(re.findall(r"""counters\[([^]]+)\] \+=""", source))
+    found = {name for each in counted for name in re.findall(r'"(\w+)"', each)}
+    found |= set(re.findall(r'_refuse\("(\w+)"', source))
+    assert found == set(counters.MEANINGS)
 
 
 def test_every_event_type_is_in_the_table_with_its_number_and_fields() -> None:

@@ -169,8 +169,9 @@ async def test_a_reader_that_stops_costs_hints_and_nothing_else(world: World) ->
     hints = 0
     near.send(Ping(bytes(32)))
     while not near.resync:
-        near.send(Announce(ORIGIN, b"", hints, big))
         hints += 1
+        log = dataclasses.replace(ORIGIN, incarnation=hints)  # of one log only the newest waits
+        near.send(Announce(log, b"", hints, big))
         await asyncio.sleep(0)
         assert hints < 1000
     near.send(answer)

@@ -18,7 +18,9 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 from tritonclient.utils import InferenceServerException
 
+from hanse.core import limits
 from hanse.core.device_step import Route
+from hanse.core.serving import Answer
 from hanse.edge.inference import load
 from hanse.edge.router import Router
 from hanse.edge.served import Served
@@ -253,3 +255,41 @@ async def test_a_hundred_swaps_under_load_lose_no_request(node: Node) -> None:
     assert asked == sum(seen.values()) == sum(w.stable.requests for w in windows)
     assert sum(w.stable.errors for w in windows) == 0
     assert min(seen[str(r.digest)] for r in (node.v1, node.v2)) > 50
+
+
+async def test_a_compressed_request_is_not_inflated(node: Node) -> None:
+    method = node.channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await method(bytes(64 * 1024 * 1024), compression=grpc.Compression.Gzip)
+    assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+async def test_requests_beyond_the_bound_are_refused_and_the_others_are_answered(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "INFERENCES_AT_ONCE_MAX", 2)
+    release, arrived = asyncio.Event(), asyncio.Semaphore(0)
+
+    class Slow(RoutedServing):
+        async def infer(self, *args: object, **more: object) -> Answer:
+            arrived.release()
+            await release.wait()
+            return await super().infer(*args, **more)  # type: ignore[arg-type]
+
+    server = await serve("127.0.0.1:0", Slow(node.router), node.telemetry.label, "0.1")
+    own = [("grpc.use_local_subchannel_pool", 1)]  # three clients, not one that waits its turn
+    address = f"127.0.0.1:{server.port}"
+    clients = [triton.InferenceServerClient(address, channel_args=own) for _ in range(3)]
+    tensor = triton.InferInput("X", [1, 64], "FP32")
+    tensor.set_data_from_numpy(X[:1])
+    held = [asyncio.create_task(c.infer("digits", [tensor])) for c in clients[:2]]
+    for _ in held:
+        await arrived.acquire()
+    with pytest.raises(InferenceServerException) as caught:
+        await clients[2].infer("digits", [tensor])
+    assert "RESOURCE_EXHAUSTED" in str(caught.value)
+    release.set()
+    assert all(answer.as_numpy("label") is not None for answer in await asyncio.gather(*held))
+    for client in clients:
+        await client.close()
+    await server.stop(0)

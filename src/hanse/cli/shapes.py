@@ -103,6 +103,13 @@ class Status(TypedDict):
     daemon: DaemonStatus
     peers: Peers
     models: list[ModelStatus]  # worst first, then by name
+    counters: dict[str, int]  # how often each limit has bitten since the start
+
+
+class Counters(TypedDict):
+    """counters {}"""
+
+    counters: dict[str, int]
 
 
 class ReleaseRow(TypedDict):

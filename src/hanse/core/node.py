@@ -16,9 +16,20 @@ from random import Random
 
 from hanse.core import limits
 from hanse.core.catalog.catalog import Catalog
+from hanse.core.counters import zeros
 from hanse.core.effects import Log
-from hanse.core.errors import NotPermitted, Rejected
-from hanse.core.events import Body, Codec, Event, LogOpen, RolloutControl
+from hanse.core.errors import NotPermitted, Rejected, Unavailable
+from hanse.core.events import (
+    Body,
+    Codec,
+    Event,
+    Hold,
+    HoldLift,
+    Kill,
+    LogOpen,
+    Rollback,
+    RolloutControl,
+)
 from hanse.core.fleet import Fleet
 from hanse.core.gossip.frames import Frame
 from hanse.core.gossip.overlay import Overlay
@@ -31,6 +42,8 @@ from hanse.core.signing import SigningKey
 from hanse.core.step import Head, PutTrust, Step, Write
 from hanse.core.trust.authority import judge
 from hanse.core.trust.chain import Chain
+
+SAFER = (Hold, HoldLift, Kill, Rollback, RolloutControl)  # what no quota may stop
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +74,8 @@ class Node:
         self.book = Logbook(codec, chain)
         self.catalog = Catalog(chain.current.quarantine_quorum)
         self.fleet = Fleet()
-        self.sync = Sync(me, key, spki, self.book, rng)
+        self.counters = zeros()
+        self.sync = Sync(me, key, spki, self.book, rng, self.counters)
         self.region = Region(me, key, self.catalog, self.fleet)
         self.started_ms: int | None = None  # wall time of the first step, for display
         self._key, self._rng, self._codec = key, rng, codec
@@ -97,6 +111,9 @@ class Node:
         """An operator brings the next members file. Raises `Rejected`."""
         self.sync.extend_trust(raw, None)
 
+    def resync(self, peer: MemberId) -> None:
+        self.sync.resync(peer)
+
     def propose(
         self,
         body: Body,
@@ -107,12 +124,21 @@ class Node:
         """Put an event into the next group commit.
 
         It is judged as any peer will judge it; what would be void is refused here instead,
-        with the reason. Raises `NotPermitted`, `TooLarge` or `InvalidSpec`.
+        with the reason. Raises `NotPermitted`, `TooLarge`, `InvalidSpec`, or `Unavailable` once
+        a day's bytes are written and `body` does not make anything safer.
         """
         ticket = Ticket(body, tuple(supersedes), tuple(attestations))
         # Encoded here at its longest, so that nothing can be refused once it is in a group.
         draft = self._draft(ticket, SIZE_MAX, SIZE_MAX)
         self._codec.encode(draft)
+        if not isinstance(body, SAFER) and self.sync.quotas.is_spent(
+            self.me.member, self.sync.now_s
+        ):
+            self.counters["authoring_refused"] += 1
+            raise Unavailable(
+                f"this daemon has written {limits.AUTHOR_BYTES_PER_DAY} bytes within a day",
+                fix="find out what writes so much; hold, rollback and pause still work",
+            )
         verdict = judge(draft, self.me, 0, self.book.chain)
         if verdict is not None:
             raise NotPermitted(
@@ -172,6 +198,7 @@ class Node:
                 ticket.event = entry.id
             writes.append(append)
             self._add(entries)
+            self.sync.quotas.spend(self.me.member, sum(map(len, events)), clock.now_s)
             self.sync.news(append, None)
         return writes
 
@@ -191,7 +218,7 @@ class Node:
     def _propose_own(self, body: Body, supersedes: tuple[EventId, ...]) -> None:
         try:
             self.propose(body, supersedes=supersedes)
-        except Rejected as error:
+        except (Rejected, Unavailable) as error:
             self.sync.effects.append(Log("error", "own_event_refused", (("why", str(error)),)))
 
     def _draft(self, ticket: Ticket, seq: int, wall_ms: int) -> Event:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol, TypeVar
 
@@ -29,6 +30,7 @@ from hanse.core.effects import (
     Undial,
 )
 from hanse.core.errors import HanseError, Rejected, Unavailable
+from hanse.core.gossip.budget import Budget
 from hanse.core.gossip.frames import Chunk
 from hanse.core.ids import MemberId
 from hanse.core.log.checkpoint import Checkpoint
@@ -42,6 +44,7 @@ T = TypeVar("T")
 Attempted = tuple[asyncio.Future[Any] | None, Any, HanseError | None]
 log = structlog.get_logger("hanse.daemon")
 QUEUE_MAX = 10_000
+DIAL_PAUSE_S, DIAL_PAUSE_MAX_S, LASTED_S = 0.2, 10.0, 2.0
 
 
 class Outside(Protocol):
@@ -71,6 +74,8 @@ class Driver:
         self._streams: dict[MemberId, PeerStream] = {}
         self._dialling: dict[MemberId, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._answering: Counter[MemberId] = Counter()
+        self._lines: dict[tuple[str, object], Budget] = {}  # of events and members: bounded
         self._serving = asyncio.Semaphore(limits.PULLS_IN_FLIGHT_MAX * 4)
         self.outside: Outside | None = None
 
@@ -105,6 +110,7 @@ class Driver:
                 done = [(future, *_attempt(f, self.node, clock)) for f, future in batch]
                 if clock.now_s >= next_tick:
                     self.node.tick(clock)
+                    self._resync()
                     next_tick = clock.now_s + self._tick_s
                 await self._carry_out(self.node.take(clock))
                 _resolve(done)
@@ -113,6 +119,13 @@ class Driver:
                 task.cancel()
             for stream in list(self._streams.values()):
                 await stream.close()
+
+    def _resync(self) -> None:
+        """Tell all heads to whoever has lost hints and reads again."""
+        for peer, stream in self._streams.items():
+            if stream.resync and not stream.backlog_bytes:
+                stream.resync = False
+                self.node.resync(peer)
 
     async def _next_batch(
         self, next_tick: float
@@ -140,8 +153,11 @@ class Driver:
 
     def _effect(self, effect: Effect) -> None:
         match effect:
-            case Serve():
+            case Serve() if self._may_ask(effect.peer):
+                self._answering[effect.peer] += 1
                 self._spawn(self._serve(effect))
+            case Serve():
+                self.node.counters["pulls_ignored"] += 1
             case Dial():
                 if effect.member not in self._dialling:
                     task = asyncio.create_task(self._keep_link(effect.member))
@@ -151,18 +167,37 @@ class Driver:
                 if task_or_none is not None:
                     task_or_none.cancel()
             case HangUp():
-                log.warning("hung_up", peer=effect.member, why=effect.reason)
+                self._log(
+                    Log("warning", "hung_up", (("peer", effect.member), ("why", effect.reason)))
+                )
                 stream = self._streams.get(effect.member)
                 if stream is not None:
                     self._spawn(stream.close())
             case Log():
-                log.log(_LEVELS[effect.level], effect.event, **dict(effect.fields))
+                self._log(effect)
             case FetchRelease() if self.outside:
                 self.outside.fetch(effect)
             case PublishAssignment() if self.outside:
                 self.outside.publish(effect)
 
+    def _may_ask(self, peer: MemberId) -> bool:
+        """Whether a pull of this peer is answered: it asks again for what it did not get."""
+        stream = self._streams.get(peer)
+        return (
+            stream is not None
+            and self._answering[peer] < limits.PULLS_IN_FLIGHT_MAX
+            and stream.backlog_bytes < limits.SEND_QUEUE_BYTES_MAX // 2
+        )
+
     async def _serve(self, effect: Serve) -> None:
+        try:
+            await self._answer(effect)
+        finally:
+            self._answering[effect.peer] -= 1
+            if not self._answering[effect.peer]:
+                del self._answering[effect.peer]
+
+    async def _answer(self, effect: Serve) -> None:
         """Answer a pull with one chunk that ends at a size its author signed."""
         async with self._serving:
             events = await self._store.events(
@@ -177,20 +212,37 @@ class Driver:
             kept = tuple(events[: size - effect.start])
             stream.send(Chunk(effect.origin, effect.start, kept, note))
 
+    def _log(self, said: Log) -> None:
+        """Write a line; of what one peer causes only so many (T48: it must not fill a disk)."""
+        fields, now_s = dict(said.fields), time.monotonic()
+        about = (said.event, fields.get("peer"))
+        pace = self._lines.get(about) or Budget(
+            limits.LOG_LINES_PER_S, limits.LOG_LINES_BURST, now_s
+        )
+        self._lines[about] = pace
+        if about[1] is None or pace.take(1, now_s):
+            log.log(_LEVELS[said.level], said.event, **fields)
+        else:
+            self.node.counters["log_lines_withheld"] += 1
+
     # -- links -----------------------------------------------------------------
 
     async def _keep_link(self, member: MemberId) -> None:
         """Dial, converse, and dial again with jitter for as long as the link is wanted."""
-        pause_s = 0.2
+        pause_s = DIAL_PAUSE_S
         while True:
+            begun_s = time.monotonic()
             try:
                 stream = await self._transport.open_stream(member)
-                pause_s = 0.2
                 await self.converse(stream)
             except HanseError as error:
                 log.debug("link_failed", peer=member, why=str(error))
+            # A link that did not last is no better than none: who hangs up at once is not
+            # dialled at full pace.
+            if time.monotonic() - begun_s > LASTED_S:
+                pause_s = DIAL_PAUSE_S
             await asyncio.sleep(pause_s * (0.5 + time.monotonic() % 1.0))
-            pause_s = min(pause_s * 2, 10.0)
+            pause_s = min(pause_s * 2, DIAL_PAUSE_MAX_S)
 
     async def converse(self, stream: PeerStream) -> None:
         """Carry one link until either side closes it."""

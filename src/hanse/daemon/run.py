@@ -38,6 +38,7 @@ from hanse.daemon.trust_folder import read_files
 from hanse.gateways.log_files import LogFiles
 from hanse.logs import configure
 from hanse.rpc import tls
+from hanse.rpc.admission import Admission
 from hanse.rpc.blob_service import BlobService
 from hanse.rpc.codec import EventCodec, require_upb
 from hanse.rpc.edge_service import EdgeService
@@ -137,22 +138,30 @@ async def assemble(config: Config, stack: AsyncExitStack) -> Daemon:
     def members() -> Members:
         return node.book.chain.current
 
-    transport = GrpcTransport(node.me.member, identity, members)
+    transport = GrpcTransport(node.me.member, identity, members, counters=node.counters)
     driver = Driver(node, store, transport, tick_interval_s=config.tick_interval_s)
     transport.accept(driver.converse)
     transfers = Transfers(driver, transport, blobs, config.region)
     edge = EdgeService(
-        config.federation, config.region, lambda: _edge_ca(members(), config), Nodes(driver)
+        config.federation,
+        config.region,
+        lambda: _edge_ca(members(), config),
+        Nodes(driver),
+        node.counters,
     )
     daemon = Daemon(driver, edge, transfers, transport)
     driver.outside = daemon
     services = (
         PeerService(transport, config.region, members),
-        BlobService(Gate(node, blobs)),
+        BlobService(Gate(node, blobs), node.counters),
         edge,
     )
     server, _ = await build_server(
-        identity, lambda: _accepted(members()), services, address=config.listen
+        identity,
+        lambda: _accepted(members()),
+        services,
+        address=config.listen,
+        admission=Admission(node.counters),
     )
     await server.start()
     stack.push_async_callback(server.stop, STOP_S)

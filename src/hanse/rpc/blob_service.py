@@ -15,6 +15,7 @@ from typing import Any, BinaryIO, Protocol
 import grpc
 
 from hanse.core import limits
+from hanse.core.counters import Counters, zeros
 from hanse.core.errors import InvalidSpec, NotFound, NotPermitted, Unavailable
 from hanse.core.ids import Digest
 from hanse.rpc import tls
@@ -42,8 +43,9 @@ class BlobGate(Protocol):
 class BlobService:
     name = NAME
 
-    def __init__(self, gate: BlobGate) -> None:
+    def __init__(self, gate: BlobGate, counters: Counters | None = None) -> None:
         self._gate = gate
+        self._counters = zeros() if counters is None else counters
         self._slots = asyncio.Semaphore(FETCHES_MAX)
         self._by_peer: Counter[bytes] = Counter()
 
@@ -52,6 +54,7 @@ class BlobService:
         peer = tls.peer_of(context)
         digest, release = Digest.from_bytes(request.digest), Digest.from_bytes(request.release)
         if self._by_peer[peer.spki] >= FETCHES_PER_PEER_MAX:
+            self._counters["fetches_refused"] += 1
             raise Unavailable(
                 f"{FETCHES_PER_PEER_MAX} fetches of this peer are under way",
                 fix="let one of them end first",

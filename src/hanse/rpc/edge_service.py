@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import grpc
 
 from hanse.core import limits
+from hanse.core.counters import Counters, zeros
 from hanse.core.errors import NotPermitted, TooLarge, Unavailable
 from hanse.core.ids import Segment, segment
 from hanse.rpc import tls
@@ -52,7 +53,9 @@ class EdgeService:
         region: Segment,
         edge_ca_pem: Callable[[], bytes],
         handler: EdgeHandler,
+        counters: Counters | None = None,
     ) -> None:
+        self._counters = zeros() if counters is None else counters
         self._federation = federation
         self._region = region
         self._edge_ca_pem = edge_ca_pem
@@ -75,6 +78,7 @@ class EdgeService:
         peer, node = self._node(request.node, context)
         facts = _facts(request.facts)
         if len(self._nodes) >= limits.NODES_MAX and node not in self._nodes:
+            self._counters["nodes_refused"] += 1
             raise Unavailable(
                 f"{limits.NODES_MAX} nodes watch this daemon", fix="watch another daemon"
             )
@@ -99,6 +103,7 @@ class EdgeService:
     async def report(self, request: pb.ReportRequest, context: Context) -> pb.ReportResponse:
         peer, node = self._node(request.node, context)
         if len(request.report) > limits.REPORT_BYTES_MAX:
+            self._counters["reports_refused"] += 1
             raise TooLarge(f"a report has at most {limits.REPORT_BYTES_MAX} bytes")
         if not 0 < len(request.boot_nonce) <= NONCE_BYTES_MAX:
             raise TooLarge(f"a boot nonce has 1 to {NONCE_BYTES_MAX} bytes")

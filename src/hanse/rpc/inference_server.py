@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import grpc
 
+from hanse.core import limits
 from hanse.core.errors import Unavailable
 from hanse.rpc.inference_service import Serving, add_inference_service, server_options
 from hanse.rpc.label_service import Join, add_label_service
@@ -21,7 +22,9 @@ class InferenceServer:
 
 async def serve(address: str, serving: Serving, join: Join, version: str) -> InferenceServer:
     """Listen on `address`, without TLS. Raises `Unavailable` if the port is taken."""
-    server = grpc.aio.server(options=server_options())
+    server = grpc.aio.server(
+        options=server_options(), maximum_concurrent_rpcs=limits.INFERENCES_AT_ONCE_MAX
+    )
     labels = add_label_service(server, join)
     add_inference_service(server, serving, version, [labels])
     try:

@@ -22,6 +22,7 @@ from google.protobuf.message import Message
 from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from hanse.core import limits
 from hanse.core.catalog.manifest import Tensor
 from hanse.core.errors import Rejected, Unavailable
 from hanse.core.serving import Answer, ModelFacts, RawTensor, join_bytes
@@ -208,8 +209,10 @@ def add_inference_service(
 
 
 def server_options() -> list[tuple[str, int]]:
-    """Options of the inference port: tensors may be large, but not endless."""
+    """Options of the inference port: tensors may be large, but not endless, nor inflated (T24)."""
     return [
+        ("grpc.compression_enabled_algorithms_bitset", 1),
+        ("grpc.max_concurrent_streams", limits.INFERENCES_AT_ONCE_MAX),
         ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
         ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
         ("grpc.so_reuseport", 0),

@@ -13,6 +13,7 @@ from typing import Any
 
 import grpc
 
+from hanse.core.counters import Counters, zeros
 from hanse.core.errors import HanseError, NotPermitted, Rejected, Unavailable
 from hanse.core.ids import MemberId
 from hanse.core.trust.members import Member, Members
@@ -95,8 +96,10 @@ class GrpcTransport:
         identity: Identity,
         members: Callable[[], Members],
         options: LinkOptions | None = None,
+        counters: Counters | None = None,
     ) -> None:
         self._identity = identity
+        self._counters = zeros() if counters is None else counters
         self._members = members
         self._options = options or LinkOptions()
         self._links = Links(own)
@@ -166,6 +169,7 @@ class GrpcTransport:
                 raise Unavailable("this daemon is starting or stopping")
             self._links.accepted(MemberId(peer.name))
         except (Rejected, Unavailable) as error:
+            self._counters["links_refused"] += 1
             await refuse(context, error)
         pipe = _ServerPipe(context)
         stream = self._stream(peer, pipe)
@@ -183,7 +187,9 @@ class GrpcTransport:
 
     def _stream(self, peer: Peer, pipe: _ClientPipe | _ServerPipe) -> FrameStream:
         name = MemberId(peer.name)
-        return FrameStream(peer, pipe, self._options, lambda: self._links.ended(name))
+        return FrameStream(
+            peer, pipe, self._options, self._counters, lambda: self._links.ended(name)
+        )
 
     async def close(self) -> None:
         self._accept = None

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from weakref import WeakSet
 
 from hanse.core import limits
+from hanse.core.counters import zeros
 from hanse.core.errors import HanseError, Unavailable
 from hanse.core.ids import MemberId
 from hanse.rpc.stream import FrameStream, carry
@@ -160,6 +161,7 @@ class MemoryTransport:
         self._identity = identity
         self._admit = admit
         self._options = options
+        self._counters = zeros()
         self._links = Links(self.own)
         self._accept: Accept | None = None
         self._carried: set[asyncio.Task[None]] = set()
@@ -204,4 +206,6 @@ class MemoryTransport:
 
     def _stream(self, peer: Peer, pipe: MemoryPipe) -> FrameStream:
         name = MemberId(peer.name)
-        return FrameStream(peer, pipe, self._options, lambda: self._links.ended(name))
+        return FrameStream(
+            peer, pipe, self._options, self._counters, lambda: self._links.ended(name)
+        )

@@ -1,4 +1,7 @@
-"""A daemon's one gRPC port: mutual TLS, no compression, health and reflection."""
+"""A daemon's one gRPC port: mutual TLS, no compression, health and reflection.
+
+Every call of every service passes `rpc.admission` first.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,12 @@ from typing import Any, Protocol
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
-from hanse.core import limits
+from hanse.core import counters, limits
 from hanse.core.errors import Unavailable
 from hanse.rpc import tls
+from hanse.rpc.admission import Admission, GuardedServer
 from hanse.rpc.tls import Identity
 
 _RPCS_MAX = limits.NODES_MAX + 1_000  # every node watching, and room for everything else
@@ -32,15 +36,23 @@ async def build_server(
     services: Sequence[Service],
     *,
     address: str = "127.0.0.1:0",
+    admission: Admission | None = None,
+    options: Sequence[tuple[str, int]] = (),
 ) -> tuple[grpc.aio.Server, int]:
     """A server that is bound but not started, and its port. Raises `Unavailable`.
 
     `accepted_certs` gives the PEM certificates of members and edge CAs at each handshake;
-    who may do what is then for each service to judge by the caller's certificate.
+    who may do what is then for each service to judge by the caller's certificate. `options`
+    replace those of the same name.
     """
-    server = grpc.aio.server(options=tls.SERVER_OPTIONS, maximum_concurrent_rpcs=_RPCS_MAX)
-    server.add_generic_rpc_handlers([service.handler() for service in services])
-    await _add_health(server, [service.name for service in services])
+    gate = admission or Admission(counters.zeros())
+    server = grpc.aio.server(
+        options=list((dict(tls.SERVER_OPTIONS) | dict(options)).items()),
+        maximum_concurrent_rpcs=_RPCS_MAX,
+    )
+    doors = GuardedServer(server, gate)
+    doors.add_generic_rpc_handlers([service.handler() for service in services])
+    await _add_health(doors, [service.name for service in services])
     try:
         port = server.add_secure_port(address, tls.server_credentials(identity, accepted_certs))
     except RuntimeError as error:
@@ -50,11 +62,11 @@ async def build_server(
     return server, port
 
 
-async def _add_health(server: grpc.aio.Server, names: Sequence[str]) -> None:
+async def _add_health(server: GuardedServer, names: Sequence[str]) -> None:
     servicer = health.aio.HealthServicer()  # type: ignore[attr-defined]  # added at run time
     for name in names:
         await servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
     health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
-    reflection.enable_server_reflection(
-        (*names, health.SERVICE_NAME, reflection.SERVICE_NAME), server
-    )
+    shown = (*names, health.SERVICE_NAME, reflection.SERVICE_NAME)
+    reflected = reflection.aio.ReflectionServicer(shown)  # type: ignore[attr-defined]  # as above
+    reflection_pb2_grpc.add_ServerReflectionServicer_to_server(reflected, server)

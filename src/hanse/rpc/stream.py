@@ -10,9 +10,12 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
 from typing import Protocol
 
-from hanse.core.errors import HanseError, Rejected, Unavailable
+from hanse.core.counters import Counters
+from hanse.core.errors import HanseError, Rejected, TooLarge, Unavailable
+from hanse.core.gossip.budget import Budget
 from hanse.core.gossip.frames import Announce, Fingerprints, Frame, Heads, Ping
 from hanse.core.ids import MemberId
 from hanse.rpc.codec import decode_frame, encode_frame
@@ -36,59 +39,71 @@ class Pipe(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    raw: bytes
+    hint: bool
+    about: str  # whose log an announce is of; empty for every other frame
+
+
 class SendQueue:
-    """Messages that wait for a slow peer; hints give way, answers do not."""
+    """Messages that wait for a slow peer; hints give way, answers do not.
 
-    def __init__(self, size_max: int) -> None:
-        self._size_max = size_max
-        self._waiting: deque[tuple[bytes, bool]] = deque()
+    Of each log only the newest announce waits, and of at most `announces_max` logs (L10): a
+    peer learns of the rest by the next ping.
+    """
+
+    def __init__(self, size_max: int, bytes_max: int, announces_max: int) -> None:
+        self._size_max, self._bytes_max = size_max, bytes_max
+        self._announces_max = announces_max
+        self._waiting: deque[_Waiting] = deque()
         self._some = asyncio.Event()
+        self.bytes = 0
 
-    def put(self, raw: bytes, *, hint: bool) -> bool:
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def put(self, raw: bytes, *, hint: bool, about: str = "") -> bool:
         """False if a hint was lost. Raises `Unavailable` if only answers wait here."""
-        kept_all = len(self._waiting) < self._size_max
+        if about:
+            self._drop_oldest(lambda w: w.about == about)
+        kept_all = not (about and self._announces() >= self._announces_max)
         if not kept_all:
-            oldest = next((i for i, (_, droppable) in enumerate(self._waiting) if droppable), None)
-            if oldest is not None:
-                del self._waiting[oldest]
-            elif hint:
+            self._drop_oldest(lambda w: bool(w.about))
+        while self._is_full(len(raw)):
+            kept_all = False
+            if self._drop_oldest(lambda w: w.hint):
+                continue
+            if hint:
                 return False
-            else:
-                raise Unavailable(f"the peer does not read {self._size_max} answers to it")
-        self._waiting.append((raw, hint))
+            raise Unavailable(f"the peer does not read {len(self)} answers to it")
+        self._waiting.append(_Waiting(raw, hint, about))
+        self.bytes += len(raw)
         self._some.set()
         return kept_all
+
+    def _announces(self) -> int:
+        return sum(1 for each in self._waiting if each.about)
+
+    def _is_full(self, more: int) -> bool:
+        full = len(self) >= self._size_max or self.bytes + more > self._bytes_max
+        return full and bool(self._waiting)
+
+    def _drop_oldest(self, which: Callable[[_Waiting], bool]) -> bool:
+        found = next((i for i, each in enumerate(self._waiting) if which(each)), None)
+        if found is None:
+            return False
+        self.bytes -= len(self._waiting[found].raw)
+        del self._waiting[found]
+        return True
 
     async def get(self) -> bytes:
         while not self._waiting:
             self._some.clear()
             await self._some.wait()
-        return self._waiting.popleft()[0]
-
-
-class TokenBucket:
-    """The pace at which we read: a burst, then so many a second (L12).
-
-    Reading pauses and flow control passes that on to the sender. A link that stays at the
-    limit is not closed: a daemon that catches up with years of history looks just like that.
-    """
-
-    def __init__(self, per_s: float, burst: int) -> None:
-        self._per_s = per_s
-        self._burst = float(burst)
-        self._tokens = self._burst
-        self._then_s = asyncio.get_running_loop().time()
-
-    async def take(self) -> None:
-        wait_s = self._take(asyncio.get_running_loop().time())
-        if wait_s > 0:
-            await asyncio.sleep(wait_s)
-
-    def _take(self, now_s: float) -> float:
-        """Seconds until the token that was just taken exists; 0 if it does already."""
-        grown = self._tokens + (now_s - self._then_s) * self._per_s
-        self._tokens, self._then_s = min(self._burst, grown) - 1, now_s
-        return max(0.0, -self._tokens / self._per_s)
+        raw = self._waiting.popleft().raw
+        self.bytes -= len(raw)
+        return raw
 
 
 HINTS = (Announce, Fingerprints, Heads, Ping)  # what the next ping makes up for
@@ -98,16 +113,24 @@ class FrameStream:
     """A `PeerStream` over a `Pipe`; `on_end` is called once, when the stream ends."""
 
     def __init__(
-        self, identity: Peer, pipe: Pipe, options: LinkOptions, on_end: Callable[[], None]
+        self,
+        identity: Peer,
+        pipe: Pipe,
+        options: LinkOptions,
+        counters: Counters,
+        on_end: Callable[[], None],
     ) -> None:
         self.identity = identity
         self.resync = False
         self._pipe = pipe
         self._idle_s = options.idle_s
+        self._counters = counters
         self._on_end = on_end
         self._ended = False
-        self._queue = SendQueue(options.send_queue_max)
-        self._bucket = TokenBucket(options.frames_per_s, options.frames_burst)
+        self._queue = SendQueue(
+            options.send_queue_max, options.send_queue_bytes_max, options.announces_max
+        )
+        self._pace = Budget(options.frames_per_s, options.frames_burst, _now_s())
         self._writer = asyncio.create_task(self._write())
 
     @property
@@ -118,35 +141,60 @@ class FrameStream:
     def spki(self) -> bytes:
         return self.identity.spki
 
+    @property
+    def backlog_bytes(self) -> int:
+        return self._queue.bytes
+
     def send(self, frame: Frame) -> bool:
         if self._ended:
             return False
         raw = encode_frame(frame)
+        about = str(frame.origin) if isinstance(frame, Announce) else ""
         try:
-            kept_all = self._queue.put(raw, hint=isinstance(frame, HINTS))
+            kept_all = self._queue.put(raw, hint=isinstance(frame, HINTS), about=about)
         except Unavailable as error:
+            self._counters["links_unread"] += 1
             self.end(error)
             return False
-        self.resync = self.resync or not kept_all
+        if not kept_all:
+            self._counters["hints_dropped"] += 1
+            self.resync = True
         return kept_all
 
     async def frames(self) -> AsyncIterator[Frame]:
         try:
             while (raw := await self._next()) is not None:
-                yield decode_frame(raw)
+                yield self._decode(raw)
         except (Rejected, Unavailable) as error:
             self.end(error)
             raise
         self.end(None)
 
+    def _decode(self, raw: bytes) -> Frame:
+        try:
+            return decode_frame(raw)
+        except Rejected as error:
+            large = isinstance(error, TooLarge)
+            self._counters["frames_too_large" if large else "frames_unreadable"] += 1
+            raise
+
     async def _next(self) -> bytes | None:
-        await self._bucket.take()
+        """The next message, at the pace of L12.
+
+        Reading pauses and flow control passes that on to the sender. A link that stays at the
+        limit is not closed: a daemon that catches up with years of history looks just like that.
+        """
+        self._pace.spend(1, _now_s())
+        if (wait_s := self._pace.wait_s(_now_s())) > 0:
+            self._counters["reads_paused"] += 1
+            await asyncio.sleep(wait_s)
         if self._ended:
             return None
         try:
             async with asyncio.timeout(self._idle_s):
                 return await self._pipe.read()
         except TimeoutError:
+            self._counters["links_silent"] += 1
             raise Unavailable(f"{self.peer} was silent for {self._idle_s:g} s") from None
 
     async def _write(self) -> None:
@@ -179,3 +227,7 @@ async def carry(accept: Accept, stream: FrameStream) -> None:
         stream.end(error)
     finally:
         stream.end(None)
+
+
+def _now_s() -> float:
+    return asyncio.get_running_loop().time()

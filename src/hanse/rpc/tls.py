@@ -50,6 +50,17 @@ SERVER_OPTIONS: list[tuple[str, int | str]] = [
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
     ("grpc.server.max_pending_requests", 20_000),
     ("grpc.server.max_pending_requests_hard_limit", 40_000),
+    ("grpc.server_handshake_timeout_ms", int(limits.HANDSHAKE_S * 1000)),
+    ("grpc.max_allowed_incoming_connections", limits.CONNECTIONS_MAX),
+    ("grpc.max_concurrent_streams", limits.STREAMS_PER_CONNECTION_MAX),
+    ("grpc.http2.max_ping_strikes", 2),
+    # gRPC spreads the age by a tenth by itself. Each new connection is a new handshake, and so
+    # a new look at who is accepted.
+    ("grpc.max_connection_age_ms", int(limits.CONNECTION_AGE_S * 1000)),
+    ("grpc.max_connection_age_grace_ms", int(limits.CONNECTION_GRACE_S * 1000)),
+    # A peer whose machine has gone without a word must not hold its connection until then.
+    ("grpc.keepalive_time_ms", 60_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
 ]
 
 

@@ -27,7 +27,9 @@ class LinkOptions:
     frames_per_s: float = limits.FRAMES_PER_S
     frames_burst: int = limits.FRAMES_BURST
     send_queue_max: int = limits.SEND_QUEUE_MAX
-    idle_s: float = 30.0
+    send_queue_bytes_max: int = limits.SEND_QUEUE_BYTES_MAX
+    announces_max: int = limits.ANNOUNCES_WAITING_MAX
+    idle_s: float = limits.IDLE_READ_S
     open_s: float = 10.0
 
 
@@ -36,6 +38,11 @@ class PeerStream(Protocol):
 
     resync: bool
     """Set when hints were dropped: send full heads next, then clear it. Owned by the driver."""
+
+    @property
+    def backlog_bytes(self) -> int:
+        """What waits here because the peer does not read it."""
+        ...
 
     @property
     def peer(self) -> MemberId:
@@ -53,6 +60,7 @@ class PeerStream(Protocol):
     def send(self, frame: Frame) -> bool:
         """Queue a frame; never waits. False if it, or the stream, is gone.
 
+        An `Announce` replaces one of the same log that still waits.
         A full queue drops the oldest hint (`Announce`, `Heads`, `Ping`) and sets `resync`;
         without a hint to drop the peer has asked for more than it reads, and the stream ends.
         Raises `TooLarge` or `InvalidSpec` for a frame that no peer would accept.

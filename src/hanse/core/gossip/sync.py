@@ -18,9 +18,11 @@ from collections.abc import Sequence
 from random import Random
 
 from hanse.core import limits
+from hanse.core.counters import Counters, zeros
 from hanse.core.effects import HangUp, Log, Send, Serve
 from hanse.core.errors import Rejected
 from hanse.core.gossip import reconcile
+from hanse.core.gossip.budget import Budget
 from hanse.core.gossip.frames import (
     Announce,
     Chunk,
@@ -35,6 +37,8 @@ from hanse.core.gossip.frames import (
 )
 from hanse.core.gossip.heads import EVERYTHING, lacks
 from hanse.core.gossip.links import Link
+from hanse.core.gossip.patience import Patience, cost_s, is_in_vain
+from hanse.core.gossip.quota import Quotas
 from hanse.core.ids import MemberId, Origin, member_id
 from hanse.core.log.checkpoint import open_checkpoint
 from hanse.core.logbook import Entry, Logbook
@@ -53,7 +57,13 @@ class Sync:
     """Owned by the node; `out` and `effects` are what the current stimulus caused."""
 
     def __init__(
-        self, me: Origin, key: SigningKey, spki: bytes, book: Logbook, rng: Random
+        self,
+        me: Origin,
+        key: SigningKey,
+        spki: bytes,
+        book: Logbook,
+        rng: Random,
+        counters: Counters | None = None,
     ) -> None:
         self.links: dict[MemberId, Link] = {}
         self.out: list[Send] = []
@@ -61,6 +71,11 @@ class Sync:
         self.ingested: list[tuple[AppendEvents, list[Entry]]] = []
         self.trusted: list[bytes] = []
         self.last_word_s: dict[MemberId, float] = {}  # of members, kept when their link is gone
+        self.counters = zeros() if counters is None else counters
+        self.quotas = Quotas()
+        self.now_s = 0.0  # of the latest stimulus that came with a time
+        self._patience = Patience()
+        self._news = Budget(limits.NEWS_BYTES_PER_S, limits.NEWS_BYTES_BURST, 0.0)
         self._me, self._key, self._spki, self._book, self._rng = me, key, spki, book, rng
         self._next_ping_s = 0.0
         self._lacking: dict[Origin, None] = {}  # logs of which somebody claims more than we have
@@ -69,8 +84,17 @@ class Sync:
     # -- links -----------------------------------------------------------------
 
     def link_up(self, peer: MemberId, spki: bytes, now_s: float) -> None:
+        self.now_s = now_s
+        if self._patience.ignores(peer, now_s):
+            self.counters["links_ignored"] += 1
+            return self._hang_up(peer, "is ignored for a while: it made us verify much in vain")
         self.links[peer] = Link(peer, spki, self._rng.randbytes(16), now_s)
-        self._greet(self.links[peer])
+        return self._greet(self.links[peer])
+
+    def resync(self, peer: MemberId) -> None:
+        """Compare all heads with this peer: hints to it were lost."""
+        if peer in self.links and self.links[peer].proven:
+            self._compare(self.links[peer], [EVERYTHING])
 
     def _greet(self, link: Link) -> None:
         """Say under which trust we act; a peer that is ahead answers with what we lack."""
@@ -93,15 +117,20 @@ class Sync:
         link = self.links.get(peer)
         if link is None:
             return
-        link.heard_s = now_s
+        link.heard_s = self.now_s = now_s
         try:
             self._dispatch(link, frame, now_s)
             if link.proven:
                 self.last_word_s[peer] = now_s
         except Rejected as error:
+            self.counters["frames_rejected"] += 1
             self._log("warning", "frame_rejected", peer, kind=type(frame).__name__, why=str(error))
             if isinstance(frame, Hello | HelloProof):
                 self._hang_up(peer, str(error))
+            if is_in_vain(error) and not self._patience.spend(peer, cost_s(frame), now_s):
+                self.counters["peers_ignored"] += 1
+                self._log("warning", "peer_ignored", peer, seconds=int(limits.PEER_IGNORED_S))
+                self._hang_up(peer, "made us verify much in vain")
 
     def _dispatch(self, link: Link, frame: Frame, now_s: float) -> None:
         if isinstance(frame, Hello):
@@ -182,6 +211,7 @@ class Sync:
             ranges = frame.ranges if isinstance(frame, Fingerprints) else ()
             link.answered += 1 + len(heads) + len(ranges)
             if link.answered > limits.ANSWERS_PER_ROUND + 2 * len(self._book.heads):
+                self.counters["questions_refused"] += 1
                 return self._log("warning", "asked_too_often", link.peer)
             self._send(link.peer, frame)
             for head in heads:
@@ -194,9 +224,13 @@ class Sync:
             key = self._member_key(frame.origin.member)
             size = open_checkpoint(frame.note, str(frame.origin), key).size
         self._learn(link, frame.origin, size)
+        author = frame.origin.member
         if frame.events and frame.start <= self._book.size(frame.origin):
+            if self.quotas.is_spent(author, now_s):
+                self.counters["authors_slowed"] += 1
+                return self.pull_missing(now_s)
             self._ingest(link.peer, frame.origin, frame.start, frame.events, frame.note)
-        self.pull_missing(now_s)
+        return self.pull_missing(now_s)
 
     def _learn(self, link: Link, origin: Origin, size: int) -> None:
         """Note a claim, unless it is of a log that could never enter: claims take memory."""
@@ -204,13 +238,18 @@ class Sync:
         if self._book.knows(origin) and len(link.theirs) < members + CLAIMS_SPARE:
             link.learn(origin, size)
             self._lacking[origin] = None
+        else:
+            self.counters["claims_ignored"] += 1
 
     def _pull(self, link: Link, frame: Pull) -> None:
         if frame.start < self._book.size(frame.origin):
             self.effects.append(Serve(link.peer, frame.origin, frame.start))
 
     def _chunk(self, link: Link, frame: Chunk, now_s: float) -> None:
-        link.pulls.pop(frame.origin, None)
+        asked = link.pulls.pop(frame.origin, None) is not None
+        if not asked and self.quotas.is_spent(frame.origin.member, now_s):
+            self.counters["authors_slowed"] += 1
+            return
         before = self._book.size(frame.origin)
         try:
             self._ingest(link.peer, frame.origin, frame.start, frame.events, frame.note)
@@ -230,6 +269,7 @@ class Sync:
         if added is None:
             return
         self.ingested.append(added)
+        self.quotas.spend(origin.member, sum(map(len, added[0].events)), self.now_s)
         self.news(added[0], source)
 
     # -- news ------------------------------------------------------------------
@@ -242,6 +282,9 @@ class Sync:
             if link.peer == source or link.knows(head.origin) >= head.size:
                 continue
             start = append.start if inline else head.size
+            if not self._news.take(len(head.note) + sum(map(len, inline)), self.now_s):
+                self.counters["news_withheld"] += 1  # the next ping finds the difference
+                continue
             self._send(link.peer, Announce(head.origin, head.note, start, inline))
             link.told[head.origin] = head.size
 
@@ -255,15 +298,23 @@ class Sync:
             holders = [link for link in links if link.theirs.get(origin, 0) > have]
             if not holders or origin == self._me:
                 del self._lacking[origin]
-            elif origin in self._book.stalled or any(origin in link.pulls for link in links):
+            elif self._waits(origin, links, now_s):
                 continue
             elif link := next((link for link in holders if not link.busy), None):
+                self.quotas.pulled(origin.member, now_s)
                 self._send(link.peer, link.pull(origin, have, now_s))
 
+    def _waits(self, origin: Origin, links: list[Link], now_s: float) -> bool:
+        asked = any(origin in link.pulls for link in links)
+        slowed = not self.quotas.may_pull(origin.member, now_s)
+        return asked or slowed or origin in self._book.stalled
+
     def tick(self, now_s: float) -> None:
+        self.now_s = now_s
         for link in list(self.links.values()):
-            link.expire(now_s)
+            self.counters["pulls_late"] += len(link.expire(now_s))
             if not link.proven and now_s - link.opened_at_s > PROOF_TIMEOUT_S:
+                self.counters["links_unproven"] += 1
                 self._hang_up(link.peer, "did not prove who it is in time")
         self.pull_missing(now_s)
         if now_s >= self._next_ping_s:

@@ -13,13 +13,14 @@ from hanse.core.node import Clock, Node
 from hanse.daemon.queries.lineage import lineage
 from hanse.daemon.queries.releases import release_list, release_prepare, release_show
 from hanse.daemon.queries.rollouts import holds, rollout_prepare, rollout_status
-from hanse.daemon.queries.status import status
+from hanse.daemon.queries.status import counters, status
 from hanse.daemon.queries.why import why
 
 Query = Callable[[Node, Clock, Mapping[str, Any]], dict[str, Any]]
 
 QUERIES: Final[Mapping[str, Query]] = {
     "status": status,
+    "counters": counters,
     "release.list": release_list,
     "release.show": release_show,
     "release.prepare": release_prepare,

@@ -27,7 +27,14 @@ def status(node: Node, clock: Clock, args: Args) -> Answer:
         "daemon": _daemon(node, clock),
         "peers": _peers(node, clock),
         "models": models,
+        "counters": dict(node.counters),
     }
+
+
+def counters(node: Node, _: Clock, args: Args) -> Answer:
+    """counters {}"""
+    asked(args, "counters")
+    return {"counters": dict(node.counters)}
 
 
 def _model(matter: Matter) -> Answer:
