@@ -37,6 +37,7 @@ pairs = st.builds(
     Pairs,
     *[small] * 7,
     st.dictionaries(st.integers(0, LEVELS - 1), small),
+    st.dictionaries(st.integers(0, 32), small),
     st.dictionaries(cells, small),
 )
 windows = st.builds(
@@ -57,7 +58,9 @@ def example() -> Report:
         500,
         1000,
         Counts(9, 1, 2, 3, 1, 1, {0: 4, 300: 5}, {"output:y": (3, 4)}),
-        pairs=Pairs(1, 2, differences={0: 1, 64: 2}, confusion={"3>8": 2, "other": 1}),
+        pairs=Pairs(
+            1, 2, differences={0: 1, 64: 2}, distances={32: 3}, confusion={"3>8": 2, "other": 1}
+        ),
     )
     model = ModelReport(
         MODEL,

@@ -42,8 +42,9 @@ def test_a_good_release_loads_passes_its_golden_inputs_and_answers(tmp_path: Pat
     x, y = holdout()
     found = model.run({"X": x})
     assert (found["label"] == y).mean() > 0.9
-    assert model.reader is not None
-    assert model.reader(model.run({"X": x[:3]})) == ",".join(map(str, found["label"][:3]))
+    assert model.comparator is not None
+    said = model.comparator.read(model.run({"X": x[:3]})).text
+    assert said == ",".join(map(str, found["label"][:3]))
 
 
 @pytest.mark.parametrize(

@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hanse.core.catalog.manifest import Tensor
+from hanse.core.catalog.manifest import Outcome, Tensor
 from hanse.core.device_step import Route
 from hanse.core.errors import InvalidSpec, NotFound, Unavailable
 from hanse.core.ids import Digest, segment
 from hanse.core.routing import bucket, shadow_salt, threshold
 from hanse.core.telemetry import Pairs, Window
 from hanse.core.watchdog import ERRORS_IN_A_ROW, GOOD_ANSWERS
+from hanse.edge.comparators import Answer, Labels
 from hanse.edge.inference import LoadedModel, ModelFailed
 from hanse.edge.router import Router
 from hanse.edge.served import Served
@@ -49,6 +50,14 @@ class Session:
         return [np.array([self.answer + feeds["x"][0, 1]], np.float32)]
 
 
+class Rounded(Labels):
+    def read(self, outputs: Mapping[str, Any]) -> Answer:
+        return self.truth(str(int(outputs["y"][0])))
+
+
+COMPARE = Rounded(Outcome("label", "y"))
+
+
 @dataclass
 class Node:
     router: Router
@@ -63,7 +72,7 @@ class Node:
             session,
             (Tensor("x", "FP32", (-1, 2)),),
             (Tensor("y", "FP32", (-1,)),),
-            lambda outputs: str(int(outputs["y"][0])),
+            Rounded(Outcome("label", "y")),
         )
         self.router.add(OCR, Served(release, f"{answer}.0", model))
 
@@ -166,7 +175,7 @@ async def test_a_shadow_neither_answers_nor_delays(node: Node) -> None:
     await node.router.shadows_done()
     window = node.window()
     assert (window.stable.requests, window.canary.requests, window.shadow.requests) == (3, 0, 3)
-    assert window.pairs == Pairs(disagree=3)
+    assert window.pairs == Pairs(disagree=3, distances={32: 3}, confusion={"1>2": 3})
 
 
 async def test_a_full_shadow_queue_drops_the_oldest_and_counts(node: Node) -> None:
@@ -291,7 +300,13 @@ async def test_a_label_is_joined_whenever_it_comes(node: Node, order: str) -> No
     window = node.window()
     assert (window.stable.labelled, window.stable.wrong) == (1, 0)
     assert (window.shadow.labelled, window.shadow.wrong) == (1, 1)
-    assert window.pairs == Pairs(disagree=1, only_old_right=1)
+    assert window.pairs == Pairs(
+        disagree=1,
+        only_old_right=1,
+        differences={64: 1},
+        distances={32: 1},
+        confusion={"1>2": 1},
+    )
 
 
 async def test_a_late_label_counts_for_the_arm_and_window_that_answered(node: Node) -> None:
@@ -310,7 +325,7 @@ def test_the_memory_forgets_the_oldest() -> None:
     telemetry = Telemetry(memory_max=2)
     key = key_of(canary())
     for i in range(3):
-        telemetry.remember(f"r{i}", key, "stable", "x")
+        telemetry.remember(f"r{i}", key, "stable", COMPARE, Answer("x"))
     assert telemetry.label("ocr-rec", [("r0", "x"), ("r1", "x"), ("r2", "x")]) == (2, 1)
 
 
@@ -318,8 +333,8 @@ def test_the_memory_forgets_the_oldest() -> None:
 def test_pairs_are_told_apart(shadow: str, pair: str) -> None:
     telemetry, key = Telemetry(), key_of(canary())
     for request_id, answer in (("r", "a"), ("s", "c")):
-        telemetry.remember(request_id, key, "stable", answer)
-        telemetry.shadowed(key, request_id, answer, shadow)
+        telemetry.remember(request_id, key, "stable", COMPARE, Answer(answer))
+        telemetry.shadowed(key, request_id, COMPARE, Answer(answer), Answer(shadow))
         telemetry.label("ocr-rec", [(request_id, "a")])
     (window,) = telemetry.drain()
     assert getattr(window.pairs, pair) == 1

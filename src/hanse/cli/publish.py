@@ -13,7 +13,7 @@ import click
 
 from hanse.cli import client, options
 from hanse.cli.output import Table, emit, emit_change, note
-from hanse.core.catalog.manifest import RELATIONS
+from hanse.core.catalog.manifest import RELATIONS, Outcome
 
 if TYPE_CHECKING:
     from hanse.cli.manifest_builder import Built, Said
@@ -44,7 +44,11 @@ def pairs(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> dic
 @click.option("--golden", type=click.Path(path_type=Path), help="Inputs with expected outputs.")
 @click.option("--rtol", type=float, default=1e-3, show_default=True, help="For golden outputs.")
 @click.option("--atol", type=float, default=1e-4, show_default=True, help="For golden outputs.")
-@click.option("--outcome", default="none", help="What late labels are compared with: KIND:OUTPUT.")
+@click.option(
+    "--outcome",
+    default="none",
+    help="How answers are compared with each other and with late labels: KIND:OUTPUT[,OPTION=N].",
+)
 @click.option("--label", multiple=True, callback=pairs, help="NAME=VALUE; may be repeated.")
 @click.option("--training-data", multiple=True, help="NAME or NAME=sha256:…; may be repeated.")
 @click.option("--hyperparameter", multiple=True, callback=pairs, help="NAME=VALUE.")
@@ -87,12 +91,27 @@ def publish(
     emit_change(form, "Published", _record(home, built, counter, signer))
 
 
+def _outcome(text: str) -> Outcome:
+    """Such as `label:y`, or `number:y,rtol=0.05`. What it allows is checked with the manifest."""
+    kind, _, rest = text.partition(":")
+    output, *options = rest.split(",")
+    declared: dict[str, Any] = {}
+    for option in options:
+        key, _, number = option.partition("=")
+        if key not in Outcome.__slots__[2:]:
+            raise click.BadParameter(f"{key!r} is no option of an outcome", param_hint="--outcome")
+        try:
+            declared[key] = float(number)
+        except ValueError:
+            raise click.BadParameter(f"{number!r} is no number", param_hint="--outcome") from None
+    return Outcome(kind, output, **declared)
+
+
 def _said(model: str, parents: tuple[Any, ...], rest: dict[str, Any]) -> Said:
     from hanse.cli.manifest_builder import Said
-    from hanse.core.catalog.manifest import DataSet, Outcome
+    from hanse.core.catalog.manifest import DataSet
     from hanse.core.ids import Digest, segment, version
 
-    kind, _, output = rest["outcome"].partition(":")
     data = [each.partition("=") for each in rest["training_data"]]
     return Said(
         model=segment(model, "model"),
@@ -100,7 +119,7 @@ def _said(model: str, parents: tuple[Any, ...], rest: dict[str, Any]) -> Said:
         golden=rest["golden"],
         rtol=rest["rtol"],
         atol=rest["atol"],
-        outcome=Outcome(kind, output),
+        outcome=_outcome(rest["outcome"]),
         parents=parents,
         training_data=tuple(DataSet(n, Digest.parse(d) if d else None) for n, _, d in data),
         hyperparameters=rest["hyperparameter"],

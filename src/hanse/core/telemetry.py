@@ -28,7 +28,7 @@ from hanse.core.assignment import (
 )
 from hanse.core.catalog.profile import SERIES_MAX
 from hanse.core.errors import Broken, InvalidSpec, TooLarge
-from hanse.core.evidence.difference import LEVELS
+from hanse.core.evidence.difference import LEVELS, STEPS
 from hanse.core.evidence.drift import BINS_MAX
 from hanse.core.evidence.ratio import COUNT_MAX
 from hanse.core.ids import Digest, Segment, segment
@@ -41,6 +41,7 @@ WINDOWS_MAX = 64
 RELEASES_MAX = 32
 REASON_BYTES_MAX = 256
 CLASSES_MAX = 64
+DISTANCE_CELLS = STEPS + 1
 OTHER = "other"
 _CELL = re.compile(r"(?:[0-9]|[1-5][0-9]|6[0-3])>(?:[0-9]|[1-5][0-9]|6[0-3])|other")
 _LN_GAMMA = math.log(GAMMA)
@@ -110,7 +111,8 @@ class Pairs:
 
     `agree` and `disagree` need no label; the next four are those pairs that met one.
     `dropped` shadow requests were never computed, because the queue was full. `differences` counts
-    compared answers by how much worse the new one was, in cells of `evidence.difference.level`;
+    labelled pairs by how much worse the new one was, in cells of `evidence.difference.level`, and
+    `distances` all pairs by how far apart they were, in 32nds: neither knows what was said;
     `confusion` counts which class the old and the new release named: `3>8`, for classes below
     `CLASSES_MAX`, and `other`.
     """
@@ -123,16 +125,21 @@ class Pairs:
     both_wrong: int = 0
     dropped: int = 0
     differences: dict[int, int] = field(default_factory=dict)
+    distances: dict[int, int] = field(default_factory=dict)
     confusion: dict[str, int] = field(default_factory=dict)
 
     def __add__(self, other: Pairs) -> Pairs:
         plain = {name: getattr(self, name) + getattr(other, name) for name in PAIR_COUNTS}
-        differences = _added(self.differences, other.differences)
-        confusion = _added(self.confusion, other.confusion)
-        return replace(self, **plain, differences=differences, confusion=confusion)
+        return replace(
+            self,
+            **plain,
+            differences=_added(self.differences, other.differences),
+            distances=_added(self.distances, other.distances),
+            confusion=_added(self.confusion, other.confusion),
+        )
 
 
-PAIR_COUNTS = tuple(f.name for f in fields(Pairs) if f.name not in ("differences", "confusion"))
+PAIR_COUNTS = tuple(field.name for field in fields(Pairs) if field.default == 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,6 +271,8 @@ def _pairs_mapping(pairs: Pairs) -> dict[str, Any]:
     out: dict[str, Any] = {name: getattr(pairs, name) for name in PAIR_COUNTS}
     if pairs.differences:
         out["differences"] = {str(cell): n for cell, n in pairs.differences.items()}
+    if pairs.distances:
+        out["distances"] = {str(cell): n for cell, n in pairs.distances.items()}
     if pairs.confusion:
         out["confusion"] = pairs.confusion
     return out
@@ -351,8 +360,18 @@ def _bin(value: Any, path: str) -> int:
 def _pairs(reader: Reader) -> Pairs:
     with reader:
         plain = {name: reader.integer(name) for name in PAIR_COUNTS}
-        differences = _buckets(reader, "differences", LEVELS - 1)
-        return replace(Pairs(), **plain, differences=differences, confusion=_confusion(reader))
+        return replace(
+            Pairs(),
+            **plain,
+            differences=_buckets(reader, "differences", LEVELS - 1),
+            distances=_buckets(reader, "distances", DISTANCE_CELLS - 1),
+            confusion=_confusion(reader),
+        )
+
+
+def distance_level(distance: float) -> int:
+    """The cell of a distance between two answers, 0 to 1."""
+    return math.floor(min(1.0, max(0.0, distance)) * STEPS)
 
 
 def confusion_cell(old: int, new: int) -> str:

@@ -22,8 +22,10 @@ import onnxruntime as ort
 from hanse.core.catalog.manifest import Golden, Manifest, Tensor, Variant
 from hanse.core.errors import InvalidSpec, Rejected, Unavailable
 from hanse.core.serving import RawTensor, join_bytes, split_bytes
+from hanse.edge.comparators import Comparator, comparator
 from hanse.edge.external_data import require_siblings
-from hanse.edge.outcomes import Array, Reader, is_finite, outcome_reader
+from hanse.edge.histograms import Histogram
+from hanse.edge.outcomes import Array, is_finite
 
 _SOURCE_PLACE = re.compile(r"/onnxruntime_src/.*?\) (?=[A-Z])")
 GOLDEN_BYTES_MAX = 256 * 1024 * 1024
@@ -57,7 +59,14 @@ _ORT = {
 
 
 class ModelFailed(Unavailable):
-    """The model could not answer an input that its signature allows."""
+    """The model could not answer an input that its signature allows.
+
+    `invalid`: it did answer, with NaN, an infinity or another shape than it was signed with.
+    """
+
+    def __init__(self, message: str, *, invalid: bool = False) -> None:
+        super().__init__(message)
+        self.invalid = invalid
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +76,8 @@ class LoadedModel:
     session: Any
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
-    reader: Reader | None
+    comparator: Comparator | None
+    histograms: tuple[Histogram, ...] = ()
 
     @property
     def output_names(self) -> tuple[str, ...]:
@@ -96,7 +106,11 @@ class LoadedModel:
         except Exception as error:  # onnxruntime's exceptions share no base class of their own
             raise ModelFailed(f"onnxruntime: {_first_line(error)}") from error
         if not is_finite(found):
-            raise ModelFailed("an output is NaN or infinite")
+            raise ModelFailed("an output is NaN or infinite", invalid=True)
+        for spec in self.outputs:
+            if spec.name in found and not _fits(found[spec.name].shape, spec.shape):
+                shape = list(found[spec.name].shape)
+                raise ModelFailed(f"output {spec.name!r} has the shape {shape}", invalid=True)
         return found
 
 
@@ -143,7 +157,8 @@ def load(folder: Path, manifest: Manifest) -> LoadedModel:
         session,
         manifest.inputs,
         manifest.outputs,
-        outcome_reader(manifest, metadata),
+        comparator(manifest, metadata),
+        tuple(map(Histogram.of, manifest.profile)),
     )
 
 

@@ -173,8 +173,10 @@ class Router:
             and entry.shadow_below
             and bucket(entry.salt_of_shadow, unit) < entry.shadow_below
         ):
-            shadow = Shadow(candidate, entry.key, entry.slow_s, feeds, request_id, run.text)
-            self._shadows.offer(shadow)
+            compared = (run.answer, served.model.comparator)
+            self._shadows.offer(
+                Shadow(candidate, entry.key, entry.slow_s, feeds, request_id, *compared)
+            )
         return _outputs(served, role, entry.route.rollout, run.outputs, outputs)
 
     async def _second_try(
@@ -220,13 +222,13 @@ class Router:
         return found[1] if found else None
 
     def _count(self, entry: Entry, served: Served, role: str, run: Run, request_id: str) -> None:
-        arm = self._telemetry.tally(entry.key).arm(role)
-        arm.answered(run.latency_s, entry.slow_s, failed=run.failure is not None)
+        self._telemetry.tally(entry.key).arm(role).answered(run, entry.slow_s)
         self._count_explicit(served, run)
         if run.failure is None:
             self._good(served)
-            if run.text is not None and request_id:
-                self._telemetry.remember(request_id, entry.key, role, run.text)
+            compare = served.model.comparator
+            if run.answer is not None and compare is not None and request_id:
+                self._telemetry.remember(request_id, entry.key, role, compare, run.answer)
 
     def _count_explicit(self, served: Served, run: Run) -> None:
         served.answers += run.failure is None

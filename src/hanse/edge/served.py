@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 
 from hanse.core.ids import Digest
 from hanse.core.watchdog import Watchdog
+from hanse.edge.comparators import Answer
+from hanse.edge.histograms import Bins, count_all
 from hanse.edge.inference import LoadedModel, ModelFailed
 from hanse.edge.outcomes import Array
 
@@ -36,12 +38,13 @@ class Served:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Outputs or the failure, the text to compare, the time of computing alone."""
+    """Outputs or the failure, what is compared and counted of them, the time of computing alone."""
 
     outputs: dict[str, Array]
-    text: str | None
+    answer: Answer | None
     failure: ModelFailed | None
     latency_s: float
+    series: Mapping[str, Bins] = field(default_factory=dict)
 
 
 def run_model(model: LoadedModel, feeds: Feeds) -> Run:
@@ -53,7 +56,8 @@ def run_model(model: LoadedModel, feeds: Feeds) -> Run:
         return Run({}, None, failure, time.perf_counter() - begin)
     latency_s = time.perf_counter() - begin
     try:
-        text = model.reader(outputs) if model.reader else None
+        answer = model.comparator.read(outputs) if model.comparator else None
     except (ValueError, IndexError):
-        text = None  # an output of unforeseen shape answers, but cannot be compared
-    return Run(outputs, text, None, latency_s)
+        answer = None  # an output of unforeseen shape answers, but cannot be compared
+    series = count_all(model.histograms, feeds, outputs) if model.histograms else {}
+    return Run(outputs, answer, None, latency_s, series)

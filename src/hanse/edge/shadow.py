@@ -14,6 +14,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+from hanse.edge.comparators import Answer, Comparator
 from hanse.edge.served import Feeds, Run, Served, run_model
 from hanse.edge.telemetry import Key, Telemetry
 
@@ -23,14 +24,15 @@ SHADOW_BYTES_MAX = 64 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Shadow:
-    """`text` is the answer that the caller got, if it can be compared."""
+    """`answer` is what the caller got, if it can be compared, and `comparator` compares it."""
 
     served: Served
     key: Key
     slow_s: float | None
     feeds: Feeds
     request_id: str
-    text: str | None
+    answer: Answer | None
+    comparator: Comparator | None
 
     @property
     def size(self) -> int:
@@ -87,9 +89,9 @@ class ShadowQueue:
             run = await loop.run_in_executor(
                 self._pool, run_model, shadow.served.model, shadow.feeds
             )
-            failed = run.failure is not None
-            arm = self._telemetry.tally(shadow.key).shadow
-            arm.answered(run.latency_s, shadow.slow_s, failed=failed)
-            if not failed and shadow.text is not None and run.text is not None:
-                self._telemetry.shadowed(shadow.key, shadow.request_id, shadow.text, run.text)
+            self._telemetry.tally(shadow.key).shadow.answered(run, shadow.slow_s)
+            if shadow.comparator and shadow.answer and run.answer:
+                self._telemetry.shadowed(
+                    shadow.key, shadow.request_id, shadow.comparator, shadow.answer, run.answer
+                )
             self._judge(shadow, run)

@@ -2,18 +2,19 @@
 
 Everything here belongs to one thread, the event loop's. Counts are kept per window key (model,
 rollout, generation, weights), so an answer, its shadow and its label are counted together even
-if the route has changed between them. Predictions are remembered as comparable texts, at most
-`memory_max` of them, the oldest forgotten first.
+if the route has changed between them. Answers are remembered as their comparator reads them, at
+most `memory_max` of them, the oldest forgotten first.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
 from hanse.core.device_step import Route
+from hanse.core.evidence.difference import level
 from hanse.core.ids import Segment
 from hanse.core.telemetry import (
     PAIR_COUNTS,
@@ -21,9 +22,12 @@ from hanse.core.telemetry import (
     Counts,
     Pairs,
     Window,
+    distance_level,
     latency_bucket,
 )
-from hanse.edge.outcomes import comparable
+from hanse.edge.comparators import Answer, Comparator
+from hanse.edge.histograms import Bins
+from hanse.edge.served import Run
 
 MEMORY_MAX = 20_000
 Key = tuple[Segment, str, int, int, int]
@@ -32,43 +36,63 @@ Key = tuple[Segment, str, int, int, int]
 class Arm:
     """One arm's counters."""
 
-    __slots__ = ("errors", "invalid", "labelled", "latency", "requests", "slow", "wrong")
+    __slots__ = (*PLAIN, "latency", "series")
 
     def __init__(self) -> None:
         self.requests = self.errors = self.slow = self.labelled = self.wrong = self.invalid = 0
         self.latency: dict[int, int] = {}
+        self.series: dict[str, Bins] = {}
 
-    def answered(self, latency_s: float, slow_s: float | None, *, failed: bool) -> None:
+    def answered(self, run: Run, slow_s: float | None) -> None:
+        failure = run.failure
         self.requests += 1
-        self.errors += failed
-        self.slow += slow_s is not None and latency_s > slow_s
-        bucket = latency_bucket(latency_s)
+        self.errors += failure is not None
+        self.invalid += failure is not None and failure.invalid
+        self.slow += slow_s is not None and run.latency_s > slow_s
+        bucket = latency_bucket(run.latency_s)
         self.latency[bucket] = self.latency.get(bucket, 0) + 1
+        for name, bins in run.series.items():
+            held = self.series.get(name)
+            if held is None or len(held) != len(bins):
+                self.series[name] = bins
+            else:
+                held += bins
 
     def met(self, *, right: bool) -> None:
         self.labelled += 1
         self.wrong += not right
 
     def counts(self) -> Counts:
-        return replace(Counts(latency=self.latency), **{n: getattr(self, n) for n in PLAIN})
+        series = {name: tuple(bins.tolist()) for name, bins in self.series.items()}
+        plain = {name: getattr(self, name) for name in PLAIN}
+        return replace(Counts(latency=self.latency, series=series), **plain)
 
 
 class Tally:
     """The counters of one window key."""
 
-    __slots__ = ("canary", "pairs", "shadow", "stable")
+    __slots__ = ("canary", "confusion", "differences", "distances", "pairs", "shadow", "stable")
 
     def __init__(self) -> None:
         self.stable, self.canary, self.shadow = Arm(), Arm(), Arm()
         self.pairs = dict.fromkeys(PAIR_COUNTS, 0)
+        self.differences: Counter[int] = Counter()
+        self.distances: Counter[int] = Counter()
+        self.confusion: Counter[str] = Counter()
 
     def arm(self, role: str) -> Arm:
         return self.canary if role == "canary" else self.stable
 
     def window(self, key: Key) -> Window:
         arms = (self.stable.counts(), self.canary.counts(), self.shadow.counts())
-        pairs: Any = self.pairs
-        return Window(*key, *arms, Pairs(**pairs))
+        plain: Any = self.pairs
+        pairs = Pairs(
+            **plain,
+            differences=dict(self.differences),
+            distances=dict(self.distances),
+            confusion=dict(self.confusion),
+        )
+        return Window(*key, *arms, pairs)
 
 
 @dataclass(slots=True)
@@ -77,9 +101,10 @@ class Prediction:
 
     key: Key
     role: str
-    text: str
-    shadow: str | None = None
-    label: str | None = None
+    comparator: Comparator
+    answer: Answer
+    shadow: Answer | None = None
+    label: Answer | None = None
 
 
 def key_of(route: Route) -> Key:
@@ -98,18 +123,25 @@ class Telemetry:
             found = self._tallies[key] = Tally()
         return found
 
-    def remember(self, request_id: str, key: Key, role: str, text: str) -> None:
+    def remember(
+        self, request_id: str, key: Key, role: str, compare: Comparator, answer: Answer
+    ) -> None:
         """Keep an answer for its shadow and its label; a repeated id replaces the older answer."""
         name = (key[0], request_id)
         self._memory.pop(name, None)
-        self._memory[name] = Prediction(key, role, comparable(text))
+        self._memory[name] = Prediction(key, role, compare, answer)
         if len(self._memory) > self._memory_max:
             self._memory.popitem(last=False)
 
-    def shadowed(self, key: Key, request_id: str, old: str, new: str) -> None:
+    def shadowed(
+        self, key: Key, request_id: str, compare: Comparator, old: Answer, new: Answer
+    ) -> None:
         """A shadow answered. Its label may have come already: then the pair is counted now."""
-        old, new = comparable(old), comparable(new)
-        self.tally(key).pairs["agree" if old == new else "disagree"] += 1
+        tally = self.tally(key)
+        tally.pairs["agree" if compare.agrees(old, new) else "disagree"] += 1
+        tally.distances[distance_level(compare.distance(old, new))] += 1
+        if (cell := compare.cell(old, new)) is not None:
+            tally.confusion[cell] += 1
         prediction = self._memory.get((key[0], request_id))
         if prediction and prediction.key == key and prediction.shadow is None:
             prediction.shadow = new
@@ -122,7 +154,9 @@ class Telemetry:
     def label(self, model: str, labels: Iterable[tuple[str, str]]) -> tuple[int, int]:
         """Join (request id, outcome) pairs; returns how many were joined and how many unknown.
 
-        The first label of an answer counts; the same one again is joined and not counted.
+        The first label of an answer counts; the same one again is joined and not counted. Raises
+        `Rejected` for an outcome that cannot be read; those before it are counted by then, and
+        sending all of them again counts none twice.
         """
         joined = unknown = 0
         for request_id, outcome in labels:
@@ -132,17 +166,21 @@ class Telemetry:
                 continue
             joined += 1
             if prediction.label is None:
-                prediction.label = truth = comparable(outcome)
+                prediction.label = truth = prediction.comparator.truth(outcome)
                 arm = self.tally(prediction.key).arm(prediction.role)
-                arm.met(right=prediction.text == truth)
+                arm.met(right=prediction.comparator.agrees(truth, prediction.answer))
                 if prediction.shadow is not None:
                     self._pair(prediction, truth)
         return joined, unknown
 
-    def _pair(self, prediction: Prediction, truth: str) -> None:
+    def _pair(self, prediction: Prediction, truth: Answer) -> None:
+        compare, said, shadow = prediction.comparator, prediction.answer, prediction.shadow
+        assert shadow is not None
         tally = self.tally(prediction.key)
-        old, new = prediction.text == truth, prediction.shadow == truth
+        old, new = compare.agrees(truth, said), compare.agrees(truth, shadow)
         tally.shadow.met(right=new)
+        worse = compare.distance(truth, shadow) - compare.distance(truth, said)
+        tally.differences[level(worse)] += 1
         if old and new:
             tally.pairs["both_right"] += 1
         elif old:

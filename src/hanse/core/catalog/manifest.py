@@ -17,7 +17,7 @@ size, so one id fixes the model, its golden inputs, its needs and its parents.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from hanse.core import limits
@@ -35,7 +35,9 @@ RELATIONS = (
     "exported-from",
     "replaces",
 )
-OUTCOMES = ("none", "argmax", "label", "ctc-text")
+OUTCOMES = ("none", "argmax", "label", "ctc-text", "text", "number", "boxes")
+_TOLERANCES = {"number": ("rtol", "atol"), "boxes": ("iou", "score", "within")}
+"""What may be declared of each kind of outcome, beside its output."""
 DATATYPES = tuple(
     "BOOL INT8 INT16 INT32 INT64 UINT8 UINT16 UINT32 UINT64 FP16 FP32 FP64 BYTES".split()  # noqa: SIM905
 )
@@ -82,10 +84,23 @@ class Golden:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How an answer becomes something that a late label can agree or disagree with."""
+    """How answers are compared with each other and with late labels.
+
+    Numbers agree within `atol + rtol * |reference|`. Boxes match from an overlap of `iou` on, rows
+    below `score` are none, and answers agree up to a distance of `within` (1 - F1).
+    """
 
     kind: str = "none"
     output: str = ""
+    rtol: float = 0.01
+    atol: float = 0.0
+    iou: float = 0.5
+    score: float = 0.25
+    within: float = 0.1
+
+    def to_mapping(self) -> dict[str, Any]:
+        declared = {key: getattr(self, key) for key in _TOLERANCES.get(self.kind, ())}
+        return {"kind": self.kind, "output": self.output, **declared}
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +158,7 @@ class Manifest:
                 "inputs": [_tensor_mapping(t) for t in self.inputs],
                 "outputs": [_tensor_mapping(t) for t in self.outputs],
             },
-            "outcome": {"kind": self.outcome.kind, "output": self.outcome.output},
+            "outcome": self.outcome.to_mapping(),
             "parents": [{"release": str(p.release), "relation": p.relation} for p in self.parents],
             "training": {
                 "data": [
@@ -296,4 +311,10 @@ def _golden(reader: Reader) -> Golden | None:
 
 def _outcome(reader: Reader) -> Outcome:
     with reader.child("outcome", {"kind": "none"}) as outcome:
-        return Outcome(outcome.one_of("kind", OUTCOMES), outcome.text("output", ""))
+        kind = outcome.one_of("kind", OUTCOMES)
+        default = Outcome(kind, outcome.text("output", ""))
+        declared: dict[str, Any] = {
+            key: outcome.number(key, getattr(default, key), low=0, high=1e6)
+            for key in _TOLERANCES.get(kind, ())
+        }
+        return replace(default, **declared)
