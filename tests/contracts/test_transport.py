@@ -68,18 +68,19 @@ async def grpc_world() -> AsyncIterator[World]:
             options: LinkOptions = OPTIONS, *, strangers: bool = False
         ) -> tuple[End, End]:
             pair = daemons.two_daemons()
-            roots = [who.identity.cert_pem for who in pair]
             listed: list[Any] = []
             ends = []
             for number, who in enumerate(pair):
 
-                def known(number: int = number) -> Any:
-                    # A stranger passes TLS here, but the second daemon's file misses it.
-                    return daemons.members(listed[1:] if strangers and number else listed)
+                def known(number: int = number, pair: Any = pair) -> Any:
+                    # A stranger passes TLS, as some region's CA would, but is no member.
+                    if strangers and number:
+                        return daemons.members(listed[1:], elsewhere=pair[0].authority)
+                    return daemons.members(listed)
 
-                transport = GrpcTransport(who.id, who.identity, known, options)
-                service = PeerService(transport, daemons.REGION, known)
-                server, port = await build_server(who.identity, lambda: roots, [service])
+                transport = GrpcTransport(who.id, who.shown, known, options)
+                service = PeerService(transport, daemons.REGION)
+                server, port = await build_server(who.shown, daemons.doorkeeper(known), [service])
                 await server.start()
                 stack.push_async_callback(server.stop, None)
                 stack.push_async_callback(transport.close)
@@ -439,7 +440,7 @@ async def test_a_member_that_never_answers_is_given_up() -> None:
     port = mute.sockets[0].getsockname()[1]
     options = dataclasses.replace(OPTIONS, open_s=0.1)
     known = daemons.members([second.listed(f"127.0.0.1:{port}")])
-    transport = GrpcTransport(first.id, first.identity, lambda: known, options)
+    transport = GrpcTransport(first.id, first.shown, lambda: known, options)
     for _ in range(2):
         with pytest.raises(Unavailable, match="does not answer"):
             await transport.open_stream(second.id)

@@ -24,7 +24,7 @@ from hanse.core.trust import chain
 from hanse.daemon import ceremony, config, join_request
 from hanse.daemon.private_files import read_seed
 from hanse.daemon.trust_folder import add_file, chain_beside, read_files
-from hanse.rpc import tls
+from hanse.rpc import certificates, tls
 
 NOW = datetime.datetime(2026, 11, 23, tzinfo=datetime.UTC)
 
@@ -142,7 +142,11 @@ def test_a_second_certificate_does_not_slip_in_with_the_first(founder, tmp_path)
 
 def test_an_edge_ca_must_be_a_ca(founder, tmp_path):
     request = ask(tmp_path / "us", founder)
-    leaf = (tmp_path / "us/keys/tls.crt").read_text()
+    leaf = certificates.issue(
+        "spiffe://acme/us-east/edge/n1",
+        ceremony.read_edge_ca(tmp_path / "us"),
+        certificates.from_now(NOW, certificates.LIFE),
+    ).cert_pem.decode()
     with pytest.raises(InvalidSpec, match="edge_ca"):
         join_request.read_request(resigned(request, tmp_path / "us", edge_ca=leaf))
 
@@ -211,7 +215,8 @@ def test_a_second_daemon_of_a_region_must_carry_its_edge_ca(founder, tmp_path):
 def test_a_request_with_another_edge_ca_for_a_known_region_is_refused(founder, tmp_path):
     authority = ceremony.read_edge_ca(founder)
     request = ask(tmp_path / "two", founder, region="eu-north", edge_ca=authority)
-    other = tls.issue("spiffe://acme/eu-north/edge-ca/x", days=9, now=NOW, ca=True)
+    span = certificates.from_now(NOW, datetime.timedelta(days=9))
+    other = certificates.authority("spiffe://acme/eu-north/edge-ca/x", span, "x")
     forged = resigned(request, tmp_path / "two", edge_ca=other.cert_pem.decode())
     with pytest.raises(Conflict, match="edge CA"):
         ceremony.admit(forged, read_files(founder / "trust"), root_of(founder))

@@ -29,9 +29,10 @@ from hanse.edge.agent import Agent
 from hanse.edge.config import Config
 from hanse.edge.status import FILE_NAME
 from hanse.rpc.blob_service import BlobService
+from hanse.rpc.certificates import Identity
 from hanse.rpc.edge_service import EdgeService
 from hanse.rpc.server import build_server
-from hanse.rpc.tls import Identity, Peer
+from hanse.rpc.tls import Peer
 
 KEY = SigningKey(bytes(range(32)))
 NODE = segment("edge-1")
@@ -68,10 +69,10 @@ class Region:
 
     async def start(self) -> None:
         self.daemon = daemons.daemon(1)
-        self.edge = EdgeService(daemons.FEDERATION, daemons.REGION, lambda: self.ca.cert_pem, self)
+        self.edge = EdgeService(daemons.FEDERATION, daemons.REGION, self)
         self.server, port = await build_server(
-            self.daemon.identity,
-            lambda: [self.ca.cert_pem],
+            self.daemon.shown,
+            daemons.doorkeeper(lambda: daemons.members([], self.ca)),
             [self.edge, BlobService(self)],
             address=self.address,
         )
@@ -92,7 +93,7 @@ class Region:
     def assign(self, *releases: Release, **fields: object) -> None:
         self.serial += 1
         model = replace(ModelAssignment(DIGITS, generation=1, salt="s"), **fields)  # type: ignore[arg-type]  # the tests choose fields by name
-        source = Source(self.address, daemons.REGION, self.daemon.identity.cert_pem.decode())
+        source = Source(self.address, daemons.REGION, self.daemon.authority.cert_pem.decode())
         raw = Assignment(
             daemons.FEDERATION,
             daemons.REGION,
@@ -146,7 +147,7 @@ def configured(region: Region, folder: Path) -> Config:
     (folder / "keys/tls.key").write_bytes(identity.key_pem)
     (folder / "keys/tls.key").chmod(0o600)
     (folder / "keys/tls.crt").write_bytes(identity.cert_pem)
-    (folder / "keys/daemon.crt").write_bytes(region.daemon.identity.cert_pem)
+    (folder / "keys/daemon.crt").write_bytes(region.daemon.authority.cert_pem)
     values = {
         "node": NODE,
         "federation": daemons.FEDERATION,

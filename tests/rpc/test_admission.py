@@ -20,10 +20,10 @@ from hanse.core.gossip.budget import Budget
 from hanse.rpc import admission, tls
 from hanse.rpc.admission import Admission, CallLimits
 from hanse.rpc.blob_client import PROBE, probe
+from hanse.rpc.certificates import Identity
 from hanse.rpc.link import LINK, GrpcTransport
 from hanse.rpc.peer_service import PeerService
 from hanse.rpc.server import build_server
-from hanse.rpc.tls import Identity
 
 WHO, OTHER = b"w" * 32, b"o" * 32
 
@@ -103,11 +103,11 @@ class World:
         def members() -> Any:
             return daemons.members([self.member.listed("")], self.ca)
 
-        transport = GrpcTransport(self.own.id, self.own.identity, members)
-        service = PeerService(transport, daemons.REGION, members)
+        transport = GrpcTransport(self.own.id, self.own.shown, members)
+        service = PeerService(transport, daemons.REGION)
         self.server, self.port = await build_server(
-            self.own.identity,
-            lambda: [self.member.identity.cert_pem, self.ca.cert_pem],
+            self.own.shown,
+            daemons.doorkeeper(members),
             [service],
             admission=Admission(self.counters, bounds),
             options=[(f"grpc.{name}", value) for name, value in options.items()],
@@ -116,12 +116,12 @@ class World:
 
     def channel(self, identity: Identity | None = None) -> grpc.aio.Channel:
         who = identity or self.member.identity
-        made = tls.open_channel(f"127.0.0.1:{self.port}", who, self.own.identity.cert_pem)
+        made = tls.open_channel(f"127.0.0.1:{self.port}", who, self.own.authority.cert_pem)
         self.channels.append(made)
         return made
 
     def raw(self) -> Any:
-        return h2.connected(self.port, self.member.identity, self.own.identity.cert_pem)
+        return h2.connected(self.port, self.member.identity, self.own.authority.cert_pem)
 
 
 @pytest.fixture

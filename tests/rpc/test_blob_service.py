@@ -70,14 +70,12 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
     def members() -> Any:
         return daemons.members(listed)
 
-    transport = GrpcTransport(server_daemon.id, server_daemon.identity, members)
-    services = [BlobService(world.gate), PeerService(transport, daemons.REGION, members)]
-    server, port = await build_server(
-        server_daemon.identity, lambda: [world.client.identity.cert_pem], services
-    )
+    transport = GrpcTransport(server_daemon.id, server_daemon.shown, members)
+    services = [BlobService(world.gate), PeerService(transport, daemons.REGION)]
+    server, port = await build_server(server_daemon.shown, daemons.doorkeeper(members), services)
     await server.start()
     world.channel = tls.open_channel(
-        f"127.0.0.1:{port}", world.client.identity, server_daemon.identity.cert_pem
+        f"127.0.0.1:{port}", world.client.identity, server_daemon.authority.cert_pem
     )
     yield world
     await world.channel.close()
@@ -110,7 +108,8 @@ async def test_a_blob_arrives_whole_in_pieces_of_a_mebibyte(world: World) -> Non
     pieces = await fetched(world)
     assert b"".join(pieces) == DATA
     assert [len(p) for p in pieces] == [limits.BLOB_CHUNK_BYTES] * 2 + [12_345]
-    assert world.gate.asked == [(world.client.peer, BLOB, RELEASE)]
+    peer = tls.peer_of_certificate(world.client.identity.cert_pem)
+    assert world.gate.asked == [(peer, BLOB, RELEASE)]
 
 
 @pytest.mark.parametrize("offset", [1, limits.BLOB_CHUNK_BYTES, len(DATA) - 1, len(DATA)])
@@ -217,7 +216,7 @@ async def test_a_probe_measures_a_round_trip(world: World) -> None:
 
 
 async def test_a_probe_of_nobody_is_unavailable(world: World) -> None:
-    nobody = tls.open_channel("127.0.0.1:1", world.client.identity, world.client.identity.cert_pem)
+    nobody = tls.open_channel("127.0.0.1:1", world.client.identity, world.client.authority.cert_pem)
     with pytest.raises(Unavailable):
         await probe(nobody)
     await nobody.close()

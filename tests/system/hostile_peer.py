@@ -21,6 +21,7 @@ from hanse.core.log.merkle import Frontier, leaf_hash
 from hanse.core.trust.chain import replay
 from hanse.daemon.trust_folder import read_files
 from hanse.rpc import tls
+from hanse.rpc.certificates import spki_hash
 from hanse.v1 import event_pb2, sync_pb2
 
 LINK = "/hanse.v1.PeerService/Link"
@@ -82,13 +83,14 @@ class HostilePeer:
     def __init__(self, owner: Daemon, victim: Daemon, log: Log) -> None:
         self.log = log
         self.victim = victim
-        self.identity = owner.identity
+        self.owner = owner
+        self.identity = owner.identity()
         self.nonce = b"a nonce of sixte"
         self.heard: list[sync_pb2.Frame] = []
         self.ended = asyncio.Event()
         self.refusal = ""
         self.proven = False  # as far as we know
-        self._channel = tls.open_channel(victim.address, self.identity, victim.identity.cert_pem)
+        self._channel = tls.open_channel(victim.address, self.identity, victim.authority.cert_pem)
 
     async def __aenter__(self) -> Self:
         self._call = self._channel.stream_stream(LINK, None, None)()
@@ -143,9 +145,7 @@ class HostilePeer:
         """Greet, and prove to hold the member's key (or, wrongly, another)."""
         await self.greet()
         hello = (await self.hears("hello")).hello
-        mine, theirs = (
-            tls.spki_hash(pem) for pem in (self.identity.cert_pem, self.victim.identity.cert_pem)
-        )
+        mine, theirs = (spki_hash(who.authority.cert_pem) for who in (self.owner, self.victim))
         text = b"hanse-hello/v1\n" + mine + theirs + self.nonce + hello.nonce
         proof = sync_pb2.HelloProof(signature=(key or self.log.key).sign(text))
         await self.say(sync_pb2.Frame(hello_proof=proof))

@@ -6,6 +6,7 @@ every process's log. Whatever was started is killed when the federation is close
 
 from __future__ import annotations
 
+import datetime
 import os
 import signal
 import subprocess
@@ -19,9 +20,11 @@ from tour.federation import HANSE, free_ports
 
 from hanse.cli import client
 from hanse.core.errors import HanseError
+from hanse.core.ids import member_id
 from hanse.core.signing import SigningKey
 from hanse.daemon.private_files import read_seed
-from hanse.rpc.tls import Identity
+from hanse.rpc import certificates
+from hanse.rpc.certificates import Identity
 
 MODEL = "digits"
 REGIONS = ("eu-north", "us-east", "ap-south")
@@ -127,9 +130,17 @@ class Daemon(Process):
         return SigningKey(read_seed(self.home / "keys/daemon.key"))
 
     @property
-    def identity(self) -> Identity:
+    def authority(self) -> Identity:
         keys = self.home / "keys"
         return Identity((keys / "tls.crt").read_bytes(), (keys / "tls.key").read_bytes())
+
+    def identity(self) -> Identity:
+        """A certificate such as this daemon shows, made by its own authority."""
+        uri = certificates.daemon_uri("harbour", self.region, member_id(self.key.public))
+        now = datetime.datetime.now(datetime.UTC)
+        return certificates.issue(
+            uri, self.authority, certificates.from_now(now, certificates.LIFE)
+        )
 
     def operator_key(self) -> SigningKey:
         return SigningKey(read_seed(self.home / "keys/operator.key"))

@@ -18,13 +18,15 @@ from hanse.cli import client
 from hanse.core.errors import InvalidName, InvalidProof, InvalidSpec, Rejected
 from hanse.core.ids import Digest
 from hanse.core.trust.statements import sign_release
-from hanse.rpc import tls
-from hanse.rpc.tls import Identity
+from hanse.rpc import certificates, tls
+from hanse.rpc.certificates import Identity
 
 pytestmark = pytest.mark.system
 PROBE = "/hanse.v1.PeerService/Probe"
 WATCH = "/hanse.v1.EdgeService/Watch"
 NOW = datetime.datetime.now(datetime.UTC)
+DAY = datetime.timedelta(days=1)
+SPAN = certificates.from_now(NOW, certificates.LIFE)
 USAGE = 2
 
 
@@ -215,7 +217,7 @@ def test_a_key_file_that_others_can_read_stops_the_start(world: Federation) -> N
 
 @asynccontextmanager
 async def channel(daemon: Daemon, identity: Identity) -> AsyncIterator[grpc.aio.Channel]:
-    opened = tls.open_channel(daemon.address, identity, daemon.identity.cert_pem)
+    opened = tls.open_channel(daemon.address, identity, daemon.authority.cert_pem)
     try:
         yield opened
     finally:
@@ -224,15 +226,16 @@ async def channel(daemon: Daemon, identity: Identity) -> AsyncIterator[grpc.aio.
 
 async def test_a_strangers_certificate_opens_no_connection(world: Federation) -> None:
     member = world.founder.ask("status")["daemon"]["member"]
-    uri = tls.daemon_uri("harbour", "eu-north", member)  # the right name, another key
-    async with channel(world.founder, tls.issue(uri, days=30, now=NOW)) as stranger:
+    uri = certificates.daemon_uri("harbour", "eu-north", member)  # the right name, another key
+    authority = certificates.authority(uri, SPAN, f"daemon-{member}")
+    async with channel(world.founder, certificates.issue(uri, authority, SPAN)) as stranger:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await stranger.unary_unary(PROBE)(b"", timeout=EXIT_S)
     assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
 
 
 async def test_a_compressed_request_is_refused(world: Federation) -> None:
-    async with channel(world.founder, world.daemons["us-east"].identity) as member:
+    async with channel(world.founder, world.daemons["us-east"].identity()) as member:
         assert b"eu-north" in await member.unary_unary(PROBE)(b"", timeout=EXIT_S)
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await member.unary_unary(PROBE)(
@@ -245,8 +248,8 @@ def test_a_node_whose_certificate_has_expired_says_so(world: Federation) -> None
     daemon, node = world.founder, world.nodes[0]
     keys = daemon.home / "keys"
     ca = Identity((keys / "edge-ca.crt").read_bytes(), (keys / "edge-ca.key").read_bytes())
-    uri = tls.edge_uri("harbour", "eu-north", node.name)
-    old = tls.issue(uri, days=30, now=NOW - datetime.timedelta(days=31), issuer=ca)
+    uri = certificates.edge_uri("harbour", "eu-north", node.name)
+    old = certificates.issue(uri, ca, (NOW - 9 * DAY, NOW - DAY))
     for name, data in (("tls.crt", old.cert_pem), ("tls.key", old.key_pem)):
         (node.home / "keys" / name).write_bytes(data)
     node.start()

@@ -18,6 +18,7 @@ from hanse.core import limits
 from hanse.core.catalog.catalog import Catalog
 from hanse.core.counters import zeros
 from hanse.core.effects import Log
+from hanse.core.enrolment import Enrolment
 from hanse.core.errors import NotPermitted, Rejected, Unavailable
 from hanse.core.events import (
     Body,
@@ -74,6 +75,7 @@ class Node:
         self.book = Logbook(codec, chain)
         self.catalog = Catalog(chain.current.quarantine_quorum)
         self.fleet = Fleet()
+        self.enrolment = Enrolment()
         self.counters = zeros()
         self.sync = Sync(me, key, spki, self.book, rng, self.counters)
         self.region = Region(me, key, self.catalog, self.fleet)
@@ -150,6 +152,7 @@ class Node:
 
     def tick(self, clock: Clock) -> None:
         self._ticked = True
+        self.enrolment.tick(clock.wall_ms)
         self.sync.tick(clock.now_s)
 
     # -- the step --------------------------------------------------------------
@@ -173,7 +176,7 @@ class Node:
         self._ticked = False
         links = self._overlay.changes(self.book.chain.current, self.region.must_hear, clock.now_s)
         effects = [*self.sync.effects, *self.region.effects(), *links]
-        writes += [*_latest_views(views), *self.region.writes()]
+        writes += [*_latest_views(views), *self.region.writes(), *self.enrolment.writes()]
         step = Step(tuple(writes), tuple(self.sync.out), tuple(effects))
         self.sync.out.clear()
         self.sync.effects.clear()

@@ -25,12 +25,10 @@ from hanse.daemon.config import FILE_NAME, check_address, render
 from hanse.daemon.join_request import read_request, sign_request
 from hanse.daemon.private_files import read_private, read_seed, write_new, write_seed
 from hanse.daemon.trust_folder import add_file
-from hanse.rpc import tls
+from hanse.rpc import certificates
 
 REQUEST_FILE = "join-request.json"
 OPERATOR_ROLES = ("publisher", "release-manager", "operator")
-TLS_DAYS = 365
-EDGE_CA_DAYS = 3650
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +80,7 @@ def join(
     listen: str,
     advertise: str,
     now: datetime.datetime,
-    edge_ca: tls.Identity | None = None,
+    edge_ca: certificates.Identity | None = None,
 ) -> bytes:
     """Make the keys of a daemon and its request, also left in `join-request.json`.
 
@@ -130,12 +128,12 @@ def admit(request: bytes, files: Sequence[bytes], root_keys: Sequence[SigningKey
     return raw
 
 
-def read_edge_ca(home: Path) -> tls.Identity:
+def read_edge_ca(home: Path) -> certificates.Identity:
     """The edge CA of a home. Raises `NotFound` if it is kept elsewhere."""
     certificate = home / "keys/edge-ca.crt"
     if not certificate.exists():
         raise NotFound(f"there is no {certificate}", fix="name the home that has the edge CA")
-    return tls.Identity(certificate.read_bytes(), read_private(home / "keys/edge-ca.key"))
+    return certificates.Identity(certificate.read_bytes(), read_private(home / "keys/edge-ca.key"))
 
 
 def _check_free(home: Path) -> None:
@@ -152,18 +150,20 @@ def _make_keys(
     federation: Segment,
     region: Segment,
     now: datetime.datetime,
-    edge_ca: tls.Identity | None,
-) -> tuple[SigningKey, SigningKey, tls.Identity]:
+    edge_ca: certificates.Identity | None,
+) -> tuple[SigningKey, SigningKey, certificates.Identity]:
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
     keys = home / "keys"
     daemon, witness = _new_key(keys / "daemon.key"), _new_key(keys / "witness.key")
-    uri = tls.daemon_uri(federation, region, member_id(daemon.public))
-    identity = tls.issue(uri, days=TLS_DAYS, now=now)
+    member = member_id(daemon.public)
+    span = certificates.from_now(now, certificates.AUTHORITY_LIFE)
+    uri = certificates.daemon_uri(federation, region, member)
+    identity = certificates.authority(uri, span, f"daemon-{member}")
     if edge_ca is None:
         # The random part makes issuer names differ: TLS finds a node's issuer by its name.
         name = f"ca-{secrets.token_hex(8)}-{region}"
         uri = f"spiffe://{federation}/{region}/edge-ca/{name}"
-        edge_ca = tls.issue(uri, days=EDGE_CA_DAYS, now=now, ca=True)
+        edge_ca = certificates.authority(uri, span, name)
     for name, pair in (("tls", identity), ("edge-ca", edge_ca)):
         write_new(keys / f"{name}.key", pair.key_pem)
         write_new(keys / f"{name}.crt", pair.cert_pem, mode=0o644)

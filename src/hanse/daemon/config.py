@@ -69,8 +69,14 @@ SETTINGS = {
         1024**3,
     ),
     "daemon_key": Setting("Seed of the key that signs this daemon's log.", "keys/daemon.key"),
-    "tls_key": Setting("Private key of this daemon's TLS certificate.", "keys/tls.key"),
-    "tls_cert": Setting("TLS certificate, as the members file lists it.", "keys/tls.crt"),
+    "tls_key": Setting(
+        "Private key of this daemon's own authority. It issues the certificates that the daemon\n"
+        "shows to peers and nodes, a new one every few days.",
+        "keys/tls.key",
+    ),
+    "tls_cert": Setting(
+        "Certificate of that authority, as the members file pins it.", "keys/tls.crt"
+    ),
     "edge_ca_key": Setting(
         "Private key that issues certificates to edge nodes. Only `hanse agent enroll` reads it,\n"
         "so it may be kept on another machine.",

@@ -1,7 +1,6 @@
 """A new edge node: a certificate from its region's edge CA, and whose word it obeys.
 
 The node's name stands in the certificate, so two nodes of one name are one node to everybody.
-Thirty days, because nothing revokes an edge certificate: what is lost stops by itself.
 """
 
 from __future__ import annotations
@@ -14,9 +13,8 @@ from hanse.core.ids import Segment, segment
 from hanse.core.signing import SigningKey
 from hanse.daemon.config import Config
 from hanse.daemon.private_files import read_private, read_seed
-from hanse.rpc import tls
-
-EDGE_DAYS = 30
+from hanse.rpc import certificates, tls
+from hanse.rpc.certificates import Identity
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +24,7 @@ class Enrolment:
     node: Segment
     federation: Segment
     region: Segment
-    identity: tls.Identity
+    identity: Identity
     daemon_address: str
     daemon_cert_pem: bytes
     daemon_key: str  # public, base64
@@ -36,10 +34,11 @@ class Enrolment:
 def enrol(config: Config, node: str, now: datetime.datetime) -> Enrolment:
     """Issue a certificate. Raises `InvalidName`, `NotFound` without the CA's key."""
     name = segment(node, "node")
-    authority = tls.Identity(config.edge_ca_cert.read_bytes(), read_private(config.edge_ca_key))
-    uri = tls.edge_uri(config.federation, config.region, name)
-    identity = tls.issue(uri, days=EDGE_DAYS, now=now, issuer=authority)
-    tls.verify_edge_certificate(identity.cert_pem, authority.cert_pem, now=now)
+    authority = Identity(config.edge_ca_cert.read_bytes(), read_private(config.edge_ca_key))
+    uri = certificates.edge_uri(config.federation, config.region, name)
+    span = certificates.from_now(now, certificates.LIFE)
+    identity = certificates.issue(uri, authority, span)
+    tls.check_issued(identity.cert_pem, authority.cert_pem, now=now)
     return Enrolment(
         node=name,
         federation=config.federation,
@@ -48,5 +47,5 @@ def enrol(config: Config, node: str, now: datetime.datetime) -> Enrolment:
         daemon_address=config.advertise,
         daemon_cert_pem=config.tls_cert.read_bytes(),
         daemon_key=base64.b64encode(SigningKey(read_seed(config.daemon_key)).public).decode(),
-        until=now + datetime.timedelta(days=EDGE_DAYS),
+        until=span[1],
     )

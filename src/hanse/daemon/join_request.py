@@ -11,22 +11,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cryptography import x509
-from cryptography.hazmat.primitives import serialization
-
 from hanse.core.dsse import open_envelope, parse_envelope, sign_envelope
 from hanse.core.encoding import to_base64
-from hanse.core.errors import InvalidSignature, InvalidSpec, NotPermitted
+from hanse.core.errors import InvalidSignature, InvalidSpec, NotPermitted, Rejected
 from hanse.core.ids import Segment, member_id, segment
+from hanse.core.limits import JOIN_REQUEST_BYTES_MAX
 from hanse.core.reading import Reader, canonical_json, parse_json
 from hanse.core.signing import SigningKey
 from hanse.core.trust.documents import parse_key
 from hanse.core.trust.members import Member
 from hanse.daemon.config import check_address
-from hanse.rpc import tls
+from hanse.rpc import certificates, tls
 
 REQUEST_TYPE = "application/vnd.hanse.join-request+json"
-REQUEST_BYTES_MAX = 64 * 1024
 PEM_BYTES_MAX = 8192
 
 
@@ -42,7 +39,7 @@ class Request:
 def sign_request(
     federation: Segment,
     member: Member,
-    authority: tls.Identity,
+    authority: certificates.Identity,
     keys: Sequence[SigningKey],
 ) -> bytes:
     """The request of `member`, signed by its daemon key and its witness key."""
@@ -60,13 +57,13 @@ def sign_request(
 
 def read_request(raw: bytes) -> Request:
     """Verify that whoever asks holds the key and the certificate says the same."""
-    envelope = parse_envelope(raw, REQUEST_BYTES_MAX)
+    envelope = parse_envelope(raw, JOIN_REQUEST_BYTES_MAX)
     if envelope.payload_type != REQUEST_TYPE:
         raise InvalidSpec(
             f"this is no join request but {envelope.payload_type}",
             fix="name the join-request.json that hanse daemon join wrote",
         )
-    document = parse_json(envelope.payload, "join request", bytes_max=REQUEST_BYTES_MAX)
+    document = parse_json(envelope.payload, "join request", bytes_max=JOIN_REQUEST_BYTES_MAX)
     with Reader(document, "request") as reader:
         region = segment(reader.text("region"), "region")
         request = Request(
@@ -82,7 +79,7 @@ def read_request(raw: bytes) -> Request:
         )
     member = request.member
     asked = {member_id(key): key for key in (member.key, member.witness_key) if key}
-    _, proven = open_envelope(raw, asked, bytes_max=REQUEST_BYTES_MAX)
+    _, proven = open_envelope(raw, asked, bytes_max=JOIN_REQUEST_BYTES_MAX)
     if len(proven) != 2:
         raise InvalidSignature("the request is not signed by two keys of its own", fix="join again")
     _check_certificates(request)
@@ -97,25 +94,20 @@ def _check_certificates(request: Request) -> None:
         raise NotPermitted(
             "the TLS certificate names another daemon than the request", fix="join again"
         )
-    _certificate(member.tls_cert_pem, "request.tls")
-    authority = _certificate(request.edge_ca_pem, "request.edge_ca")
-    try:
-        found = authority.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
-    except (ValueError, x509.ExtensionNotFound):
-        found = False
-    if not found:
-        raise InvalidSpec("request.edge_ca: not the certificate of a CA", fix="join again")
+    _check_authority(member.tls_cert_pem, "request.tls")
+    _check_authority(request.edge_ca_pem, "request.edge_ca")
 
 
-def _certificate(pem: str, what: str) -> x509.Certificate:
-    """Exactly one: any other in the same text would be trusted along with it."""
+def _check_authority(pem: str, what: str) -> None:
+    """Exactly one certificate, of a CA: any other in the same text would be trusted with it."""
     try:
-        certificate = x509.load_pem_x509_certificate(pem.encode())
-    except ValueError:
+        whole = certificates.to_pem(certificates.to_der(pem.encode())) == pem.encode()
+    except Rejected:
         raise InvalidSpec(f"{what}: not a PEM certificate", fix="join again") from None
-    if certificate.public_bytes(serialization.Encoding.PEM) != pem.encode():
+    if not whole:
         raise InvalidSpec(f"{what}: not exactly one certificate", fix="join again")
-    return certificate
+    if not certificates.is_authority(pem.encode()):
+        raise InvalidSpec(f"{what}: not the certificate of a CA", fix="join again")
 
 
 def _pem(reader: Reader, key: str) -> str:

@@ -18,7 +18,7 @@ from random import SystemRandom
 
 import structlog
 
-from hanse.core import duty
+from hanse.core import duty, enrolment
 from hanse.core.effects import FetchRelease, PublishAssignment
 from hanse.core.errors import Broken, HanseError, NotPermitted
 from hanse.core.ids import Origin, Segment, member_id
@@ -28,24 +28,23 @@ from hanse.core.signing import SigningKey
 from hanse.core.step import PutTrust
 from hanse.core.telemetry import parse_report
 from hanse.core.trust.chain import Chain, replay
-from hanse.core.trust.members import Members
 from hanse.daemon import control, verbs
 from hanse.daemon.config import Config
+from hanse.daemon.doors import Doors, read_authority
 from hanse.daemon.driver import Driver, now
-from hanse.daemon.private_files import read_private, read_seed
+from hanse.daemon.private_files import read_seed
 from hanse.daemon.transfers import Gate, Transfers, complete
 from hanse.daemon.trust_folder import read_files
 from hanse.gateways.log_files import LogFiles
 from hanse.logs import configure
-from hanse.rpc import tls
 from hanse.rpc.admission import Admission
 from hanse.rpc.blob_service import BlobService
+from hanse.rpc.certificates import Identity, spki_hash
 from hanse.rpc.codec import EventCodec, require_upb
 from hanse.rpc.edge_service import EdgeService
-from hanse.rpc.link import GrpcTransport
 from hanse.rpc.peer_service import PeerService
 from hanse.rpc.server import build_server
-from hanse.rpc.tls import Identity, Peer
+from hanse.rpc.tls import Peer
 from hanse.storage.blobs import BlobStore
 from hanse.storage.sqlite import SqliteEventStore
 
@@ -64,12 +63,15 @@ async def run(config: Config) -> None:
         for sign in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(sign, stop.set)
         driving = asyncio.create_task(daemon.driver.run())
+        watching = asyncio.create_task(daemon.doors.watch())
         stopping = asyncio.create_task(stop.wait())
         log.info("started", region=config.region, listen=config.listen, pid=os.getpid())
-        await asyncio.wait({driving, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({driving, watching, stopping}, return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
-        if driving.done():
-            driving.result()  # raises what ended it
+        for work in (driving, watching):
+            if work.done():
+                work.result()  # raises what ended it
+        watching.cancel()
         await daemon.stop(driving)
         log.info("stopped")
 
@@ -78,10 +80,10 @@ class Daemon:
     """One running daemon; made by `assemble`."""
 
     def __init__(
-        self, driver: Driver, edge: EdgeService, transfers: Transfers, transport: GrpcTransport
+        self, driver: Driver, edge: EdgeService, transfers: Transfers, doors: Doors
     ) -> None:
         self.driver = driver
-        self.transport = transport
+        self.doors = doors
         self._edge, self._transfers = edge, transfers
         self._server: object | None = None
 
@@ -97,7 +99,7 @@ class Daemon:
         await self._edge.close()
         driving.cancel()
         await asyncio.wait({driving}, timeout=STOP_S)
-        await self.transport.close()
+        await self.doors.transport.close()
 
 
 class Nodes:
@@ -126,39 +128,31 @@ class Nodes:
 async def assemble(config: Config, stack: AsyncExitStack) -> Daemon:
     """Build every part and open every door, in the order in which they may fail."""
     key = SigningKey(read_seed(config.daemon_key))
-    identity = Identity(config.tls_cert.read_bytes(), read_private(config.tls_key))
+    authority = read_authority(config)
     store = await SqliteEventStore.open(config.home / "data")
     stack.push_async_callback(store.close)
     blobs = BlobStore(config.home / "blobs", reserve_bytes=config.blob_reserve_bytes)
     await asyncio.to_thread(blobs.sweep_temporaries)
-    node = await restore(config, key, identity, store)
+    node = await restore(config, key, authority, store)
     for release in complete(node, blobs):
         node.region.have(release)
 
-    def members() -> Members:
-        return node.book.chain.current
-
-    transport = GrpcTransport(node.me.member, identity, members, counters=node.counters)
+    doors = Doors(config, node, authority)
+    transport = doors.transport
     driver = Driver(node, store, transport, tick_interval_s=config.tick_interval_s)
     transport.accept(driver.converse)
     transfers = Transfers(driver, transport, blobs, config.region)
-    edge = EdgeService(
-        config.federation,
-        config.region,
-        lambda: _edge_ca(members(), config),
-        Nodes(driver),
-        node.counters,
-    )
-    daemon = Daemon(driver, edge, transfers, transport)
+    edge = EdgeService(config.federation, config.region, Nodes(driver), node.counters)
+    daemon = Daemon(driver, edge, transfers, doors)
     driver.outside = daemon
     services = (
-        PeerService(transport, config.region, members),
+        PeerService(transport, config.region),
         BlobService(Gate(node, blobs), node.counters),
         edge,
     )
     server, _ = await build_server(
-        identity,
-        lambda: _accepted(members()),
+        doors.shown,
+        doors.doorkeeper,
         services,
         address=config.listen,
         admission=Admission(node.counters),
@@ -178,13 +172,13 @@ async def assemble(config: Config, stack: AsyncExitStack) -> Daemon:
 
 
 async def restore(
-    config: Config, key: SigningKey, identity: Identity, store: SqliteEventStore
+    config: Config, key: SigningKey, authority: Identity, store: SqliteEventStore
 ) -> Node:
     """The node as it was when its last step was stored."""
     chain = await _trust(config, store)
     me = Origin(config.federation, config.region, member_id(key.public), 1)
     # Salts and nonces come from it, so it must not be guessed.
-    node = Node(me, key, tls.spki_hash(identity.cert_pem), EventCodec(), chain, SystemRandom())
+    node = Node(me, key, spki_hash(authority.cert_pem), EventCodec(), chain, SystemRandom())
     for head in await store.heads():
         events = [raw async for raw in _log_of(store, head.origin, head.size)]
         node.restore(head, events)
@@ -192,17 +186,18 @@ async def restore(
     node.region.restore(
         await store.local(PROGRESS_SPACE), await store.local(duty.SPACE), now().now_s
     )
+    node.enrolment.restore({space: await store.local(space) for space in enrolment.SPACES})
     return node
 
 
 async def rebuild(config: Config) -> int:
     """Drop every view and fold it again from the events; returns how many models there are."""
     key = SigningKey(read_seed(config.daemon_key))
-    identity = Identity(config.tls_cert.read_bytes(), read_private(config.tls_key))
+    authority = read_authority(config)
     store = await SqliteEventStore.open(config.home / "data")
     try:
         await store.drop_views()
-        node = await restore(config, key, identity, store)
+        node = await restore(config, key, authority, store)
         await store.apply(node.catalog.stored_views())
         return len(node.catalog.views)
     finally:
@@ -239,20 +234,6 @@ async def _log_of(store: SqliteEventStore, origin: Origin, size: int) -> AsyncIt
         for raw in batch:
             yield raw
         start += len(batch)
-
-
-def _accepted(members: Members) -> list[bytes]:
-    """Certificates that may open a TLS connection: members and the regions' edge CAs."""
-    return [m.tls_cert_pem.encode() for m in members.members] + [
-        r.edge_ca_pem.encode() for r in members.regions
-    ]
-
-
-def _edge_ca(members: Members, config: Config) -> bytes:
-    region = members.region(config.region)
-    if region is None:
-        raise NotPermitted(f"the members file does not list region {config.region}")
-    return region.edge_ca_pem.encode()
 
 
 def main(home: Path) -> int:

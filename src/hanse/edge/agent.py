@@ -35,8 +35,9 @@ from hanse.edge.router import Router
 from hanse.edge.staging import Staging
 from hanse.edge.telemetry import Telemetry
 from hanse.rpc import edge_client
+from hanse.rpc.certificates import Identity
 from hanse.rpc.channels import Channel, Channels
-from hanse.rpc.tls import Identity, check_dates
+from hanse.rpc.tls import check_dates
 
 STATE_FILE = "assignment.json"
 RECONNECT_FIRST_S = 0.25

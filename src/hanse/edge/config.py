@@ -43,7 +43,7 @@ SETTINGS = {
     "region": Setting("The region whose daemon this node obeys."),
     "daemon": Setting("host:port of the region's daemon."),
     "daemon_cert": Setting(
-        "The daemon's TLS certificate; no other is accepted.", "keys/daemon.crt"
+        "The daemon's authority; nobody else's certificates are accepted.", "keys/daemon.crt"
     ),
     "daemon_key": Setting(
         "The daemon's public key, 32 bytes in base64. Assignments that it has not signed are\n"

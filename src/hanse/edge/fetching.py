@@ -54,14 +54,16 @@ async def _fetch_file(
     refusals = []
     for source in sources:
         try:
-            await _fetch_from(cache, release, file, channel_to(source))
+            await _fetch_from(cache, release, file, lambda s=source: channel_to(s))  # type: ignore[misc]  # binds the loop variable
             return
         except (Rejected, Unavailable) as error:
             refusals.append(f"{source.address}: {error.message}")
     raise Unavailable(f"no source served {file.name}: {'; '.join(refusals) or 'none is known'}")
 
 
-async def _fetch_from(cache: Cache, release: Digest, file: File, channel: Channel) -> None:
+async def _fetch_from(
+    cache: Cache, release: Digest, file: File, channel: Callable[[], Channel]
+) -> None:
     opening = asyncio.ensure_future(asyncio.to_thread(cache.blobs.writer, file.size, file.digest))
     try:
         writer = await asyncio.shield(opening)
@@ -70,7 +72,8 @@ async def _fetch_from(cache: Cache, release: Digest, file: File, channel: Channe
         raise
     try:
         left = file.size - writer.offset
-        pieces = blob_client.fetch(channel, file.digest, release, writer.offset, bytes_max=left)
+        # Asked for only now: while the writer was opened, a renewal may have closed an older one.
+        pieces = blob_client.fetch(channel(), file.digest, release, writer.offset, bytes_max=left)
         async for piece in pieces:
             await finished(writer.write, piece)
         await finished(writer.commit)

@@ -19,8 +19,8 @@ from hanse.edge.agent import Agent
 from hanse.edge.config import Config
 from hanse.edge.serving import RoutedServing
 from hanse.logs import configure
+from hanse.rpc.certificates import Identity
 from hanse.rpc.inference_server import serve
-from hanse.rpc.tls import Identity
 
 STOP_S = 5.0
 NONCE_BYTES = 16

@@ -16,7 +16,7 @@ from google.protobuf.message import DecodeError
 from hanse.core import limits
 from hanse.core.errors import InvalidSpec, TooLarge, Unavailable
 from hanse.core.ids import Digest
-from hanse.rpc.status import error_of
+from hanse.rpc.status import error_of, reraise_if_ours
 from hanse.v1 import blob_pb2, sync_pb2
 
 FETCH = "/hanse.v1.BlobService/Fetch"
@@ -62,6 +62,9 @@ async def probe(channel: grpc.aio.Channel) -> float:
         await method(sync_pb2.ProbeRequest().SerializeToString(), timeout=PROBE_S)
     except grpc.aio.AioRpcError as error:
         raise error_of(error.code(), error.details(), "probe") from None
+    except asyncio.CancelledError:
+        reraise_if_ours()
+        raise Unavailable("the channel was closed") from None
     return loop.time() - begin_s
 
 
@@ -73,6 +76,9 @@ async def _next(call: grpc.aio.UnaryStreamCall[bytes, bytes]) -> bytes | None:
         raise Unavailable(f"no piece of the blob came within {PIECE_S:g} s") from None
     except grpc.aio.AioRpcError as error:
         raise error_of(error.code(), error.details(), "fetch") from None
+    except asyncio.CancelledError:
+        reraise_if_ours()
+        raise Unavailable("the channel was closed") from None
     return raw or None  # grpc's end of file is falsy
 
 

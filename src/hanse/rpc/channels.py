@@ -1,4 +1,4 @@
-"""One connection to each daemon that this node speaks with, kept and pinned to its certificate."""
+"""One connection to each daemon that this node speaks with, kept and pinned to its authority."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import asyncio
 import grpc
 
 from hanse.core.assignment import SOURCES_MAX, Source
-from hanse.rpc.tls import Identity, open_channel
+from hanse.rpc.certificates import Identity
+from hanse.rpc.tls import open_channel
 
 Channel = grpc.aio.Channel
 CHANNELS_MAX = 2 * SOURCES_MAX
@@ -30,8 +31,14 @@ class Channels:
     def to_source(self, source: Source) -> Channel:
         return self.to(source.address, source.tls_cert_pem)
 
+    def renew(self, identity: Identity) -> None:
+        """Show this certificate from now on. What is under way breaks off and is tried again."""
+        self._identity = identity
+        while self._open:
+            self._drop_oldest()
+
     def _drop_oldest(self) -> None:
-        """Most likely to a certificate that was replaced long ago."""
+        """Most likely to a daemon that was replaced long ago."""
         oldest = self._open.pop(next(iter(self._open)))
         task = asyncio.create_task(oldest.close(None))
         self._closing.add(task)

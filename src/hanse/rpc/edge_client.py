@@ -5,11 +5,13 @@ gRPC's errors end here: no caller above sees a status code.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 
 import grpc
 
-from hanse.rpc.status import error_of
+from hanse.core.errors import Unavailable
+from hanse.rpc.status import error_of, reraise_if_ours
 from hanse.v1 import edge_pb2, edge_pb2_grpc
 
 REPORT_S = 10.0
@@ -30,6 +32,9 @@ async def watch(
             yield response.assignment, response.signature
     except grpc.aio.AioRpcError as error:
         raise error_of(error.code(), error.details(), "watch") from None
+    except asyncio.CancelledError:
+        reraise_if_ours()
+        raise Unavailable("the channel was closed") from None
     finally:
         call.cancel()
 
@@ -46,4 +51,7 @@ async def report(
         response = await edge_pb2_grpc.EdgeServiceStub(channel).Report(request, timeout=REPORT_S)
     except grpc.aio.AioRpcError as error:
         raise error_of(error.code(), error.details(), "report") from None
+    except asyncio.CancelledError:
+        reraise_if_ours()
+        raise Unavailable("the channel was closed") from None
     return int(response.acknowledged_seq)

@@ -1,14 +1,12 @@
 """hanse.v1.EdgeService: what a region's daemon tells its nodes, and what they report.
 
-A node is who its certificate says, and that must be a certificate of *this* region's edge
-CA: TLS alone would let any listed CA speak for any node.
+A node is who its certificate says. `rpc.doorkeeper` has held that against the edge CA of the
+region that it names; here it must be *this* region, and the node that the request names.
 """
 
 from __future__ import annotations
 
-import asyncio
-import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import grpc
@@ -25,7 +23,6 @@ from hanse.v1 import edge_pb2 as pb
 
 NAME = "hanse.v1.EdgeService"
 NONCE_BYTES_MAX = 64
-PROOF_S = 600.0  # how long an open connection may outlive its certificate, at most
 
 
 class EdgeHandler(Protocol):
@@ -51,18 +48,15 @@ class EdgeService:
         self,
         federation: Segment,
         region: Segment,
-        edge_ca_pem: Callable[[], bytes],
         handler: EdgeHandler,
         counters: Counters | None = None,
     ) -> None:
         self._counters = zeros() if counters is None else counters
         self._federation = federation
         self._region = region
-        self._edge_ca_pem = edge_ca_pem
         self._handler = handler
         self._feed = AssignmentFeed()
         self._nodes: dict[Segment, Watcher] = {}
-        self._proved: dict[Segment, tuple[bytes, float]] = {}
 
     def publish(self, assignment: bytes, signature: bytes) -> None:
         """Tell every node that watches, now and later, until this is called again."""
@@ -118,8 +112,7 @@ class EdgeService:
     def _node(self, claimed: str, context: Context) -> tuple[Peer, Segment]:
         """Who calls, if it is the node that it claims to be. Raises `NotPermitted`."""
         node = segment(claimed, "node")
-        pem = tls.certificate_of(context)
-        peer = tls.peer_of_certificate(pem)
+        peer = tls.peer_of(context)
         if (peer.kind, peer.name) != ("edge", node):
             raise NotPermitted(
                 f"the certificate is that of {peer.kind} {peer.name}, not of node {node}",
@@ -131,21 +124,7 @@ class EdgeService:
                 f"not to {self._federation}/{self._region}",
                 fix="point the node at its own region's daemon",
             )
-        self._prove(node, pem)
         return peer, node
-
-    def _prove(self, node: Segment, pem: bytes) -> None:
-        """Check signature and validity now and then: they cost a tenth of a millisecond."""
-        authority = self._edge_ca_pem()
-        pair = hashlib.sha256(authority + pem).digest()
-        now_s = asyncio.get_running_loop().time()
-        known, proved_s = self._proved.get(node, (b"", 0.0))
-        if known == pair and now_s - proved_s < PROOF_S:
-            return
-        tls.verify_edge_certificate(pem, authority)
-        if len(self._proved) >= limits.NODES_MAX:
-            self._proved.clear()
-        self._proved[node] = (pair, now_s)
 
     def handler(self) -> grpc.GenericRpcHandler[Any, Any]:
         return grpc.method_handlers_generic_handler(

@@ -1,14 +1,16 @@
 """`Link` streams over gRPC: mutual TLS, one stream a peer, frames as their bytes.
 
-The client trusts exactly the certificate that the members file pins; the server reads the
-caller's certificate and looks the key up there. Neither side relies on a certificate's
-issuer. Messages pass gRPC as bytes, so a stranger's bytes are parsed by our codec alone.
+The client trusts exactly the authority that the members file pins for that member; the server
+holds the caller's certificate against the one pinned for whom it names. Both ends name each other
+by these authorities, so a certificate may be renewed under a proof. Messages pass gRPC as bytes,
+so a stranger's bytes are parsed by our codec alone.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import grpc
@@ -18,12 +20,22 @@ from hanse.core.errors import HanseError, NotPermitted, Rejected, Unavailable
 from hanse.core.ids import MemberId
 from hanse.core.trust.members import Member, Members
 from hanse.rpc import tls
+from hanse.rpc.certificates import Identity
 from hanse.rpc.status import Context, error_of, refuse, reraise_if_ours
 from hanse.rpc.stream import FrameStream, carry
-from hanse.rpc.tls import Identity, Peer
+from hanse.rpc.tls import Peer
 from hanse.rpc.transport import Accept, LinkOptions, Links
 
 LINK = "/hanse.v1.PeerService/Link"
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """A channel, whom it was pinned to and which of our certificates it shows."""
+
+    member: Member
+    shown: Identity
+    channel: grpc.aio.Channel
 
 
 class _ClientPipe:
@@ -93,7 +105,7 @@ class GrpcTransport:
     def __init__(
         self,
         own: MemberId,
-        identity: Identity,
+        identity: Callable[[], Identity],
         members: Callable[[], Members],
         options: LinkOptions | None = None,
         counters: Counters | None = None,
@@ -104,7 +116,7 @@ class GrpcTransport:
         self._options = options or LinkOptions()
         self._links = Links(own)
         self._accept: Accept | None = None
-        self._channels: dict[MemberId, tuple[Member, grpc.aio.Channel]] = {}
+        self._channels: dict[MemberId, _Known] = {}
         self._closing: set[asyncio.Task[None]] = set()
         self._carried: set[asyncio.Task[None]] = set()
 
@@ -119,19 +131,33 @@ class GrpcTransport:
         listed = self._members().member(member)
         if listed is None:
             raise NotPermitted(f"{member} is no member", fix="bring this daemon's trust up to date")
-        known = self._channels.get(member)
-        if known is not None and known[0] == listed:
-            return known[1]
+        identity, known = self._identity(), self._channels.get(member)
+        if known is not None and (known.member, known.shown) == (listed, identity):
+            return known.channel
         if known is not None:
-            self._closing.add(task := asyncio.create_task(known[1].close(None)))
-            task.add_done_callback(self._closing.discard)
-        channel = tls.open_channel(listed.address, self._identity, listed.tls_cert_pem.encode())
-        self._channels[member] = (listed, channel)
+            self._close(known)
+        channel = tls.open_channel(listed.address, identity, listed.tls_cert_pem.encode())
+        self._channels[member] = _Known(listed, identity, channel)
         return channel
+
+    def look_again(self) -> None:
+        """Close what leads to a member that is none any more, has moved, or saw an old certificate.
+
+        Links that end by that are dialled again by whoever wants them.
+        """
+        identity, members = self._identity(), self._members()
+        for member, known in list(self._channels.items()):
+            if members.member(member) != known.member or known.shown != identity:
+                del self._channels[member]
+                self._close(known)
+
+    def _close(self, known: _Known) -> None:
+        self._closing.add(task := asyncio.create_task(known.channel.close(None)))
+        task.add_done_callback(self._closing.discard)
 
     async def open_stream(self, member: MemberId) -> FrameStream:
         channel = self.channel(member)
-        peer = tls.peer_of_certificate(self._channels[member][0].tls_cert_pem.encode())
+        peer = tls.pinned_peer(self._channels[member].member)
         tls.check_member(peer, self._members())
         self._links.dial(member)
         try:
@@ -156,15 +182,15 @@ class GrpcTransport:
             raise Unavailable(f"{whom} does not answer") from None
         except asyncio.CancelledError:
             call.cancel()
-            raise
+            reraise_if_ours()
+            raise Unavailable(f"the channel to {whom} was closed") from None
         if call.done() and await call.code() is not grpc.StatusCode.OK:
             raise error_of(await call.code(), await call.details(), whom)
 
     async def serve(self, context: Context) -> None:
         """Carry a stream that a peer has opened, for as long as it stands."""
         try:
-            peer = tls.peer_of(context)
-            tls.check_member(peer, self._members())
+            peer = tls.pinned_peer(tls.check_member(tls.peer_of(context), self._members()))
             if self._accept is None:
                 raise Unavailable("this daemon is starting or stopping")
             self._links.accepted(MemberId(peer.name))
@@ -193,6 +219,6 @@ class GrpcTransport:
 
     async def close(self) -> None:
         self._accept = None
-        for _, channel in self._channels.values():
-            await channel.close(None)
+        for known in self._channels.values():
+            await known.channel.close(None)
         self._channels.clear()

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
 
 from hanse.core.ids import Segment
-from hanse.core.trust.members import Members
-from hanse.rpc import tls
 from hanse.rpc.link import GrpcTransport
 from hanse.rpc.status import Context, translated
 from hanse.v1 import sync_pb2 as pb
@@ -20,12 +18,9 @@ NAME = "hanse.v1.PeerService"
 class PeerService:
     name = NAME
 
-    def __init__(
-        self, transport: GrpcTransport, region: Segment, members: Callable[[], Members]
-    ) -> None:
+    def __init__(self, transport: GrpcTransport, region: Segment) -> None:
         self._transport = transport
         self._region = region
-        self._members = members
 
     async def link(self, requests: AsyncIterator[bytes], context: Context) -> None:
         """The transport reads through `context`, so `requests` is never touched."""
@@ -33,7 +28,6 @@ class PeerService:
 
     @translated
     async def probe(self, request: pb.ProbeRequest, context: Context) -> pb.ProbeResponse:
-        tls.check_known(tls.peer_of(context), self._members())
         return pb.ProbeResponse(region=self._region)
 
     def handler(self) -> grpc.GenericRpcHandler[Any, Any]:

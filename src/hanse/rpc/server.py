@@ -1,6 +1,7 @@
 """A daemon's one gRPC port: mutual TLS, no compression, health and reflection.
 
-Every call of every service passes `rpc.admission` first.
+There is no other and none without TLS. Every call of every service passes first
+`rpc.doorkeeper`, which asks who calls, then `rpc.admission`, which asks how often.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from hanse.core import counters, limits
 from hanse.core.errors import Unavailable
 from hanse.rpc import tls
 from hanse.rpc.admission import Admission, GuardedServer
-from hanse.rpc.tls import Identity
+from hanse.rpc.certificates import Identity
+from hanse.rpc.doorkeeper import Doorkeeper
 
 _RPCS_MAX = limits.NODES_MAX + 1_000  # every node watching, and room for everything else
 
@@ -31,8 +33,8 @@ class Service(Protocol):
 
 
 async def build_server(
-    identity: Identity,
-    accepted_certs: Callable[[], Sequence[bytes]],
+    identity: Callable[[], Identity],
+    doorkeeper: Doorkeeper,
     services: Sequence[Service],
     *,
     address: str = "127.0.0.1:0",
@@ -41,12 +43,12 @@ async def build_server(
 ) -> tuple[grpc.aio.Server, int]:
     """A server that is bound but not started, and its port. Raises `Unavailable`.
 
-    `accepted_certs` gives the PEM certificates of members and edge CAs at each handshake;
-    who may do what is then for each service to judge by the caller's certificate. `options`
-    replace those of the same name.
+    `identity` is asked at each handshake for what to show then. `options` replace those of the
+    same name.
     """
     gate = admission or Admission(counters.zeros())
     server = grpc.aio.server(
+        interceptors=[doorkeeper],
         options=list((dict(tls.SERVER_OPTIONS) | dict(options)).items()),
         maximum_concurrent_rpcs=_RPCS_MAX,
     )
@@ -54,7 +56,8 @@ async def build_server(
     doors.add_generic_rpc_handlers([service.handler() for service in services])
     await _add_health(doors, [service.name for service in services])
     try:
-        port = server.add_secure_port(address, tls.server_credentials(identity, accepted_certs))
+        credentials = tls.server_credentials(identity, doorkeeper.known.accepted)
+        port = server.add_secure_port(address, credentials)
     except RuntimeError as error:
         raise Unavailable(
             f"cannot listen on {address}: {error}", fix="choose another address or free this one"

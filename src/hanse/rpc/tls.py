@@ -1,11 +1,12 @@
 """Mutual TLS, pinned: membership comes from the trust file, never from a CA alone.
 
-A daemon's certificate is self-signed and listed in the members file; a client trusts exactly
-the one certificate of the member it means to reach. An edge node's certificate is issued by
-its region's edge CA. Identities are SPIFFE-like URIs in the subject alternative name:
+Each member has an authority of its own, which the members file pins; a client trusts exactly the
+one authority of the member it means to reach. An edge node's certificate is issued by its
+region's edge CA. Identities are SPIFFE-like URIs in the subject alternative name:
 
     spiffe://<federation>/<region>/daemon/<member id>
     spiffe://<federation>/<region>/edge/<node>
+    spiffe://<federation>/<region>/token/<token id>      whoever is about to enrol
 
 gRPC in Python cannot set the minimum TLS version, so servers read `ssl_tls_version` after
 the handshake and refuse anything below 1.3 (T43). Peers never use compression (T24).
@@ -14,24 +15,29 @@ the handshake and refuse anything below 1.3 (T43). Peers never use compression (
 from __future__ import annotations
 
 import datetime
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import grpc
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from hanse.core import limits
 from hanse.core.errors import NotPermitted
 from hanse.core.ids import MemberId, Segment, parse_member_id, segment
 from hanse.core.trust.members import Member, Members
+from hanse.rpc.certificates import (
+    SERVER_NAME,
+    Identity,
+    is_issued_by,
+    load,
+    span_of,
+    spki_hash,
+)
 
-SERVER_NAME = "hanse"  # the one DNS name in every certificate; identity is the URI
+KINDS = ("daemon", "edge", "token")
+_PROVED_MAX = limits.NODES_MAX + 1_000
 _NO_COMPRESSION = ("grpc.compression_enabled_algorithms_bitset", 1)
 CHANNEL_OPTIONS: list[tuple[str, int | str]] = [
     _NO_COMPRESSION,
@@ -65,32 +71,21 @@ SERVER_OPTIONS: list[tuple[str, int | str]] = [
 
 
 @dataclass(frozen=True, slots=True)
-class Identity:
-    """A certificate and its private key, both PEM."""
-
-    cert_pem: bytes
-    key_pem: bytes
-
-    def __repr__(self) -> str:
-        return f"Identity(spki={spki_hash(self.cert_pem).hex()[:12]})"
-
-
-@dataclass(frozen=True, slots=True)
 class Peer:
     """Whoever stands at the other end of a connection, as its certificate proves."""
 
     federation: Segment
     region: Segment
-    kind: str  # daemon | edge
-    name: str  # member id | node name
+    kind: str  # one of `KINDS`
+    name: str  # member id | node name | token id
     spki: bytes
     cert_pem: bytes = field(default=b"", repr=False, compare=False)
 
 
-def open_channel(address: str, identity: Identity, server_cert_pem: bytes) -> grpc.aio.Channel:
-    """A channel that reaches this one certificate or nobody."""
+def open_channel(address: str, identity: Identity, authority_pem: bytes) -> grpc.aio.Channel:
+    """A channel that reaches whoever this one authority vouches for, or nobody."""
     credentials = grpc.ssl_channel_credentials(
-        root_certificates=server_cert_pem,
+        root_certificates=authority_pem,
         private_key=identity.key_pem,
         certificate_chain=identity.cert_pem,
     )
@@ -98,30 +93,30 @@ def open_channel(address: str, identity: Identity, server_cert_pem: bytes) -> gr
 
 
 def server_credentials(
-    identity: Identity, accepted: Callable[[], Sequence[bytes]]
+    identity: Callable[[], Identity], accepted: Callable[[], Sequence[bytes]]
 ) -> grpc.ServerCredentials:
-    """Credentials that demand a client certificate and re-read who is accepted.
+    """Credentials that demand a client certificate.
 
-    `accepted` returns the PEM certificates of members and edge CAs; it is asked again at
-    each handshake, so that a member added or removed needs no restart.
+    Both are asked again at each handshake, from a thread of gRPC's: `identity` for what to show
+    and `accepted` for the PEM authorities whose certificates may come in. A member that is added
+    or removed and a certificate that is renewed need no restart.
     """
-    last: list[bytes] = []
+    last: list[tuple[Identity, bytes]] = []
 
-    def configuration(roots: bytes) -> grpc.ServerCertificateConfiguration:
+    def configuration(shown: Identity, roots: bytes) -> grpc.ServerCertificateConfiguration:
         return grpc.ssl_server_certificate_configuration(
-            [(identity.key_pem, identity.cert_pem)], root_certificates=roots
+            [(shown.key_pem, shown.cert_pem)], root_certificates=roots
         )
 
     def fetch() -> grpc.ServerCertificateConfiguration | None:
-        roots = b"".join(accepted())
-        if last and last[0] == roots:
+        now = (identity(), b"".join(accepted()))
+        if last and last[0] == now:
             return None
-        last[:] = [roots]
-        return configuration(roots)
+        last[:] = [now]
+        return configuration(*now)
 
-    first = b"".join(accepted())
     return grpc.dynamic_ssl_server_credentials(
-        configuration(first),
+        configuration(identity(), b"".join(accepted())),
         fetch,  # type: ignore[arg-type]  # grpc documents None as "unchanged", its stub does not
         require_client_authentication=True,
     )
@@ -145,62 +140,59 @@ def peer_of(context: grpc.aio.ServicerContext[Any, Any]) -> Peer:
     return peer_of_certificate(certificate_of(context))
 
 
+@lru_cache(maxsize=_PROVED_MAX)
 def peer_of_certificate(pem: bytes) -> Peer:
     """The one identity that this certificate claims. Raises `NotPermitted`, `InvalidName`."""
-    certificate = _load(pem)
+    certificate = load(pem)
     try:
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except (x509.ExtensionNotFound, ValueError):
         raise NotPermitted("the certificate names nobody", fix="enrol again") from None
     uris = names.get_values_for_type(x509.UniformResourceIdentifier)
     parts = uris[0].removeprefix("spiffe://").split("/") if len(uris) == 1 else []
-    if len(parts) != 4 or parts[2] not in ("daemon", "edge"):
+    if len(parts) != 4 or parts[2] not in KINDS:
         raise NotPermitted("the certificate does not carry one Hanse identity", fix="enrol again")
     name = parse_member_id(parts[3]) if parts[2] == "daemon" else segment(parts[3], "node")
     return Peer(segment(parts[0]), segment(parts[1]), parts[2], name, spki_hash(pem), pem)
 
 
-def verify_edge_certificate(
-    pem: bytes, edge_ca_pem: bytes, *, now: datetime.datetime | None = None
-) -> None:
-    """Raises `NotPermitted` unless this CA issued the certificate and both are in date.
+def check_issued(
+    pem: bytes, authority_pem: bytes, *, now: datetime.datetime | None = None
+) -> datetime.datetime:
+    """Until when both are in date, if this authority has issued the certificate.
 
-    The TLS layer accepts whatever any listed CA or member has signed, so that alone does not
-    say whose node this is: a region's CA could name a node of another region.
+    The TLS layer accepts whatever any listed authority has signed, so that alone does not say
+    whose certificate it is: a region's CA could name a node of another. Raises `NotPermitted`.
     """
-    certificate, authority = _load(pem), _load(edge_ca_pem)
-    try:
-        certificate.verify_directly_issued_by(authority)
-    except (ValueError, TypeError, InvalidSignature):
+    if not _is_issued_by(pem, authority_pem):
         raise NotPermitted(
-            "this region's edge CA did not issue the certificate", fix="enrol the node here"
-        ) from None
-    for each in (pem, edge_ca_pem):
+            "the certificate was not issued by the authority of whom it names",
+            fix="enrol again, with that region's daemon",
+        )
+    for each in (pem, authority_pem):
         check_dates(each, now=now)
+    return min(_span(pem)[1], _span(authority_pem)[1])
 
 
 def check_dates(pem: bytes, *, now: datetime.datetime | None = None) -> None:
     """Raises `NotPermitted` unless the certificate is in date."""
-    moment, certificate = now or datetime.datetime.now(datetime.UTC), _load(pem)
-    if not certificate.not_valid_before_utc <= moment <= certificate.not_valid_after_utc:
+    moment, (since, until) = now or datetime.datetime.now(datetime.UTC), _span(pem)
+    if not since <= moment <= until:
         raise NotPermitted(
-            f"a certificate is valid from {certificate.not_valid_before_utc} "
-            f"to {certificate.not_valid_after_utc}, not now",
+            f"a certificate is valid from {since} to {until}, not now",
             fix="enrol the node again, or set its clock",
         )
 
 
-def check_member(peer: Peer, members: Members) -> Member:
-    """The member that this peer is, by the pinned key and not by what it calls itself.
+# A signature stands, or does not, for ever; to look takes a tenth of a millisecond.
+_is_issued_by = lru_cache(maxsize=_PROVED_MAX)(is_issued_by)
+_span = lru_cache(maxsize=2 * _PROVED_MAX)(span_of)
 
-    Raises `NotPermitted`.
-    """
+
+def listed(peer: Peer, members: Members) -> Member:
+    """The member that this peer says it is. Raises `NotPermitted`."""
     member = members.member(MemberId(peer.name)) if peer.kind == "daemon" else None
-    if (
-        member is None
-        or (peer.federation, peer.region) != (members.federation, member.region)
-        or peer.spki != spki_hash(member.tls_cert_pem.encode())
-    ):
+    if member is None or (peer.federation, peer.region) != (members.federation, member.region):
         raise NotPermitted(
             f"{peer.kind} {peer.name} of {peer.region} is no member under trust version "
             f"{members.version}",
@@ -209,90 +201,35 @@ def check_member(peer: Peer, members: Members) -> Member:
     return member
 
 
-def check_known(peer: Peer, members: Members) -> None:
-    """A member, or a node that the edge CA of the region it names has enrolled.
+def check_member(peer: Peer, members: Members) -> Member:
+    """The member that this peer is: whom its own pinned authority vouches for, and nobody else.
+
+    Raises `NotPermitted`.
+    """
+    member = listed(peer, members)
+    check_issued(peer.cert_pem, member.tls_cert_pem.encode())
+    return member
+
+
+def pinned_peer(member: Member) -> Peer:
+    """The member as both ends of a link name it: by its authority, which renewal leaves alone."""
+    return peer_of_certificate(member.tls_cert_pem.encode())
+
+
+def authority_of(peer: Peer, members: Members) -> bytes:
+    """The authority, PEM, that alone may have issued the certificate of this daemon or node.
 
     TLS accepts the CA of every region, so the certificate must be held against its own:
     otherwise one region's CA could speak for a node of another (T35). Raises `NotPermitted`.
     """
     if peer.kind == "daemon":
-        check_member(peer, members)
-        return
-    region = members.region(peer.region)
+        return listed(peer, members).tls_cert_pem.encode()
+    region = members.region(peer.region) if peer.kind == "edge" else None
     if region is None or peer.federation != members.federation:
         raise NotPermitted(f"there is no region {peer.region} here", fix="enrol the node again")
-    verify_edge_certificate(peer.cert_pem, region.edge_ca_pem.encode())
+    return region.edge_ca_pem.encode()
 
 
-def _load(pem: bytes) -> x509.Certificate:
-    try:
-        return x509.load_pem_x509_certificate(pem)
-    except ValueError:
-        raise NotPermitted("the certificate cannot be read", fix="enrol again") from None
-
-
-def spki_hash(cert_pem: bytes) -> bytes:
-    """SHA-256 of the certificate's SubjectPublicKeyInfo (DER)."""
-    key = _load(cert_pem).public_key()
-    return hashlib.sha256(
-        key.public_bytes(
-            serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
-        )
-    ).digest()
-
-
-def issue(
-    uri: str,
-    *,
-    days: int,
-    now: datetime.datetime,
-    issuer: Identity | None = None,
-    ca: bool = False,
-) -> Identity:
-    """Make a key and a certificate for `uri`: self-signed, or signed by `issuer`."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, uri.rsplit("/", 1)[-1][:64])])
-    issuer_name, signing_key = subject, key
-    if issuer is not None:
-        issuer_name = x509.load_pem_x509_certificate(issuer.cert_pem).subject
-        loaded = serialization.load_pem_private_key(issuer.key_pem, password=None)
-        assert isinstance(loaded, ec.EllipticCurvePrivateKey)
-        signing_key = loaded
-    names: list[x509.GeneralName] = [
-        x509.DNSName(SERVER_NAME),
-        x509.UniformResourceIdentifier(uri),
-    ]
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(issuer_name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(minutes=5))
-        .not_valid_after(now + datetime.timedelta(days=days))
-        .add_extension(x509.SubjectAlternativeName(names), critical=False)
-        .add_extension(x509.BasicConstraints(ca=ca, path_length=0 if ca else None), critical=True)
-        # TLS looks an issuer up by its name; only these tell two CAs of one name apart.
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-        .add_extension(
-            x509.AuthorityKeyIdentifier.from_issuer_public_key(signing_key.public_key()),
-            critical=False,
-        )
-        .sign(signing_key, hashes.SHA256())
-    )
-    return Identity(
-        certificate.public_bytes(serialization.Encoding.PEM),
-        key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        ),
-    )
-
-
-def daemon_uri(federation: str, region: str, member: str) -> str:
-    return f"spiffe://{federation}/{region}/daemon/{member}"
-
-
-def edge_uri(federation: str, region: str, node: str) -> str:
-    return f"spiffe://{federation}/{region}/edge/{node}"
+def check_known(peer: Peer, members: Members) -> None:
+    """A member, or a node that the edge CA of the region it names has enrolled."""
+    check_issued(peer.cert_pem, authority_of(peer, members))

@@ -1,0 +1,309 @@
+"""Making certificates: who vouches for whom, and for how long.
+
+    a member's own authority   ten years, pinned by the members file  -> the daemon, 7 days
+    a region's edge CA         ten years, listed by the members file  -> a node, 7 days
+    a token's key              as long as the token                   -> whoever spends it
+
+Members, regions and tokens are known by the authority; what it has issued comes and goes without
+anybody being told. Keys are P-256: BoringSSL takes no Ed25519 certificates.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from hanse.core import limits
+from hanse.core.errors import InvalidSpec, NotPermitted, TooLarge
+
+SERVER_NAME = "hanse"  # the one DNS name in every certificate; identity is the URI
+LIFE = datetime.timedelta(days=7)
+AUTHORITY_LIFE = datetime.timedelta(days=3650)
+CLOCKS_APART = datetime.timedelta(days=1)  # an issuer's clock may be this much ahead of a reader's
+_P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
+
+Span = tuple[datetime.datetime, datetime.datetime]
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """A certificate and its private key, both PEM."""
+
+    cert_pem: bytes
+    key_pem: bytes
+
+    def __repr__(self) -> str:
+        return f"Identity(spki={spki_hash(self.cert_pem).hex()[:12]})"
+
+
+def from_now(now: datetime.datetime, life: datetime.timedelta) -> Span:
+    """From a little before `now`, since clocks differ, until `life` later."""
+    return now - min(CLOCKS_APART, life / 7), now + life
+
+
+def authority(
+    uri: str, span: Span, name: str, key: ec.EllipticCurvePrivateKey | None = None
+) -> Identity:
+    """A self-signed certificate that issues others. TLS finds it by `name`: no two alike."""
+    key = key or _new_key()
+    subject = _subject(name)
+    pem = _sign(uri, subject, key.public_key(), subject, key, span, ca=True)
+    return Identity(pem, _private_pem(key))
+
+
+def issue(uri: str, issuer: Identity, span: Span) -> Identity:
+    """A new key and its certificate."""
+    key = _new_key()
+    return Identity(_issue(uri, key.public_key(), issuer, span), _private_pem(key))
+
+
+def certify(uri: str, request: bytes, issuer: Identity, span: Span) -> bytes:
+    """A certificate, PEM, for the key of a signing request that was read with `requested_key`."""
+    return _issue(uri, _requested(request), issuer, span)
+
+
+def request(key_pem: bytes) -> bytes:
+    """A signing request (PKCS #10, DER) by this key. It names nobody: the daemon decides that."""
+    key = _load_key(key_pem)
+    builder = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([]))
+    return builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.DER)
+
+
+def requested_key(der: bytes) -> bytes:
+    """SHA-256 of the public key in a signing request, whose holder has signed it.
+
+    Raises `TooLarge`, `InvalidSpec`.
+    """
+    return _hash(_requested(der))
+
+
+def new_key_pem() -> bytes:
+    return _private_pem(_new_key())
+
+
+def token_authority(secret: bytes, uri: str, until: datetime.datetime) -> Identity:
+    """The authority of a token: whoever has the secret makes the same key, and nobody else.
+
+    The dates come from the token, so that the clock of the node does not matter.
+    """
+    seed = HKDF(hashes.SHA256(), 48, None, b"hanse-token/v1\n").derive(secret)
+    number = int.from_bytes(seed) % (_P256_ORDER - 1) + 1
+    key = ec.derive_private_key(number, ec.SECP256R1())
+    name = f"token-{_hash(key.public_key()).hex()[:32]}"
+    return authority(uri, (until - 2 * CLOCKS_APART, until), name, key)
+
+
+def span_of(cert_pem: bytes) -> Span:
+    """From when until when the certificate is valid. Raises `NotPermitted`."""
+    certificate = load(cert_pem)
+    return certificate.not_valid_before_utc, certificate.not_valid_after_utc
+
+
+def renewal_due(span: Span, spread: float) -> datetime.datetime:
+    """Between a half and two thirds of the life, by `spread` from 0 to 1.
+
+    Half a week is then left for a daemon that is away, and a fleet that was enrolled in one
+    minute does not come back in one.
+    """
+    since, until = span
+    return since + (until - since) * (0.5 + spread / 6)
+
+
+class Renewed:
+    """What a daemon shows to others: issued by its own authority, again and again.
+
+    The key of each certificate is made here and lives in memory only. Owned by the event loop;
+    `current` may be read from any thread.
+    """
+
+    def __init__(
+        self,
+        uri: str,
+        issuer: Identity,
+        now: datetime.datetime,
+        *,
+        life: datetime.timedelta = LIFE,
+        spread: Callable[[], float] = random.random,
+    ) -> None:
+        self._uri, self._issuer, self._life, self._spread = uri, issuer, life, spread
+        self.current = issuer
+        self._due = now
+        self.refresh(now)
+
+    def refresh(self, now: datetime.datetime) -> bool:
+        """Issue the next one if it is time, or if the clock has been set back below this one."""
+        since, _ = span_of(self.current.cert_pem)
+        if since <= now < self._due:
+            return False
+        span = from_now(now, self._life)
+        self.current = issue(self._uri, self._issuer, span)
+        self._due = renewal_due(span, self._spread())
+        return True
+
+
+def load(pem: bytes) -> x509.Certificate:
+    try:
+        return x509.load_pem_x509_certificate(pem)
+    except ValueError:
+        raise NotPermitted("the certificate cannot be read", fix="enrol again") from None
+
+
+def is_issued_by(pem: bytes, issuer_pem: bytes) -> bool:
+    """Whether this very authority has signed the certificate, whatever the dates."""
+    try:
+        load(pem).verify_directly_issued_by(load(issuer_pem))
+    except (ValueError, TypeError, InvalidSignature):
+        return False
+    return True
+
+
+def is_authority(pem: bytes) -> bool:
+    try:
+        found = load(pem).extensions.get_extension_for_class(x509.BasicConstraints)
+    except (ValueError, x509.ExtensionNotFound):
+        return False
+    return found.value.ca
+
+
+def spki_hash(cert_pem: bytes) -> bytes:
+    """SHA-256 of the certificate's SubjectPublicKeyInfo (DER)."""
+    return _hash(load(cert_pem).public_key())
+
+
+def to_der(cert_pem: bytes) -> bytes:
+    return load(cert_pem).public_bytes(serialization.Encoding.DER)
+
+
+def to_pem(cert_der: bytes) -> bytes:
+    """Raises `InvalidSpec`."""
+    try:
+        return x509.load_der_x509_certificate(cert_der).public_bytes(serialization.Encoding.PEM)
+    except ValueError:
+        raise InvalidSpec("the certificate cannot be read") from None
+
+
+def _issue(uri: str, key: ec.EllipticCurvePublicKey, issuer: Identity, span: Span) -> bytes:
+    signer = _load_key(issuer.key_pem)
+    subject = _subject(uri.rsplit("/", 1)[-1])
+    return _sign(uri, subject, key, load(issuer.cert_pem).subject, signer, span, ca=False)
+
+
+def _sign(
+    uri: str,
+    subject: x509.Name,
+    key: ec.EllipticCurvePublicKey,
+    issuer: x509.Name,
+    signer: ec.EllipticCurvePrivateKey,
+    span: Span,
+    *,
+    ca: bool,
+) -> bytes:
+    names = [x509.DNSName(SERVER_NAME), x509.UniformResourceIdentifier(uri)]
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(key)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(span[0])
+        .not_valid_after(span[1])
+        .add_extension(x509.SubjectAlternativeName(names), critical=False)
+        .add_extension(x509.BasicConstraints(ca=ca, path_length=0 if ca else None), critical=True)
+        .add_extension(_usage(ca=ca), critical=True)
+        # TLS looks an issuer up by its name; only these tell two authorities of one name apart.
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
+        .add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), critical=False
+        )
+    )
+    if not ca:
+        builder = builder.add_extension(_purposes(uri), critical=False)
+    return builder.sign(signer, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+
+
+def _usage(*, ca: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=not ca,
+        key_cert_sign=ca,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        crl_sign=False,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
+def _purposes(uri: str) -> x509.ExtendedKeyUsage:
+    """Only a daemon is a server: no client accepts another's certificate in its place."""
+    server = [ExtendedKeyUsageOID.SERVER_AUTH] if "/daemon/" in uri else []
+    return x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH, *server])
+
+
+def _requested(der: bytes) -> ec.EllipticCurvePublicKey:
+    if len(der) > limits.CSR_BYTES_MAX:
+        raise TooLarge(f"a signing request has at most {limits.CSR_BYTES_MAX} bytes")
+    try:
+        asked = x509.load_der_x509_csr(der)
+        key = asked.public_key()
+        signed = asked.is_signature_valid
+    except Exception:  # the library says "unsupported" and "invalid" by many classes
+        raise InvalidSpec("the signing request cannot be read") from None
+    if not isinstance(key, ec.EllipticCurvePublicKey) or key.curve.name != "secp256r1":
+        raise InvalidSpec("the key of a node is a P-256 key", fix="let hanse make it")
+    if not signed:
+        raise InvalidSpec("the signing request is not signed by its own key")
+    return key
+
+
+def _subject(name: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name[:64])])
+
+
+def _new_key() -> ec.EllipticCurvePrivateKey:
+    return ec.generate_private_key(ec.SECP256R1())
+
+
+def _load_key(pem: bytes) -> ec.EllipticCurvePrivateKey:
+    key = serialization.load_pem_private_key(pem, password=None)
+    assert isinstance(key, ec.EllipticCurvePrivateKey)
+    return key
+
+
+def _private_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+    return key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+
+
+def _hash(key: object) -> bytes:
+    return hashlib.sha256(
+        key.public_bytes(  # type: ignore[attr-defined]  # every public key has it
+            serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+        )
+    ).digest()
+
+
+def daemon_uri(federation: str, region: str, member: str) -> str:
+    return f"spiffe://{federation}/{region}/daemon/{member}"
+
+
+def edge_uri(federation: str, region: str, node: str) -> str:
+    return f"spiffe://{federation}/{region}/edge/{node}"
+
+
+def token_uri(federation: str, region: str, token: str) -> str:
+    return f"spiffe://{federation}/{region}/token/{token}"
