@@ -29,6 +29,14 @@ DOWNLOAD_TIMEOUT_S = 900
 
 ModelVersion = Literal["v3", "v4", "v6"]
 FontName = Literal["Sans", "Mono", "Serif", "Serif-Bold"]
+TableName = Literal[
+    "loan reference",
+    "loan analysis",
+    "loan target",
+    "employment reference",
+    "employment analysis",
+    "employment target",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +120,42 @@ FONTS: dict[FontName, Member] = {
 }
 
 
+_LATE = Archive("tables with late labels", LOCKS / "nannyml.txt", 23_023_247)
+TABLES: dict[TableName, Member] = {
+    "loan reference": Member(
+        _LATE,
+        "nannyml/datasets/data/synthetic_car_loan_reference.csv",
+        "e6d2e70d8bac3e892764cb96570efb1adebf8f95497e07e96746eb1d94925995",
+    ),
+    "loan analysis": Member(
+        _LATE,
+        "nannyml/datasets/data/synthetic_car_loan_analysis.csv",
+        "1ecfee47fbce587b423d1eb365cbb7b36265388596dca5b3e1fed0748159529b",
+    ),
+    "loan target": Member(
+        _LATE,
+        "nannyml/datasets/data/synthetic_car_loan_analysis_target.csv",
+        "017d51c34548b57e663d216ad369588fa30d6a9523f94b81ef0a2af148009560",
+    ),
+    "employment reference": Member(
+        _LATE,
+        "nannyml/datasets/data/employment_MA_reference.pq",
+        "21d0e33655666071bde9ed21bf35b24fe14c1476e3dd37a5194b827ad5a570e4",
+    ),
+    "employment analysis": Member(
+        _LATE,
+        "nannyml/datasets/data/employment_MA_analysis.pq",
+        "591328bcf7e46139660f2cc6b1705a6f2f66edf2418ce2a893cf2892be3f66a7",
+    ),
+    "employment target": Member(
+        _LATE,
+        "nannyml/datasets/data/employment_MA_analysis_target.pq",
+        "c306840f0c092bda7608a09e61e7e715ac2b7fb2d17da8062900c3ecd6fdbe30",
+    ),
+}
+"""Real tables; the targets lie in files of their own, because they come later."""
+
+
 def model(name: ModelVersion) -> Path:
     """Path of a verified ONNX recognition model. Raises as `extract` does."""
     return extract(MODELS[name])
@@ -120,6 +164,11 @@ def model(name: ModelVersion) -> Path:
 def font(name: FontName) -> Path:
     """Path of a verified TrueType font. Raises as `extract` does."""
     return extract(FONTS[name])
+
+
+def table(name: TableName) -> Path:
+    """Path of a verified table, CSV or Parquet. Raises as `extract` does."""
+    return extract(TABLES[name])
 
 
 def fetch_all(progress: Progress = lambda archive, stage: None) -> None:
