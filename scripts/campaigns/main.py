@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import math
 import random
 import sys
 import time
 import traceback
 from collections import Counter
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
@@ -26,6 +28,7 @@ MINUTES: Final = {
     "worlds": 10.0,
     "calls": 60.0,
     "seeds": 30.0,
+    "liars": 30.0,
 }
 """How long each campaign goes on, unless told otherwise."""
 TELL_S = 60.0
@@ -34,17 +37,27 @@ TELL_S = 60.0
 def main() -> int:
     asked = _arguments()
     seed = random.SystemRandom().randrange(2**32) if asked.seed is None else asked.seed
-    failed = [n for n in asked.names or MINUTES if not run(n, asked.minutes or MINUTES[n], seed)]
+    failed = [
+        name
+        for name in asked.names or MINUTES
+        if not run(name, _minutes(asked, name), seed, asked.count or sys.maxsize)
+    ]
     print(f"campaigns failed: {', '.join(failed)}" if failed else "campaigns: nothing was broken")
     return 1 if failed else 0
 
 
-def run(name: str, minutes: float, seed: int) -> bool:
+def _minutes(asked: argparse.Namespace, name: str) -> float:
+    """So long, or for as long as the rounds take that were asked for."""
+    return float(asked.minutes or (math.inf if asked.count else MINUTES[name]))
+
+
+def run(name: str, minutes: float, seed: int, count: int) -> bool:
     """Whether every round kept every promise."""
     counted: Counter[str] = Counter()
     began = told = time.monotonic()
     try:
-        for round_ in importlib.import_module(f"campaigns.{name}").rounds(seed):
+        rounds = importlib.import_module(f"campaigns.{name}").rounds(seed)
+        for round_ in islice(rounds, count):
             counted.update(round_)
             now = time.monotonic()
             if now - told > TELL_S:
@@ -72,6 +85,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="scripts/campaign")
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(MINUTES))
     parser.add_argument("--minutes", type=float, help="for each campaign")
+    parser.add_argument("--count", type=int, help="end after so many rounds, however long it takes")
     parser.add_argument("--seed", type=int, help="as a failure printed it; default: a fresh one")
     asked = parser.parse_args()
     if unknown := [name for name in asked.names if name not in MINUTES]:

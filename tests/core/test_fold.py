@@ -18,7 +18,7 @@ from hanse.core.events import Healthy, Promote, RolloutReport
 from hanse.core.ids import Digest, EventId, segment
 from hanse.core.log.merkle import leaf_hash
 from hanse.core.step import AppendEvents
-from hanse.sim.oracle import told
+from hanse.sim.ending import told
 from hanse.sim.reference import Fact, agreed
 
 KINDS = (

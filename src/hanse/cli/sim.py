@@ -20,7 +20,7 @@ from hanse.cli.output import safe
     "--faults",
     default="default",
     show_default=True,
-    help="none, default, crashes, partitions, storm or clocks.",
+    help="none, default, crashes, partitions, storm, clocks, or (from 4 regions on) byzantine.",
 )
 def sim(seed: int, regions: int, faults: str) -> int:
     """Play a whole federation on one seed and print its history.

@@ -15,10 +15,14 @@ from random import Random
 from typing import Final, Literal
 
 from hanse.sim.network import CLEAR, Weather
+from hanse.sim.vices import Vice, draw_vices
 
 YEAR_MS: Final = 365 * 24 * 3600 * 1000
 CALM_S: Final = 240.0
 """Every fault of a drawn plan is over by then; what follows must converge."""
+
+SHORT_S: Final = 40.0
+"""The same for runs with liars, of which there are many."""
 
 Moment = Literal["before", "after", "between"]
 
@@ -49,10 +53,18 @@ class Crash:
 
 @dataclass(frozen=True, slots=True)
 class Skew:
-    """A wall clock that is wrong by `offset_ms`, and a monotonic one that runs too fast."""
+    """A wall clock that is wrong by `offset_ms`, and a monotonic one that runs too fast.
+
+    With `swing_s` the wall clock jumps between too late and too early, each for so long.
+    """
 
     offset_ms: int = 0
     drift: float = 0.0
+    swing_s: float = 0.0
+
+    def wrong_ms(self, now_s: float) -> int:
+        early = self.swing_s and int(now_s / self.swing_s) % 2
+        return -self.offset_ms if early else self.offset_ms
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +74,7 @@ class FaultPlan:
     cuts: tuple[Cut, ...] = ()
     crashes: tuple[Crash, ...] = ()
     skews: Mapping[str, Skew] = field(default_factory=dict)
+    vices: tuple[Vice, ...] = ()
     calm_s: float = 0.0
 
 
@@ -116,6 +129,24 @@ def _clocks(rng: Random, regions: Sequence[str]) -> FaultPlan:
     return FaultPlan(skews={region: _skew(rng, 10 * YEAR_MS) for region in regions})
 
 
+def _byzantine(rng: Random, regions: Sequence[str]) -> FaultPlan:
+    """As many liars as the witness policy bears, in bad weather; some clocks are years off."""
+    mad = rng.sample(list(regions), rng.randint(0, len(regions)))
+    return FaultPlan(
+        weather=_bad_weather(rng),
+        cuts=(_short(_cut(rng, regions)),),
+        crashes=(replace(_crash(rng, regions), at_s=rng.uniform(2, SHORT_S - 15)),),
+        skews={r: replace(_skew(rng, 10 * YEAR_MS), swing_s=rng.uniform(1, 30)) for r in mad},
+        vices=draw_vices(rng, regions, SHORT_S),
+        calm_s=SHORT_S,
+    )
+
+
+def _short(cut: Cut) -> Cut:
+    at_s = cut.at_s * SHORT_S / CALM_S
+    return replace(cut, at_s=at_s, until_s=min(SHORT_S, at_s + (cut.until_s - cut.at_s) / 2))
+
+
 KINDS: Final[Mapping[str, Callable[[Random, Sequence[str]], FaultPlan]]] = {
     "none": _none,
     "default": _default,
@@ -123,6 +154,7 @@ KINDS: Final[Mapping[str, Callable[[Random, Sequence[str]], FaultPlan]]] = {
     "partitions": _partitions,
     "storm": _storm,
     "clocks": _clocks,
+    "byzantine": _byzantine,
 }
 
 

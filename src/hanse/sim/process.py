@@ -15,10 +15,10 @@ from typing import Any, TypeVar
 from hanse.core import limits
 from hanse.core.catalog.manifest import Manifest
 from hanse.core.effects import Dial, FetchRelease, HangUp, Log, PublishAssignment, Serve, Undial
-from hanse.core.errors import Broken, Rejected
+from hanse.core.errors import Broken
 from hanse.core.events import Body
 from hanse.core.gossip.frames import Chunk, Frame
-from hanse.core.ids import Digest, MemberId, Origin, Segment
+from hanse.core.ids import Digest, EventId, MemberId, Origin, Segment
 from hanse.core.log.checkpoint import Checkpoint
 from hanse.core.log.note import Note
 from hanse.core.node import Clock, Node, Ticket
@@ -67,6 +67,9 @@ class Surroundings(Timeline, ABC):
         """With a disk from before the step, that step never was."""
 
     @abstractmethod
+    def alarmed(self, process: Process, alarm: Log) -> None: ...
+
+    @abstractmethod
     def died(self, process: Process) -> None: ...
 
 
@@ -83,6 +86,8 @@ class Process:
     ) -> None:
         self.world, self.origin, self.key, self.skew = world, origin, key, skew
         self.name: Segment = origin.region
+        self.label = str(self.name)  # unlike the name, that of no other process
+        self.faces: frozenset[str] | None = None  # labels of those it deals with; None: all
         self.spki = b"spki of " + origin.member.encode()
         self.node: Node | None = None
         self.store = MemoryEventStore()
@@ -101,7 +106,7 @@ class Process:
         """Start from what is stored, in the order in which the real daemon does."""
         self.boots += 1
         self._booted_at_s, self._step_due, self._tickets = self.world.now_s, False, []
-        rng = Random(f"node/{self.world.seed}/{self.name}/{self.boots}")  # noqa: S311  # repeatable
+        rng = Random(f"node/{self.world.seed}/{self.label}/{self.boots}")  # noqa: S311  # repeatable
         trust = chain.replay(tuple(done(self.store.trust())))
         node = Node(self.origin, self.key, self.spki, CODEC, trust, rng)
         for head in done(self.store.heads()):
@@ -115,6 +120,16 @@ class Process:
         self.node = node
         self._tick(self.boots)
 
+    def double(self, number: int) -> Process:
+        """Another process of this member, with its keys and a copy of its disk; not started."""
+        twin = Process(self.world, self.origin, self.key, (), self.skew)
+        twin.label, twin.store = f"{self.label}~{number}", self.store.copy()
+        twin.blobs = dict(self.blobs)
+        return twin
+
+    def deals_with(self, other: Process) -> bool:
+        return all(a.faces is None or b.label in a.faces for a, b in ((self, other), (other, self)))
+
     def crash(self, store: MemoryEventStore) -> None:
         """The process is gone; `store` is what its disk holds."""
         self.node, self.store, self._told = None, store, None
@@ -122,7 +137,7 @@ class Process:
 
     def clock(self) -> Clock:
         elapsed_s = (self.world.now_s - self._booted_at_s) * (1 + self.skew.drift)
-        wall_ms = EPOCH_MS + int(self.world.now_s * 1000) + self.skew.offset_ms
+        wall_ms = EPOCH_MS + int(self.world.now_s * 1000) + self.skew.wrong_ms(self.world.now_s)
         return Clock(1000.0 * self.boots + elapsed_s, wall_ms)
 
     # -- stimuli ---------------------------------------------------------------
@@ -138,9 +153,16 @@ class Process:
             self.world.after(self.world.rng.uniform(0.001, 0.005), lambda: self._step(boot))
         return value
 
-    def propose(self, body: Body, attestations: Sequence[bytes] = ()) -> Ticket | None:
+    def propose(
+        self,
+        body: Body,
+        attestations: Sequence[bytes] = (),
+        supersedes: Sequence[EventId] = (),
+    ) -> Ticket | None:
         """An operator's word; it is acknowledged when the ticket has its event."""
-        ticket = self.do(lambda node, _: node.propose(body, attestations=attestations))
+        ticket = self.do(
+            lambda node, _: node.propose(body, attestations=attestations, supersedes=supersedes)
+        )
         if ticket is not None:
             self._tickets.append(ticket)
         return ticket
@@ -201,8 +223,8 @@ class Process:
             case PublishAssignment():
                 self._told = effect
                 self.world.tell_edge(self, effect)
-            case Log(level, event, fields) if level == "error":
-                raise Broken(f"{self.name} logged {event} {dict(fields)}")
+            case Log(level) if level == "error":
+                self.world.alarmed(self, effect)
             case _:
                 pass
 
@@ -250,10 +272,3 @@ def done(coroutine: Coroutine[Any, Any, T]) -> T:
         value: T = stop.value
         return value
     raise Broken("a store suspended in simulation", fix="simulate over the memory store")
-
-
-def refused(attempt: Callable[[], T]) -> T | None:
-    try:
-        return attempt()
-    except Rejected:
-        return None

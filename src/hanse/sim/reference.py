@@ -31,7 +31,7 @@ class Fact:
 def agreed(model: str, facts: Iterable[Fact], quorum: int) -> dict[str, Any]:
     """What every daemon that has these facts must say of one model."""
     mine = sorted(
-        {f.id: f for f in facts if getattr(f.body, "model", None) == model}.values(),
+        {f.id: f for f in facts if getattr(f.body, "model", None) == model and counts(f)}.values(),
         key=lambda f: (str(f.origin), f.header.seq),
     )
     manifests = _manifests(mine)
@@ -58,6 +58,26 @@ def agreed(model: str, facts: Iterable[Fact], quorum: int) -> dict[str, Any]:
         str(r): _target(r, manifests, _counters(mine), proven, barred, floor) for r in manifests
     }
     return out
+
+
+SIGNED = (
+    events.ReleaseRecord,
+    events.RolloutIntent,
+    events.Kill,
+    events.FloorRaise,
+    events.HoldLift,
+)
+
+
+def counts(fact: Fact) -> bool:
+    """Nobody who lies has a person's key: what needs a signature is void without any.
+
+    And nobody speaks for a region but its own daemon.
+    """
+    if isinstance(fact.body, SIGNED) and not fact.header.attestations:
+        return False
+    speaks_for = getattr(fact.body, "region", fact.origin.region)
+    return isinstance(fact.body, events.RolloutControl) or speaks_for == fact.origin.region
 
 
 def _manifests(facts: list[Fact]) -> dict[Digest, Manifest]:

@@ -8,15 +8,18 @@ from typing import Final
 
 from hanse.sim import story
 from hanse.sim.answers import Nature
+from hanse.sim.decisions import decisions
 from hanse.sim.faults import FaultPlan, draw
 from hanse.sim.oracle import CONVERGENCE_S, Violated
 from hanse.sim.world import World, region_name
 
 END_S = 1500.0
 QUIET_S = 2.0
+EDGE_NODES = 2
 TALES: Final[Mapping[str, Callable[[World], story.Story]]] = {
     "crashes": story.publishing,
     "storm": story.publishing,
+    "byzantine": decisions,
 }
 """What is told under which faults, where it is not the story of a release that is bad."""
 
@@ -61,7 +64,8 @@ def build(
     """A world before its first second."""
     names = [region_name(i) for i in range(regions)]
     plan = draw(faults, seed, names) if isinstance(faults, str) else faults
-    return World(seed, regions, plan, nature or story.nature(regions))
+    edge_nodes = 0 if TALES.get(plan.name) is decisions else EDGE_NODES
+    return World(seed, regions, plan, nature or story.nature(regions), edge_nodes)
 
 
 def play(world: World, tale: Callable[[World], story.Story] | None = None) -> Outcome:

@@ -15,7 +15,7 @@ from typing import Any
 from hanse.core.catalog.manifest import File, Manifest, Outcome, Parent, Tensor, Variant
 from hanse.core.catalog.view import ModelView
 from hanse.core.events import Body, Kill, ReleaseRecord, RolloutIntent
-from hanse.core.ids import Digest, Segment, segment, version
+from hanse.core.ids import Digest, EventId, Segment, segment, version
 from hanse.core.rollout.spec import canonical, parse_spec
 from hanse.core.rollout.table import State
 from hanse.core.trust import statements
@@ -87,11 +87,13 @@ def until(condition: Callable[[], bool]) -> Story:
 # -- deeds ---------------------------------------------------------------------
 
 
-def say(world: World, region: Segment, body: Body, signed: bytes) -> Story:
+def say(
+    world: World, region: Segment, body: Body, *signed: bytes, supersedes: Sequence[EventId] = ()
+) -> Story:
     """Propose an event and wait for its acknowledgement; a daemon that died is asked again."""
     process = world.processes[region]
     while True:
-        node, ticket = process.node, process.propose(body, [signed])
+        node, ticket = process.node, process.propose(body, signed, supersedes)
         while ticket is not None and process.node is node:
             if world.oracle.is_acknowledged(ticket.event):
                 return

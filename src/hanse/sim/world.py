@@ -13,7 +13,7 @@ from functools import partial
 from random import Random
 
 from hanse.core.catalog.manifest import Manifest
-from hanse.core.effects import PublishAssignment
+from hanse.core.effects import Log, PublishAssignment
 from hanse.core.gossip.frames import Frame
 from hanse.core.ids import Digest, MemberId, Origin, Segment, member_id, segment
 from hanse.core.node import Ticket
@@ -31,6 +31,7 @@ from hanse.core.step import (
 from hanse.core.trust import chain
 from hanse.core.trust.members import Member, Members, Person, Region
 from hanse.sim.answers import Nature
+from hanse.sim.byzantine import Misdeeds
 from hanse.sim.edge import EdgeNode
 from hanse.sim.faults import Crash, Cut, FaultPlan, Skew
 from hanse.sim.history import History
@@ -42,7 +43,6 @@ from hanse.storage.memory import Disk
 
 FEDERATION = segment("league")
 NAMES = ("eu-north", "us-east", "ap-south", "eu-west", "us-west", "ap-east", "sa-east", "af-south")
-EDGE_NODES = 2
 _PEM = "-----BEGIN CERTIFICATE-----\nsimulated\n-----END CERTIFICATE-----\n"
 
 
@@ -53,7 +53,9 @@ def key_of(seed: int, name: str) -> SigningKey:
 class World(Surroundings):
     """Joins everything. `operator` is the one person who may sign everything."""
 
-    def __init__(self, seed: int, regions: int, plan: FaultPlan, nature: Nature) -> None:
+    def __init__(
+        self, seed: int, regions: int, plan: FaultPlan, nature: Nature, edge_nodes: int
+    ) -> None:
         super().__init__(seed)
         self.plan = plan
         self.operator = key_of(seed, "operator")
@@ -61,14 +63,14 @@ class World(Surroundings):
         names = [region_name(i) for i in range(regions)]
         self.trust = chain.start(chain.sign(_members(seed, names), (key_of(seed, "root"),)))
         self.processes = {name: self._process(name) for name in names}
-        by_member = {p.origin.member: p for p in self.processes.values()}
-        self.links = Links(self, self.network, by_member)
+        self.links = Links(self, self.network, self._answers)
+        self.misdeeds = Misdeeds(self, self.links, self.processes, plan.vices)
         self.history = History(self)
-        self.oracle = Oracle(self, plan, self.processes, self.history)
+        self.oracle = Oracle(self, plan, self.processes, self.history, self.misdeeds.honest)
         self.edges = [
             EdgeNode(self, process, f"{name}-node-{i}", nature)
             for name, process in self.processes.items()
-            for i in range(1, EDGE_NODES + 1)
+            for i in range(1, edge_nodes + 1)
         ]
         self._schedule()
 
@@ -81,13 +83,17 @@ class World(Surroundings):
 
     def stored(self, process: Process, step: Step, acknowledged: Sequence[Ticket]) -> None:
         if step.store:
-            self.record("store", process.name, b"".join(map(_bytes_of, step.store)))
+            self.record("store", process.label, b"".join(map(_bytes_of, step.store)))
         self.oracle.stored(process, step, acknowledged)
         self.history.stored(process, step)
 
     def send(self, process: Process, peer: MemberId, frame: Frame) -> None:
         self.oracle.sending(process, frame)
-        self.links.send(process, peer, frame)
+        for sent in self.misdeeds.sends(process, peer, frame):
+            self.links.send(process, peer, sent)
+
+    def _answers(self, dialler: Process, member: MemberId) -> Process | None:
+        return self.misdeeds.answers(dialler, member)
 
     def dial(self, process: Process, peer: MemberId) -> None:
         self.links.want(process, peer)
@@ -96,7 +102,7 @@ class World(Surroundings):
         self.links.unwant(process, peer)
 
     def hang_up(self, process: Process, peer: MemberId) -> None:
-        self.links.close(process.origin.member, peer, "hung up")
+        self.links.close(process, peer, "hung up")
 
     def tell_edge(self, process: Process, effect: PublishAssignment) -> None:
         self.oracle.assigning(process, effect)
@@ -175,6 +181,9 @@ class World(Surroundings):
         self.history.crashed(process, crash)
         process.crash(process.store.crash(disk))
         self.after(crash.down_s, lambda: self._recover(process))
+
+    def alarmed(self, process: Process, alarm: Log) -> None:
+        self.oracle.alarmed(process, alarm)
 
     def died(self, process: Process) -> None:
         self.links.died(process)

@@ -62,14 +62,20 @@ class MemoryEventStore:
         """What is durable now, unaffected by later writes. Costs a copy of the references."""
         return self._disk.copy()
 
+    def copy(self) -> MemoryEventStore:
+        """Another store with the same contents."""
+        twin = MemoryEventStore()
+        twin._disk = self._disk.copy()
+        return twin
+
     def crash(self, to: Disk | None = None) -> MemoryEventStore:
         """The store as the next process finds it; this one raises `Broken` from now on.
 
         With a snapshot from before an `apply`, that write never reached the disk.
         """
         self._refusal = "the process has crashed"
-        after = MemoryEventStore()
-        after._disk = (to or self._disk).copy()
+        after = self.copy()
+        after._disk = to.copy() if to else after._disk
         return after
 
     async def apply(self, writes: Sequence[Write]) -> None:
