@@ -251,6 +251,10 @@ def test_every_verb_of_the_control_socket_is_listed() -> None:
         "blob.put",
         "trust.extend",
         "audit.read",
+        "audit.reveal",
+        "bundle.heads",
+        "bundle.export",
+        "bundle.import",
     }
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hanse.cli import audit_source, options
+from hanse.cli.audit_private import ask, check_opening, reveal
 from hanse.cli.audit_shown import audit_table, compared_table, proof_table
 from hanse.cli.errors import OK, UNVERIFIED
 from hanse.cli.output import emit, note
@@ -23,13 +24,8 @@ def audit() -> None:
     """Export the logs, verify them offline, compare what different places show."""
 
 
-def trust_root(command: Any) -> Any:
-    return click.option(
-        "--trust-root",
-        type=click.Path(path_type=Path, exists=True),
-        required=True,
-        help="Version 1 of the trust chain, as you got it yourself: a file, or a trust folder.",
-    )(command)
+for _command in (ask, reveal, check_opening):
+    audit.add_command(_command)
 
 
 def url(command: Any) -> Any:
@@ -62,7 +58,7 @@ def export(folder: Path, origin: tuple[str, ...], url: str | None, home: Path, f
 
 @audit.command()
 @click.argument("path", type=click.Path(path_type=Path, exists=True))
-@trust_root
+@audit_source.trust_root
 @click.option(
     "--trust",
     type=click.Path(path_type=Path, exists=True),
@@ -92,7 +88,7 @@ def verify(path: Path, trust_root: Path, trust: Path | None, events: bool, form:
 
 @audit.command()
 @click.argument("places", nargs=-1, required=True, metavar="FOLDER|URL...")
-@trust_root
+@audit_source.trust_root
 @options.output
 def compare(places: tuple[str, ...], trust_root: Path, form: str) -> int:
     """Verify several exports or doors and say whether they show the same logs.

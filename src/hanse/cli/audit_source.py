@@ -9,7 +9,9 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import click
 
 from hanse.cli import client
 from hanse.core.encoding import strict_base64
@@ -73,3 +75,12 @@ def bootstrap(path: Path) -> bytes:
         return chain_beside(path)[0]
     with path.open("rb") as file:
         return file.read(EXPORT_FILE_BYTES_MAX)
+
+
+def trust_root(command: Any) -> Any:
+    return click.option(
+        "--trust-root",
+        type=click.Path(path_type=Path, exists=True),
+        required=True,
+        help="Version 1 of the trust chain, as you got it yourself: a file, or a trust folder.",
+    )(command)

@@ -56,16 +56,28 @@ def put_blob(
     home: Path, path: Path, digest: str, size: int, progress: Callable[[int], None]
 ) -> bool:
     """Send one file; False if the daemon had it already. `progress` is told bytes sent."""
+    answer = send_file(home, path, "blob.put", progress, digest=digest, size=size)
+    return bool(answer["stored"])
+
+
+def send_file(
+    home: Path, path: Path, verb: str, progress: Callable[[int], None], **args: Any
+) -> dict[str, Any]:
+    """Ask with a file that follows once the daemon wants it; the result."""
     sent = False
     with _connected(home) as connection, path.open("rb") as file:
-        _say(connection, "blob.put", {"digest": digest, "size": size})
-        for asked in _answers(connection):
+        _say(connection, verb, args)
+        answers = _answers(connection)
+        while True:
+            try:
+                asked = next(answers)
+            except StopIteration as end:
+                return dict(end.value)
             if asked.get("send") and not sent:
                 sent = True
                 # A daemon that hangs up has said why, and the loop reads it.
                 with suppress(BrokenPipeError, ConnectionResetError):
                     _send_file(connection, file, progress)
-    return sent
 
 
 def is_running(home: Path) -> bool:

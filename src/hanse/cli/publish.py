@@ -56,6 +56,9 @@ def pairs(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> dic
 @click.option("--framework", multiple=True, callback=pairs, help='Such as onnxruntime=">=1.17".')
 @click.option("--licence", default="", help="The model's licence.")
 @click.option("--code", default="", help="Where the training code is, such as a commit.")
+@click.option(
+    "--private", multiple=True, help="Only commit to this value: training.data, metrics.NAME, …"
+)
 @click.option("--residency", multiple=True, help="Regions that may hold the files. Default: all.")
 @click.option("--dry-run", is_flag=True, help="Print the manifest; send nothing.")
 @options.key
@@ -66,6 +69,7 @@ def publish(
     model: str,
     parent: tuple[str, ...],
     relation: str,
+    private: tuple[str, ...],
     dry_run: bool,
     key: Path | None,
     home: Path,
@@ -80,7 +84,7 @@ def publish(
     from hanse.cli.manifest_builder import build
 
     parents = _parents(home, model, parent, relation)
-    built = build(path, _said(model, parents, rest))
+    built, openings = _hidden(build(path, _said(model, parents, rest)), private)
     if dry_run:
         _show(built, form)
         return
@@ -88,7 +92,7 @@ def publish(
     counter = client.call(home, "release.prepare", model=model)["counter"]
     _hints(built, counter)
     _upload(home, built)
-    emit_change(form, "Published", _record(home, built, counter, signer))
+    emit_change(form, "Published", _record(home, built, counter, signer, openings))
 
 
 def _outcome(text: str) -> Outcome:
@@ -162,7 +166,22 @@ def _upload(home: Path, built: Built) -> None:
         note(f"{file.name}: {file.size} bytes {'sent' if sent else 'are there already'}")
 
 
-def _record(home: Path, built: Built, counter: int, signer: Any) -> dict[str, Any]:
+def _hidden(built: Built, fields: tuple[str, ...]) -> tuple[Built, dict[str, Any]]:
+    """The release with these values committed to, and what opens the commitments."""
+    import secrets
+    from dataclasses import replace
+
+    from hanse.core.catalog.manifest import parse_manifest
+    from hanse.core.catalog.private import SALT_BYTES, hide
+
+    manifest, hidden = hide(built.manifest, fields, lambda: secrets.token_bytes(SALT_BYTES))
+    openings = {f: {"salt": salt.hex(), "value": value} for f, (salt, value) in hidden.items()}
+    return replace(built, manifest=parse_manifest(manifest.encode())), openings
+
+
+def _record(
+    home: Path, built: Built, counter: int, signer: Any, openings: dict[str, Any]
+) -> dict[str, Any]:
     from hanse.core.ids import Digest
     from hanse.core.trust.statements import sign_release
 
@@ -171,7 +190,12 @@ def _record(home: Path, built: Built, counter: int, signer: Any) -> dict[str, An
     name = f"{manifest.model}@{manifest.version}"
     envelope = sign_release(name, Digest.of(raw), counter, [signer]).decode()
     found: dict[str, Any] = client.call(
-        home, "release.publish", manifest=raw.decode(), envelope=envelope, counter=counter
+        home,
+        "release.publish",
+        manifest=raw.decode(),
+        envelope=envelope,
+        counter=counter,
+        **({"openings": openings} if openings else {}),
     )
     return found
 

@@ -148,6 +148,10 @@ class Region:
         self._fetches, self._published, self._alarms = [], [], []
         return out
 
+    def keep(self, space: str, key: str, value: bytes) -> None:
+        """Store something of this daemon's own with the next step."""
+        self._writes.append(PutLocal(space, key, value))
+
     def writes(self) -> list[Write]:
         out, self._writes = self._writes, []
         return out

@@ -7,7 +7,7 @@ Every answer says what undoes it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from hanse.core import limits
@@ -29,14 +29,18 @@ from hanse.core.events import (
 from hanse.core.ids import Digest, EventId, Segment, segment
 from hanse.core.node import Node, Ticket
 from hanse.core.rollout.table import TERMINAL
+from hanse.daemon.private_values import check_clear, keep
 from hanse.storage.blobs import Blobs
 
 Answer = Callable[[], dict[str, Any]]
 Args = Mapping[str, Any]
 
 
-def publish(node: Node, blobs: Blobs, args: Args) -> Answer:
-    """Record a release whose files are all in the blob store."""
+def publish(node: Node, blobs: Blobs, args: Args, private: Sequence[str] = ()) -> Answer:
+    """Record a release whose files are all in the blob store.
+
+    `private` names what this region does not let out in clear.
+    """
     raw, envelope = _text(args, "manifest").encode(), _text(args, "envelope").encode()
     manifest = parse_manifest(raw)
     missing = [f.name for f in manifest.files if not blobs.has(f.digest)]
@@ -44,6 +48,7 @@ def publish(node: Node, blobs: Blobs, args: Args) -> Answer:
         raise Conflict(
             f"these files have not been uploaded: {', '.join(missing)}", fix="upload them first"
         )
+    check_clear(manifest, private)
     release = Digest.of(raw)
     view = node.catalog.views.get(manifest.model)
     _check_new(view, manifest, release)
@@ -51,6 +56,7 @@ def publish(node: Node, blobs: Blobs, args: Args) -> Answer:
     ticket = node.propose(
         ReleaseRecord(manifest.model, manifest.version, counter, raw), attestations=[envelope]
     )
+    keep(node, release, manifest, args.get("openings") or {})
     node.propose(BlobHave(manifest.model, tuple(f.digest for f in manifest.files)[:256]))
     _pin(blobs, manifest, release)
     node.region.have(release)

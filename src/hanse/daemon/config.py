@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hanse.core.catalog.private import check_policy
 from hanse.core.errors import InvalidName, InvalidSpec, NotFound
 from hanse.core.ids import Segment, segment
 from hanse.core.reading import Reader
@@ -48,6 +49,12 @@ SETTINGS = {
     "audit_listen": Setting(
         "host:port of the auditor's door: every log and the trust chain over HTTP, for everybody\n"
         "who reaches it, read-only and without TLS. Default: closed.",
+        "",
+    ),
+    "private_fields": Setting(
+        "Values of a manifest that this region lets out as commitments only, with spaces between:\n"
+        "training.data, training.code, hyperparameters.NAME, metrics.NAME, labels.NAME; NAME may\n"
+        "be *. A release that says one of them in clear is not recorded here. Default: none.",
         "",
     ),
     "log_level": Setting(
@@ -99,6 +106,7 @@ class Config:
     listen: str
     advertise: str
     audit_listen: str
+    private_fields: tuple[str, ...]
     log_level: str
     tick_interval_s: float
     control_socket: Path
@@ -187,6 +195,7 @@ def _parse(document: dict[str, Any], home: Path) -> Config:
             region=segment(_text(reader, "region"), "region"),
             listen=listen,
             advertise=check_address(_text(reader, "advertise") or listen, "advertise"),
+            private_fields=check_policy(_text(reader, "private_fields").split()),
             audit_listen=_optional_address(reader, "audit_listen"),
             log_level=reader.one_of("log_level", LOG_LEVELS, SETTINGS["log_level"].default),
             tick_interval_s=reader.number(

@@ -29,10 +29,12 @@ from hanse.core.step import PutTrust
 from hanse.core.telemetry import parse_report
 from hanse.core.trust.chain import Chain, replay
 from hanse.daemon import control, verbs
+from hanse.daemon.bundles import Bundles
 from hanse.daemon.config import Config
 from hanse.daemon.doors import Doors, read_authority
 from hanse.daemon.driver import Driver, now
 from hanse.daemon.private_files import read_seed
+from hanse.daemon.private_values import PrivateValues
 from hanse.daemon.transfers import Gate, Transfers, complete
 from hanse.daemon.trust_folder import read_files
 from hanse.gateways.log_files import LogFiles
@@ -165,8 +167,14 @@ async def assemble(config: Config, stack: AsyncExitStack) -> Daemon:
         from hanse.gateways.log_door import serve
 
         await stack.enter_async_context(serve(files, config.audit_listen))
+    behind = verbs.Services(
+        files,
+        Bundles(driver, store, blobs, key),
+        PrivateValues(driver, store),
+        config.private_fields,
+    )
     await stack.enter_async_context(
-        control.serve(config.control_socket, verbs.table(driver, blobs, files))
+        control.serve(config.control_socket, verbs.table(driver, blobs, behind))
     )
     return daemon
 

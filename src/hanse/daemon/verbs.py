@@ -8,21 +8,34 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
-from hanse.core.encoding import to_base64
 from hanse.core.errors import InvalidSpec
 from hanse.core.ids import Digest
 from hanse.core.limits import FILE_BYTES_MAX
 from hanse.core.node import Clock, Node
 from hanse.daemon import commands
+from hanse.daemon.audit_verbs import audit_verbs
+from hanse.daemon.bundle_verbs import bundle_verbs
+from hanse.daemon.bundles import Bundles
 from hanse.daemon.control import Handler, Progress, upload
 from hanse.daemon.driver import Driver
+from hanse.daemon.private_values import PrivateValues
 from hanse.daemon.queries import QUERIES
 from hanse.gateways.log_files import LogFiles
 from hanse.storage.blobs import Blobs
 
 Command = Callable[[Node, Mapping[str, Any]], commands.Answer]
+
+
+class Services(NamedTuple):
+    """What some verbs need beside the node: made once, by the composition root."""
+
+    files: LogFiles
+    bundles: Bundles
+    private: PrivateValues
+    private_fields: tuple[str, ...] = ()
+
 
 COMMANDS: Mapping[str, Command] = {
     "rollout.start": commands.start_rollout,
@@ -33,19 +46,18 @@ COMMANDS: Mapping[str, Command] = {
 }
 
 
-def table(driver: Driver, blobs: Blobs, files: LogFiles) -> dict[str, Handler]:
+def table(driver: Driver, blobs: Blobs, services: Services) -> dict[str, Handler]:
     """Every verb by name."""
     verbs: dict[str, Handler] = {
         name: _command(driver, command) for name, command in COMMANDS.items()
     }
     verbs |= {name: _query(driver, query) for name, query in QUERIES.items()}
     verbs["release.publish"] = _command(
-        driver, lambda node, args: commands.publish(node, blobs, args)
+        driver, lambda node, args: commands.publish(node, blobs, args, services.private_fields)
     )
     verbs["blob.put"] = _blob_put(blobs)
     verbs["trust.extend"] = _trust_extend(driver)
-    verbs["audit.read"] = _audit_read(files)
-    return verbs
+    return verbs | audit_verbs(services.files, services.private) | bundle_verbs(services.bundles)
 
 
 def _command(driver: Driver, command: Command) -> Handler:
@@ -107,18 +119,6 @@ def _skip_part(writer: Any) -> None:
     """An upload comes whole: what an earlier one left behind is not continued."""
     if writer.offset:
         raise InvalidSpec("part of this file is here already", fix="try again")
-
-
-def _audit_read(files: LogFiles) -> Handler:
-    async def handle(
-        args: dict[str, Any], _: Progress, __: asyncio.StreamReader
-    ) -> Mapping[str, Any]:
-        path = args.get("path")
-        if not isinstance(path, str):
-            raise InvalidSpec("path: missing", fix="name a file of the auditor's door: logs")
-        return {"data": to_base64((await files.read(path)).data)}
-
-    return handle
 
 
 def _trust_extend(driver: Driver) -> Handler:

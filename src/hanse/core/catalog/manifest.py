@@ -21,6 +21,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from hanse.core import limits
+from hanse.core.catalog.private_fields import check_hidden, parse_commitments
 from hanse.core.catalog.profile import SERIES_MAX, Series, check_profile, parse_series
 from hanse.core.errors import InvalidSpec
 from hanse.core.ids import Digest, Segment, Version, segment, version
@@ -135,6 +136,8 @@ class Manifest:
     code: str = ""
     residency: tuple[str, ...] = ("*",)
     profile: tuple[Series, ...] = ()
+    private: dict[str, Digest] = field(default_factory=dict)
+    """Commitments to values that are not here, by field; see `catalog.private`."""
 
     def file(self, name: str) -> File:
         for file in self.files:
@@ -179,6 +182,8 @@ class Manifest:
             out["golden"] = {"file": golden.file, "rtol": golden.rtol, "atol": golden.atol}
         if self.profile:
             out["profile"] = [series.to_mapping() for series in self.profile]
+        if self.private:
+            out["private"] = {name: str(digest) for name, digest in self.private.items()}
         return out
 
     def encode(self) -> bytes:
@@ -221,6 +226,7 @@ def parse_manifest(raw: bytes) -> Manifest:
             code=code,
             residency=reader.items("residency", _region_or_star, count_max=256) or ("*",),
             profile=reader.items("profile", parse_series, count_max=SERIES_MAX),
+            private=parse_commitments(reader),
         )
     _check(manifest)
     if manifest.encode() != raw:
@@ -242,6 +248,7 @@ def _check(manifest: Manifest) -> None:
         t.name for t in manifest.outputs
     }:
         raise InvalidSpec(f"manifest.outcome.output: no output {manifest.outcome.output!r}")
+    check_hidden(manifest.private, manifest.to_mapping())
     tensors = {"input": manifest.inputs, "output": manifest.outputs}
     check_profile(
         manifest.profile, {side: [t.name for t in found] for side, found in tensors.items()}

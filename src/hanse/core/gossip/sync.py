@@ -272,6 +272,17 @@ class Sync:
         self.quotas.spend(origin.member, sum(map(len, added[0].events)), self.now_s)
         self.news(added[0], source)
 
+    def bring(self, origin: Origin, start: int, events: tuple[bytes, ...], note: bytes) -> int:
+        """Take in what a person carried here; how many events were new. Raises `Rejected`."""
+        if origin == self._me:
+            return 0
+        added = self._book.extend(origin, start, events, note)
+        if added is None:
+            return 0
+        self.ingested.append(added)
+        self.news(added[0], None)
+        return len(added[0].events)
+
     # -- news ------------------------------------------------------------------
 
     def news(self, append: AppendEvents, source: MemberId | None) -> None:

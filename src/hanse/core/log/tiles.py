@@ -117,16 +117,21 @@ def bundle(entries: Iterable[bytes]) -> bytes:
 
 def entries_of(tile: Tile, raw: bytes) -> list[bytes]:
     """The entries of a bundle. Raises `InvalidProof` for another number, or for a rest."""
+    return split(raw, tile.width)
+
+
+def split(raw: bytes, count: int) -> list[bytes]:
+    """Exactly the `count` entries that `bundle` joined. Raises `InvalidProof`."""
     entries: list[bytes] = []
     at = 0
-    while at < len(raw) and len(entries) < tile.width:
+    while at < len(raw) and len(entries) < count:
         start = at + _LENGTH_BYTES
         at = start + int.from_bytes(raw[at:start], "big")
         entries.append(raw[start:at])
-    if at != len(raw) or len(entries) != tile.width:
+    if at != len(raw) or len(entries) != count:
         raise InvalidProof(
-            f"{tile.path} does not hold exactly {tile.width} entries",
-            fix="fetch it again, or from somewhere else",
+            f"these bytes do not hold exactly {count} entries",
+            fix="fetch them again, or from somewhere else",
         )
     return entries
 

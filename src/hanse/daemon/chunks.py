@@ -1,0 +1,20 @@
+"""A suffix of a stored log, cut where its author signed: what peers and bundles are given."""
+
+from __future__ import annotations
+
+from hanse.core import limits
+from hanse.core.gossip.frames import Chunk
+from hanse.core.ids import Origin
+from hanse.core.log.checkpoint import Checkpoint
+from hanse.core.log.note import Note
+from hanse.storage.contract import EventStore
+
+
+async def chunk_from(store: EventStore, origin: Origin, start: int) -> Chunk | None:
+    """The events from `start` on that fit into one chunk; None at the end of the log."""
+    events = await store.events(origin, start, limits.CHUNK_EVENTS_MAX, limits.CHUNK_BYTES_MAX)
+    note = await store.checkpoint_at_or_before(origin, start, start + len(events))
+    if note is None:
+        return None
+    size = Checkpoint.parse(Note.parse(note).text).size
+    return Chunk(origin, start, tuple(events[: size - start]), note)
