@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hanse.core.errors import InvalidSpec, NotFound
+from hanse.core.ids import Digest
 from hanse.core.rollout.spec import API_VERSION
 
 if TYPE_CHECKING:
     from hanse.cli.shapes import RolloutPrepared
+    from hanse.core.rollout.plan import RolloutSpec
 
 PLAN_FILE_BYTES_MAX = 64 * 1024
 PLAN_VALUES_MAX = 10_000  # with every reference written out
@@ -65,6 +67,40 @@ def complete(
         "metadata": metadata,
         "spec": spec,
     }
+
+
+def parsed(path: Path, document: Mapping[str, Any]) -> RolloutSpec:
+    """The plan of a document that was read from `path`; a complaint names the line."""
+    from hanse.cli.plan_lines import located
+    from hanse.core.rollout.spec import parse_spec
+
+    try:
+        return parse_spec(document)
+    except InvalidSpec as error:
+        raise located(error, path) from None
+
+
+def lint(path: Path) -> RolloutSpec:
+    """Check a plan without a daemon: what only a daemon knows is made up where it is left out.
+
+    Raises `NotFound` or `InvalidSpec`.
+    """
+    document = read(path)
+    metadata, spec = document.get("metadata"), document.get("spec")
+    made_up: RolloutPrepared = {
+        "release": str(Digest.of(b"the release")),
+        "version": "0",
+        "predecessor": str(Digest.of(b"its predecessor")),
+        "generation": 1,
+        "regions": [],
+    }
+    if isinstance(spec, Mapping) and isinstance(spec.get("release"), str):
+        made_up = {**made_up, "release": spec["release"]}
+    model = metadata.get("model", "model") if isinstance(metadata, Mapping) else "model"
+    holders = {"metadata": metadata, "spec": spec}
+    if not all(value is None or isinstance(value, Mapping) for value in holders.values()):
+        return parsed(path, {"apiVersion": API_VERSION, "kind": "Rollout", **document})
+    return parsed(path, complete(document, model, made_up, None))
 
 
 def default_plan(regions: Sequence[str], *, first_release: bool) -> dict[str, Any]:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from hanse.cli import client, options
-from hanse.cli.errors import INCONCLUSIVE, OK, UNHEALTHY
+from hanse.cli.errors import ERROR, INCONCLUSIVE, OK, UNHEALTHY
 from hanse.cli.output import Table, age, emit, emit_change, nodes
-from hanse.core.errors import NotFound
+from hanse.core.errors import NotFound, Rejected
 
 if TYPE_CHECKING:
-    from hanse.cli.shapes import RolloutPrepared, RolloutStatus, RolloutStatuses
+    from hanse.cli.shapes import Linted, RolloutPrepared, RolloutStatus, RolloutStatuses
+    from hanse.core.rollout.plan import RolloutSpec
 
 BAD = ("rolled-back", "held", "aborted")
 MOVING = ("running", "paused", "held")
@@ -57,7 +59,8 @@ def start(
     else:
         chosen = regions.split(",") if regions else prepared["regions"]
         document = plan_file.default_plan(chosen, first_release=prepared["predecessor"] is None)
-    spec = parse_spec(plan_file.complete(document, name["model"], prepared, called))
+    whole = plan_file.complete(document, name["model"], prepared, called)
+    spec = plan_file.parsed(plan, whole) if plan else parse_spec(whole)
     raw = canonical(spec)
     if dry_run:
         _show_plan(to_mapping(spec), form)
@@ -66,6 +69,30 @@ def start(
     envelope = sign_control(rollout_statement(spec.model, raw), [signer]).decode()
     started = client.call(home, "rollout.start", spec=raw.decode(), envelope=envelope)
     emit_change(form, "RolloutStarted", started)
+
+
+@rollout.command()
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@options.output
+def lint(files: tuple[Path, ...], form: str) -> int:
+    """Check plans without a daemon; a complaint names file, line and what to write there.
+
+    Exits with 1 if any of them would be refused.
+    """
+    from hanse.cli import plan_file
+
+    found = [_linted(plan_file.lint, path) for path in files]
+    rows = [(each["file"], each["problem"] or f"ok, {each['stages']} stages") for each in found]
+    emit(form, "PlanList", {"plans": found}, Table(("PLAN", "FOUND"), rows), [])
+    return ERROR if any(each["problem"] for each in found) else OK
+
+
+def _linted(check: Callable[[Path], RolloutSpec], path: Path) -> Linted:
+    try:
+        plan = check(path)
+    except Rejected as error:
+        return {"file": str(path), "stages": 0, "problem": str(error)}
+    return {"file": str(path), "stages": len(plan.stages), "problem": None}
 
 
 @rollout.command()

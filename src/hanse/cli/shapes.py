@@ -185,6 +185,14 @@ class RolloutPrepared(TypedDict):
     regions: list[str]  # of the whole federation
 
 
+class Linted(TypedDict):
+    """One file of `hanse rollout lint`; made by the command line itself"""
+
+    file: str
+    stages: int
+    problem: str | None  # with file and line
+
+
 class RolloutStarted(TypedDict):
     """rollout.start {spec, envelope}"""
 
