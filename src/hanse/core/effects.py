@@ -41,11 +41,15 @@ class HangUp:
 
 @dataclass(frozen=True, slots=True)
 class Serve:
-    """Read a suffix of a stored log, up to a signed size, and send it as one chunk."""
+    """Read a suffix of a stored log, up to a signed size, and send it as one chunk.
+
+    It ends at `end` or before.
+    """
 
     peer: MemberId
     origin: Origin
     start: int
+    end: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from hanse.core.gossip import heads as head_map
 from hanse.core.ids import EventId, Origin
 from hanse.core.log.checkpoint import Checkpoint, open_checkpoint, sign_checkpoint
 from hanse.core.log.merkle import EMPTY_ROOT, Frontier, leaf_hash
+from hanse.core.log.note import ED25519, VerifierKey
 from hanse.core.signing import SigningKey
 from hanse.core.step import AppendEvents, Head
 from hanse.core.trust.authority import Stall, judge_place, judge_word
@@ -165,6 +166,10 @@ class Logbook:
         head = self.heads.get(origin)
         final = (head.final_size, head.final_note) if head else (0, b"")
         return Head(origin, frontier.size, frontier.root(), frontier.encode(), note, *final)
+
+    def verifier(self, origin: Origin) -> VerifierKey:
+        """The key that signs the heads of this log. Raises `NotPermitted`."""
+        return VerifierKey(str(origin), ED25519, self._key(origin))
 
     def _frontier(self, origin: Origin) -> Frontier:
         head = self.heads.get(origin)

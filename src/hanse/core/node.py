@@ -10,7 +10,7 @@ between becomes one group commit with one signature, and nothing leaves before i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 
@@ -31,12 +31,14 @@ from hanse.core.events import (
     Rollback,
     RolloutControl,
 )
+from hanse.core.finality import Finality
 from hanse.core.fleet import Fleet
 from hanse.core.gossip.frames import Frame
 from hanse.core.gossip.overlay import Overlay
 from hanse.core.gossip.sync import Sync
 from hanse.core.ids import EventId, MemberId, Origin
 from hanse.core.log.merkle import SIZE_MAX
+from hanse.core.log.witness import Seen
 from hanse.core.logbook import Entry, Logbook, header
 from hanse.core.region import Region
 from hanse.core.signing import SigningKey
@@ -69,11 +71,22 @@ class Node:
     """Owns every part of the region's state; see each part for who may change what."""
 
     def __init__(
-        self, me: Origin, key: SigningKey, spki: bytes, codec: Codec, chain: Chain, rng: Random
+        self,
+        me: Origin,
+        key: SigningKey,
+        spki: bytes,
+        codec: Codec,
+        chain: Chain,
+        rng: Random,
+        *,
+        witness: SigningKey | None = None,
+        witnessed: Mapping[str, tuple[int, bytes]] | None = None,
     ) -> None:
         self.me = me
         self.book = Logbook(codec, chain)
         self.catalog = Catalog(chain.current.quarantine_quorum)
+        seen = {log: Seen(*head) for log, head in (witnessed or {}).items()}
+        self.finality = Finality(me, self.book, witness, seen)
         self.fleet = Fleet()
         self.enrolment = Enrolment()
         self.counters = zeros()
@@ -83,13 +96,17 @@ class Node:
         self._key, self._rng, self._codec = key, rng, codec
         self._pending: list[Ticket] = []
         self._ticked = False
+        self._trust_weighed = len(chain.files)
         self._overlay = Overlay(me.member, rng)
 
     # -- boot ------------------------------------------------------------------
 
     def restore(self, head: Head, events: Iterable[bytes]) -> None:
         """Take one stored log back, in any order of logs. Raises `Broken` if it was altered."""
-        for entry in self.book.restore(head, events):
+        raws = list(events)
+        entries = self.book.restore(head, raws)
+        self.finality.restored(head, raws, entries)
+        for entry in entries:
             self.catalog.add(self.book.judged(entry))
 
     def open(self, boot_reason: str) -> None:
@@ -164,12 +181,17 @@ class Node:
         for append, entries in self.sync.ingested:
             writes.append(append)
             self._add(entries)
+            self.finality.grown(append.head, entries, clock.now_s)
         self.sync.ingested.clear()
+        if len(self.book.chain.files) != self._trust_weighed:
+            self._trust_weighed = len(self.book.chain.files)
+            self.finality.trust_changed(clock.now_s)
+        writes += self._finalise(clock)
         views = self.catalog.refold()
         if views or self._ticked:
             for proposal in self.region.advance(self._heard(clock.now_s), clock.now_s):
                 self._propose_own(proposal.body, proposal.supersedes)
-        writes += self._commit(clock)
+        writes += [*self._commit(clock), *self.finality.writes()]
         views = (*views, *self.catalog.refold())
         if views or self._ticked:
             self.region.settle(self.book.chain.current, clock.now_s)
@@ -191,12 +213,30 @@ class Node:
         files.clear()
         return writes
 
+    def _finalise(self, clock: Clock) -> list[Write]:
+        """Take in the cosignatures that have come, and give ours."""
+        if self.sync.proven_now:
+            self.finality.linked()
+        for frame, source in self.sync.noted:
+            try:
+                self.finality.heard(frame.origin, frame.note, source)
+            except Rejected as error:
+                self.sync.reject(source, frame, error, clock.now_s)
+        self.sync.noted.clear()
+        self.sync.proven_now = False
+        self.finality.review(clock.now_s, clock.wall_ms, ticked=self._ticked)
+        for share in self.finality.shares:
+            self.sync.share(share.head, share.note, share.source)
+        self.finality.shares.clear()
+        return self.finality.writes()
+
     def _commit(self, clock: Clock) -> list[Write]:
         """Write our own events in groups of at most one chunk each, one signature a group."""
         writes: list[Write] = []
         while self._pending:
             tickets, events = self._next_group(clock.wall_ms)
             append, entries = self.book.author(self.me, self._key, events)
+            append = self.finality.authored(append, entries, clock.now_s, clock.wall_ms)
             for ticket, entry in zip(tickets, entries, strict=True):
                 ticket.event = entry.id
             writes.append(append)

@@ -203,7 +203,7 @@ class Driver:
             events = await self._store.events(
                 effect.origin, effect.start, limits.CHUNK_EVENTS_MAX, limits.CHUNK_BYTES_MAX
             )
-            end = effect.start + len(events)
+            end = min(effect.start + len(events), effect.end)
             note = await self._store.checkpoint_at_or_before(effect.origin, effect.start, end)
             stream = self._streams.get(effect.peer)
             if note is None or stream is None:

@@ -240,7 +240,7 @@ class Process:
                 effect.origin, effect.start, limits.CHUNK_EVENTS_MAX, limits.CHUNK_BYTES_MAX
             )
         )
-        end = effect.start + len(events)
+        end = min(effect.start + len(events), effect.end)
         note = done(self.store.checkpoint_at_or_before(effect.origin, effect.start, end))
         if note is not None:
             size = Checkpoint.parse(Note.parse(note).text).size

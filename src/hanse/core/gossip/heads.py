@@ -104,8 +104,11 @@ def lacks(ours: Head | None, theirs: LogHead) -> bool:
 
 
 def exceeds(ours: Head, theirs: LogHead | None) -> bool:
-    """Whether we have something of a log that a peer which says this does not."""
-    return theirs is None or ours.size > theirs.size
+    """Whether we have something of a log that a peer which says this does not.
+
+    Where one of the two knows more cosignatures, both must name the log: the other answers.
+    """
+    return theirs is None or ours.size > theirs.size or ours.final_size != theirs.final_size
 
 
 def summary(heads: Iterable[Head]) -> tuple[LogHead, ...]:

@@ -40,7 +40,8 @@ from hanse.core.gossip.links import Link
 from hanse.core.gossip.patience import Patience, cost_s, is_in_vain
 from hanse.core.gossip.quota import Quotas
 from hanse.core.ids import MemberId, Origin, member_id
-from hanse.core.log.checkpoint import open_checkpoint
+from hanse.core.log.checkpoint import Checkpoint, open_checkpoint
+from hanse.core.log.note import Note
 from hanse.core.logbook import Entry, Logbook
 from hanse.core.signing import SigningKey, verify
 from hanse.core.step import AppendEvents
@@ -69,6 +70,8 @@ class Sync:
         self.out: list[Send] = []
         self.effects: list[Serve | HangUp | Log] = []
         self.ingested: list[tuple[AppendEvents, list[Entry]]] = []
+        self.noted: list[tuple[Announce, MemberId]] = []  # notes of heads that we hold
+        self.proven_now = False  # a link was proven in this step
         self.trusted: list[bytes] = []
         self.last_word_s: dict[MemberId, float] = {}  # of members, kept when their link is gone
         self.counters = zeros() if counters is None else counters
@@ -123,14 +126,9 @@ class Sync:
             if link.proven:
                 self.last_word_s[peer] = now_s
         except Rejected as error:
-            self.counters["frames_rejected"] += 1
-            self._log("warning", "frame_rejected", peer, kind=type(frame).__name__, why=str(error))
+            self.reject(peer, frame, error, now_s)
             if isinstance(frame, Hello | HelloProof):
                 self._hang_up(peer, str(error))
-            if is_in_vain(error) and not self._patience.spend(peer, cost_s(frame), now_s):
-                self.counters["peers_ignored"] += 1
-                self._log("warning", "peer_ignored", peer, seconds=int(limits.PEER_IGNORED_S))
-                self._hang_up(peer, "made us verify much in vain")
 
     def _dispatch(self, link: Link, frame: Frame, now_s: float) -> None:
         if isinstance(frame, Hello):
@@ -181,7 +179,7 @@ class Sync:
         key = self._member_key(link.peer)
         text = _proof_text(link.spki, self._spki, link.peer_nonce, link.nonce)
         verify(key, proof.signature, text)
-        link.proven = True
+        link.proven = self.proven_now = True
 
     def _heads(self, link: Link, frame: Heads, now_s: float) -> None:
         for theirs in frame.heads:
@@ -190,6 +188,9 @@ class Sync:
                 self._learn(link, theirs.origin, theirs.size)
             elif ours and ours.size == theirs.size and ours.root[:8] != theirs.root_prefix:
                 self._log("error", "heads_differ", link.peer, origin=str(theirs.origin))
+            if ours and ours.final_size > theirs.final_size:
+                link.answered += 1
+                self._send(link.peer, Announce(ours.origin, ours.final_note, ours.final_size))
         self.pull_missing(now_s)
         if frame.below:
             self._answer(link, reconcile.tell(reconcile.unknown(self._book.heads, frame)))
@@ -221,8 +222,11 @@ class Sync:
     def _announce(self, link: Link, frame: Announce, now_s: float) -> None:
         size = frame.start + len(frame.events)
         if not frame.events:
-            key = self._member_key(frame.origin.member)
-            size = open_checkpoint(frame.note, str(frame.origin), key).size
+            # Only a hint until it is verified: here, or where it meets the head that we hold.
+            size = Checkpoint.parse(Note.parse(frame.note).text).size
+            if size <= self._book.size(frame.origin):
+                return self.noted.append((frame, link.peer))
+            open_checkpoint(frame.note, str(frame.origin), self._member_key(frame.origin.member))
         self._learn(link, frame.origin, size)
         author = frame.origin.member
         if frame.events and frame.start <= self._book.size(frame.origin):
@@ -242,8 +246,11 @@ class Sync:
             self.counters["claims_ignored"] += 1
 
     def _pull(self, link: Link, frame: Pull) -> None:
-        if frame.start < self._book.size(frame.origin):
-            self.effects.append(Serve(link.peer, frame.origin, frame.start))
+        head = self._book.heads.get(frame.origin)
+        if head is not None and frame.start < head.size:
+            # Not beyond what is final, so that its proof reaches whoever passes over it.
+            end = head.final_size if frame.start < head.final_size else head.size
+            self.effects.append(Serve(link.peer, frame.origin, frame.start, end))
 
     def _chunk(self, link: Link, frame: Chunk, now_s: float) -> None:
         asked = link.pulls.pop(frame.origin, None) is not None
@@ -298,6 +305,22 @@ class Sync:
                 continue
             self._send(link.peer, Announce(head.origin, head.note, start, inline))
             link.told[head.origin] = head.size
+
+    def share(self, head: Checkpoint, note: bytes, source: MemberId | None) -> None:
+        """Pass on cosignatures, to everybody but whoever brought them."""
+        origin = Origin.parse(head.origin)
+        for link in self.proven():
+            if link.peer != source:
+                self._send(link.peer, Announce(origin, note, head.size))
+
+    def reject(self, peer: MemberId, frame: Frame, error: Rejected, now_s: float) -> None:
+        """Record that a peer erred, and ignore it if it costs us too much."""
+        self.counters["frames_rejected"] += 1
+        self._log("warning", "frame_rejected", peer, kind=type(frame).__name__, why=str(error))
+        if is_in_vain(error) and not self._patience.spend(peer, cost_s(frame), now_s):
+            self.counters["peers_ignored"] += 1
+            self._log("warning", "peer_ignored", peer, seconds=int(limits.PEER_IGNORED_S))
+            self._hang_up(peer, "made us verify much in vain")
 
     def pull_missing(self, now_s: float) -> None:
         """Ask for every suffix that somebody claims to hold and we do not."""

@@ -102,13 +102,20 @@ def cosign(raw_note: bytes, witness_name: str, key: SigningKey, time_s: int) -> 
     the last one it cosigned: this says "the largest log that I have seen is this one".
     Raises `InvalidProof` if the note is no checkpoint.
     """
-    witness = VerifierKey(witness_name, COSIGNATURE_V1, key.public)
     checkpoint = Checkpoint.parse(Note.parse(raw_note).text)
+    witness = VerifierKey(witness_name, COSIGNATURE_V1, key.public)
+    return cosignature(checkpoint, witness, key, time_s).line().encode()
+
+
+def cosignature(
+    checkpoint: Checkpoint, witness: VerifierKey, key: SigningKey, time_s: int
+) -> NoteSignature:
+    """As `cosign`, for a head that has been read already; `key` is that of `witness`."""
     if not 0 <= time_s <= TIME_S_MAX:
         raise InvalidProof(f"{time_s} is not a POSIX time")
     signature = key.sign(_cosigned(checkpoint.body(), time_s))
     stamped = time_s.to_bytes(_TIME_BYTES, "big") + signature
-    return NoteSignature(witness_name, witness.key_id, stamped).line().encode()
+    return NoteSignature(witness.name, witness.key_id, stamped)
 
 
 def verify_cosignature(note: Note, witness: VerifierKey) -> int:
