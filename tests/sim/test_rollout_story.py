@@ -72,7 +72,7 @@ def test_the_good_release_reaches_everybody_and_the_killed_one_nobody() -> None:
 
 def test_a_region_that_is_cut_off_rolls_back_alone() -> None:
     """Cut off while its canary runs: nobody can tell it to, and it does."""
-    world = build(18, 3, "none")
+    world = build(20, 3, "none")
     scene = story.run_story(world, _until_canary(BAD_REGION), 600)
     assert scene
     cut = Cut(world.now_s, world.now_s + 120, (BAD_REGION,))

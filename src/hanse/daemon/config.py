@@ -76,6 +76,10 @@ SETTINGS = {
         1024**3,
     ),
     "daemon_key": Setting("Seed of the key that signs this daemon's log.", "keys/daemon.key"),
+    "witness_key": Setting(
+        "Seed of the key that cosigns the logs of others; the members file lists it too.",
+        "keys/witness.key",
+    ),
     "tls_key": Setting(
         "Private key of this daemon's own authority. It issues the certificates that the daemon\n"
         "shows to peers and nodes, a new one every few days.",
@@ -112,6 +116,7 @@ class Config:
     control_socket: Path
     blob_reserve_bytes: int
     daemon_key: Path
+    witness_key: Path
     tls_key: Path
     tls_cert: Path
     edge_ca_key: Path
@@ -126,7 +131,7 @@ def load(home: Path) -> Config:
     """Read `hanse.toml`. Raises `NotFound`, `InvalidSpec`, `InvalidName` or `NotPermitted`."""
     home = home.absolute()
     config = _parse(_read(home / FILE_NAME), home)
-    for path in (config.daemon_key, config.tls_key):
+    for path in (config.daemon_key, config.witness_key, config.tls_key):
         check_private(path)
     if config.edge_ca_key.exists():
         check_private(config.edge_ca_key)
@@ -206,6 +211,7 @@ def _parse(document: dict[str, Any], home: Path) -> Config:
                 "blob_reserve_bytes", SETTINGS["blob_reserve_bytes"].default, high=2**50
             ),
             daemon_key=home / _text(reader, "daemon_key"),
+            witness_key=home / _text(reader, "witness_key"),
             tls_key=home / _text(reader, "tls_key"),
             tls_cert=home / _text(reader, "tls_cert"),
             edge_ca_key=home / _text(reader, "edge_ca_key"),

@@ -186,7 +186,16 @@ async def restore(
     chain = await _trust(config, store)
     me = Origin(config.federation, config.region, member_id(key.public), 1)
     # Salts and nonces come from it, so it must not be guessed.
-    node = Node(me, key, spki_hash(authority.cert_pem), EventCodec(), chain, SystemRandom())
+    node = Node(
+        me,
+        key,
+        spki_hash(authority.cert_pem),
+        EventCodec(),
+        chain,
+        SystemRandom(),
+        witness=SigningKey(read_seed(config.witness_key)),
+        witnessed=await store.witnessed(),
+    )
     for head in await store.heads():
         events = [raw async for raw in _log_of(store, head.origin, head.size)]
         node.restore(head, events)

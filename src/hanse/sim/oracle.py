@@ -4,6 +4,7 @@ Safety, at every step:
 - nothing of our own log is sent before the store has it, and nothing that was acknowledged
   is ever lost;
 - equal heads mean equal state digests;
+- what is final stays final, and nowhere is another history of that log final (I2, I3);
 - a region neither promotes nor gives more traffic to a release that it knows to be held;
 - a rollback goes to the target that lineage names: proven, not held, not killed;
 - the trust version never falls (I10).
@@ -28,7 +29,7 @@ from hanse.core.ids import Digest, EventId, Origin, Segment
 from hanse.core.log.checkpoint import Checkpoint
 from hanse.core.log.note import Note
 from hanse.core.node import Node, Ticket
-from hanse.core.step import AppendEvents, Step
+from hanse.core.step import AppendEvents, Head, Step
 from hanse.sim.ending import lost, misread
 from hanse.sim.faults import FaultPlan
 from hanse.sim.history import History
@@ -61,6 +62,8 @@ class Oracle:
         self._acknowledged: dict[EventId, str] = {}
         self._weights: dict[tuple[str, str, Digest], int] = {}
         self._digests: dict[bytes, tuple[bytes, str]] = {}
+        self._final: dict[tuple[str, Origin], int] = {}
+        self._final_notes: dict[tuple[Origin, int], str] = {}
         self.converged_s: float | None = None
 
     @property
@@ -83,6 +86,8 @@ class Oracle:
             if isinstance(write, AppendEvents) and write.head.origin == process.origin:
                 for raw in write.events:
                     self._judge(process, CODEC.decode(raw).body)
+            if isinstance(write, AppendEvents):
+                self._finality(process, write.head)
         if step.store:
             self._same_heads_same_state(process)
 
@@ -113,6 +118,16 @@ class Oracle:
             if release.barred and model.weight_bp > self._weights.get(key, 0):
                 self._fail(f"{process.name} raised {release.version} although it is held")
             self._weights[key] = model.weight_bp
+
+    def _finality(self, process: Process, head: Head) -> None:
+        place = (process.name, head.origin)
+        if head.final_size < self._final.get(place, 0):
+            self._fail(f"{process.name} has less of {head.origin} final than it had")
+        self._final[place] = head.final_size
+        if head.final_size:
+            text = Note.parse(head.final_note).text
+            if self._final_notes.setdefault((head.origin, head.final_size), text) != text:
+                self._fail(f"two heads of {head.origin} are final at {head.final_size}")
 
     def _judge(self, process: Process, body: object) -> None:
         assert process.node is not None
@@ -166,9 +181,13 @@ class Oracle:
             self._fail(f"no convergence {CONVERGENCE_S:.0f} s after the last fault: {sizes}")
 
     def agreed(self) -> bool:
-        """Whether every honest daemon is up and all hold the same logs."""
+        """Whether every honest daemon is up, all hold the same logs, and theirs are final."""
         nodes = [p.node for p in self._honest_ones()]
-        return None not in nodes and len({self._held(node) for node in nodes if node}) == 1
+        if None in nodes or len({self._held(node) for node in nodes if node}) != 1:
+            return False
+        logs = [p.origin for p in self._honest_ones()]
+        heads = (node.book.heads[log] for node in nodes if node for log in logs)
+        return all(head.final_size == head.size for head in heads)
 
     def _honest_ones(self) -> list[Process]:
         return [p for p in self._processes.values() if self._honest(p)]

@@ -81,10 +81,12 @@ class Process:
         world: Surroundings,
         origin: Origin,
         key: SigningKey,
+        witness: SigningKey,
         trust: Sequence[bytes],
         skew: Skew,
     ) -> None:
-        self.world, self.origin, self.key, self.skew = world, origin, key, skew
+        self.world, self.origin, self.skew = world, origin, skew
+        self.key, self.witness = key, witness
         self.name: Segment = origin.region
         self.label = str(self.name)  # unlike the name, that of no other process
         self.faces: frozenset[str] | None = None  # labels of those it deals with; None: all
@@ -108,7 +110,16 @@ class Process:
         self._booted_at_s, self._step_due, self._tickets = self.world.now_s, False, []
         rng = Random(f"node/{self.world.seed}/{self.label}/{self.boots}")  # noqa: S311  # repeatable
         trust = chain.replay(tuple(done(self.store.trust())))
-        node = Node(self.origin, self.key, self.spki, CODEC, trust, rng)
+        node = Node(
+            self.origin,
+            self.key,
+            self.spki,
+            CODEC,
+            trust,
+            rng,
+            witness=self.witness,
+            witnessed=done(self.store.witnessed()),
+        )
         for head in done(self.store.heads()):
             node.restore(head, done(self.store.events(head.origin, 0, head.size, 2**60)))
         node.open("first start" if self.boots == 1 else "restart")

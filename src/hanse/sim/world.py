@@ -16,6 +16,7 @@ from hanse.core.catalog.manifest import Manifest
 from hanse.core.effects import Log, PublishAssignment
 from hanse.core.gossip.frames import Frame
 from hanse.core.ids import Digest, MemberId, Origin, Segment, member_id, segment
+from hanse.core.log.policy import default_policy
 from hanse.core.node import Ticket
 from hanse.core.signing import SigningKey
 from hanse.core.step import (
@@ -77,7 +78,8 @@ class World(Surroundings):
     def _process(self, name: Segment) -> Process:
         key = key_of(self.seed, name)
         origin = Origin(FEDERATION, name, member_id(key.public), 1)
-        return Process(self, origin, key, self.trust.files, self.plan.skews.get(name, Skew()))
+        skew = self.plan.skews.get(name, Skew())
+        return Process(self, origin, key, witness_of(self.seed, name), self.trust.files, skew)
 
     # -- what processes do to each other -----------------------------------------
 
@@ -224,9 +226,22 @@ def next_trust(world: World) -> bytes:
     return raw
 
 
+def witness_of(seed: int, name: str) -> SigningKey:
+    return key_of(seed, f"witness of {name}")
+
+
+def _member(seed: int, name: Segment) -> Member:
+    keys = key_of(seed, name).public, witness_of(seed, name).public
+    return Member(name, keys[0], _PEM, f"{name}:7421", keys[1])
+
+
 def _members(seed: int, names: Sequence[Segment]) -> Members:
     operator = key_of(seed, "operator").public
     roles = ("publisher", "release-manager", "operator")
+    witnesses = {
+        name: {member_id(key_of(seed, name).public): witness_of(seed, name).public}
+        for name in names
+    }
     return Members(
         federation=FEDERATION,
         version=1,
@@ -234,8 +249,7 @@ def _members(seed: int, names: Sequence[Segment]) -> Members:
         root_threshold=1,
         ring_seed=f"ring-{seed}",
         regions=tuple(Region(name, _PEM) for name in names),
-        members=tuple(
-            Member(name, key_of(seed, name).public, _PEM, f"{name}:7421") for name in names
-        ),
+        members=tuple(_member(seed, name) for name in names),
+        witness_policy=default_policy(FEDERATION, witnesses),
         people=(Person("operator", operator, roles, ("*",)),),
     )
