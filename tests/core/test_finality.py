@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from federation import ROOT
 from witnessed import Daemon, Net, members, origin, witness
@@ -216,8 +218,10 @@ def test_under_quorum_none_nobody_cosigns() -> None:
     assert all(_witnessed(d) == {} for d in net.daemons.values())
 
 
-def adopt(net: Net, policy: str, regions: tuple[str, ...] = THREE) -> None:
-    net.trust.append(chain.sign(members(regions, policy, len(net.trust) + 1), (ROOT,)))
+def adopt(net: Net, policy: str) -> None:
+    known = chain.replay(tuple(net.trust))
+    after = replace(known.current, version=known.current.version + 1, witness_policy=policy)
+    net.trust.append(chain.sign(after, (ROOT,), known))
     net.daemons["eu"].node.extend_trust(net.trust[-1])
     net.run(seconds=2)
 

@@ -79,6 +79,9 @@ def test_under_quorum_none_nothing_is_required_and_nothing_final() -> None:
     assert policy.missing() == ()
 
 
+MANY = "".join(f"witness w{i} {vkey(f'w{i}', 60 + i)}\n" for i in range(16)) + (
+    "group g all " + " ".join(f"w{i}" for i in range(16)) + "\n"
+)
 W1, W2 = f"witness a {X[0].encode()}\n", f"witness b {X[1].encode()}\n"
 
 
@@ -113,6 +116,7 @@ W1, W2 = f"witness a {X[0].encode()}\n", f"witness b {X[1].encode()}\n"
         (W1 + "quorum a\r\n", "control character"),
         (W1 + "quorum a # \x7f\n", "control character"),
         (W1.replace("\n", " ftp://x\n") + "quorum a\n", "no URL"),
+        (MANY + "quorum g\n", "a note holds 15"),
         ("witness a b\nquorum a\n", "line 1.*not a verifier key"),
     ],
 )
@@ -197,6 +201,7 @@ def trees(draw: st.DrawFn) -> Policy:
 def test_liars_and_losses_are_what_trying_every_set_finds(policy: Policy) -> None:
     sets = [set(c) for n in range(7) for c in combinations(policy.keys, n)]
     quorums = [s for s in sets if policy.satisfied(s)]
+    assert policy.cosignatures_needed == min(map(len, quorums))
     assert policy.liars_tolerated == min(len(a & b) for a in quorums for b in quorums) - 1
     stuck = [len(s) for s in sets if not policy.satisfied(set(policy.keys) - s)]
     assert policy.losses_tolerated == min(stuck) - 1

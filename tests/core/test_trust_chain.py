@@ -16,6 +16,7 @@ from tuf.api.metadata import Targets
 from hanse.core import limits
 from hanse.core.errors import Conflict, InvalidProof, InvalidSignature, InvalidSpec, Rejected
 from hanse.core.ids import Segment, member_id, segment
+from hanse.core.log.policy import witness_key
 from hanse.core.reading import canonical_json
 from hanse.core.signing import SigningKey
 from hanse.core.trust import chain, documents, instants, signatures, writing
@@ -315,6 +316,12 @@ def test_a_cut_needs_the_root_and_is_never_taken_back() -> None:
     assert chain.extend(after, deeper).current.cuts[0].void_from == 1
 
 
+def test_a_witness_policy_that_cannot_be_read_is_no_trust_version() -> None:
+    broken = following(CHAIN, witness_policy="quorum nobody\n")
+    with pytest.raises(InvalidSpec, match="witness policy, line 1"):
+        chain.extend(CHAIN, broken)
+
+
 def test_a_version_of_another_federation_is_refused() -> None:
     with pytest.raises(InvalidProof, match="another federation"):
         chain.extend(CHAIN, following(CHAIN, federation=segment("other")))
@@ -322,9 +329,11 @@ def test_a_version_of_another_federation_is_refused() -> None:
 
 # -- reading ---------------------------------------------------------------------------
 
+WITNESS = witness_key("acme", "eu", origin("eu").member, ROOT.public)
+WITNESSES = f"witness a {WITNESS.encode()}\nquorum a\n"
 FULL = members(
     **TWO_OF_TWO,
-    witness_policy="witness a key\nquorum a\n",
+    witness_policy=WITNESSES,
     cuts=(Cut(origin("eu"), 9, bytes(32), 4),),
     floors={segment("ocr"): 4},
     floor_caps={segment("seg"): FloorCap(2, 1)},

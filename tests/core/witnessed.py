@@ -39,12 +39,12 @@ def witness(region: str) -> VerifierKey:
     return own_key(trust, origin(region), key(f"witness of {region}").public)
 
 
-def members(regions: Sequence[str], policy: str | None = None, version: int = 1) -> Members:
+def members(regions: Sequence[str], policy: str | None = None) -> Members:
     keys = {segment(r): {member_id(key(r).public): key(f"witness of {r}").public} for r in regions}
     people = (Person("operator", OPERATOR.public, ("publisher", "release-manager"), ("*",)),)
     return Members(
         FEDERATION,
-        version,
+        1,
         (ROOT.public,),
         1,
         "seed",

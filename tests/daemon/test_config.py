@@ -15,7 +15,7 @@ MINIMAL = 'federation = "acme"\nregion = "eu-north"\nlisten = "127.0.0.1:7420"\n
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
-    for name in ("daemon.key", "tls.key"):
+    for name in ("daemon.key", "witness.key", "tls.key"):
         write_new(tmp_path / "keys" / name, b"secret")
     return tmp_path
 

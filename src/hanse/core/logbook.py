@@ -169,7 +169,7 @@ class Logbook:
 
     def verifier(self, origin: Origin) -> VerifierKey:
         """The key that signs the heads of this log. Raises `NotPermitted`."""
-        return VerifierKey(str(origin), ED25519, self._key(origin))
+        return VerifierKey(str(origin), ED25519, self.key_of(origin))
 
     def _frontier(self, origin: Origin) -> Frontier:
         head = self.heads.get(origin)

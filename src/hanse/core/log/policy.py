@@ -113,6 +113,11 @@ class Policy:
         return self._cheapest(lambda g: len(g.members) - g.needed + 1) - 1
 
     @cached_property
+    def cosignatures_needed(self) -> int:
+        """How many witnesses the smallest quorum has."""
+        return self._cheapest(lambda g: g.needed)
+
+    @cached_property
     def keys(self) -> tuple[VerifierKey, ...]:
         return tuple(w.key for w in self.witnesses)
 
@@ -196,7 +201,13 @@ class _Lines:
     def policy(self) -> Policy:
         if not self.quorum:
             raise InvalidSpec("the witness policy has no quorum line", fix="add one: quorum <name>")
-        return Policy(tuple(self.witnesses), tuple(self.groups), self.quorum, tuple(self.logs))
+        policy = Policy(tuple(self.witnesses), tuple(self.groups), self.quorum, tuple(self.logs))
+        if policy.cosignatures_needed >= limits.NOTE_SIGNATURES_MAX:
+            raise InvalidSpec(
+                f"no quorum has fewer than {policy.cosignatures_needed} witnesses",
+                fix=f"a note holds {limits.NOTE_SIGNATURES_MAX - 1} cosignatures: name fewer",
+            )
+        return policy
 
     def _define(self, name: str) -> str:
         if name == NONE or name in self._names:

@@ -18,8 +18,9 @@ from typing import Any, TypeVar
 
 from hanse.core import limits
 from hanse.core.encoding import strict_base64, to_base64
-from hanse.core.errors import InvalidSpec, TooLarge
+from hanse.core.errors import InvalidSpec
 from hanse.core.ids import Segment, segment
+from hanse.core.log.policy import parse_policy
 from hanse.core.reading import Reader, canonical_json, parse_json
 from hanse.core.signing import admit_public_key
 from hanse.core.trust.cuts import Cut, parse_cut
@@ -285,12 +286,12 @@ def _text(value: Any, path: str) -> str:
 
 
 def _policy_text(raw: bytes) -> str:
-    if len(raw) > limits.NOTE_BYTES_MAX:
-        raise TooLarge(f"{POLICY} has {len(raw)} bytes", fix="name fewer witnesses")
     try:
-        return raw.decode()
+        text = raw.decode()
     except UnicodeDecodeError:
         raise InvalidSpec(f"{POLICY} is not UTF-8") from None
+    parse_policy(text)
+    return text
 
 
 def _pem(reader: Reader, key: str) -> str:
