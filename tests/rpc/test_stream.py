@@ -7,7 +7,11 @@ import asyncio
 import pytest
 
 from hanse.core.errors import Unavailable
-from hanse.rpc.stream import SendQueue
+from hanse.core.gossip.frames import Announce
+from hanse.core.ids import MemberId, Origin, Segment
+from hanse.rpc.stream import SendQueue, about
+
+LOG = Origin(Segment("hansa"), Segment("eu-north"), MemberId("0" * 32), 1)
 
 
 def queue_of(size: int) -> SendQueue:
@@ -57,6 +61,13 @@ async def test_of_one_log_only_the_newest_announce_waits() -> None:
     assert await taken(queue, len(queue)) == [
         *(b"answer %d" % n for n in range(4)), b"4", b"answer 4", b"other",
     ]  # fmt: skip
+
+
+def test_cosignatures_of_an_older_head_leave_newer_news_where_it_waits() -> None:
+    news = Announce(LOG, b"note of 120", 100, (b"event",) * 20)
+    cosigned = Announce(LOG, b"note of 90 and its witnesses", 90)
+    assert about(news) != about(cosigned) != about(Announce(LOG, b"note of 120", 120))
+    assert about(news) == about(Announce(LOG, b"note of 121", 120, (b"event",)))
 
 
 async def test_so_many_announces_wait_and_no_more() -> None:

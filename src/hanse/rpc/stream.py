@@ -43,13 +43,13 @@ class Pipe(Protocol):
 class _Waiting:
     raw: bytes
     hint: bool
-    about: str  # whose log an announce is of; empty for every other frame
+    about: str  # what an announce is of; empty for every other frame
 
 
 class SendQueue:
     """Messages that wait for a slow peer; hints give way, answers do not.
 
-    Of each log only the newest announce waits, and of at most `announces_max` logs (L10): a
+    Of each log only the newest announce waits, and at most `announces_max` in all (L10): a
     peer learns of the rest by the next ping.
     """
 
@@ -106,6 +106,14 @@ class SendQueue:
         return raw
 
 
+def about(news: Announce) -> str:
+    """What a newer announce makes this one needless for.
+
+    Without events it may bring cosignatures of an older head: it replaces its like only.
+    """
+    return str(news.origin) if news.events else f"{news.origin} {news.start}"
+
+
 HINTS = (Announce, Fingerprints, Heads, Ping)  # what the next ping makes up for
 
 
@@ -149,9 +157,9 @@ class FrameStream:
         if self._ended:
             return False
         raw = encode_frame(frame)
-        about = str(frame.origin) if isinstance(frame, Announce) else ""
+        subject = about(frame) if isinstance(frame, Announce) else ""
         try:
-            kept_all = self._queue.put(raw, hint=isinstance(frame, HINTS), about=about)
+            kept_all = self._queue.put(raw, hint=isinstance(frame, HINTS), about=subject)
         except Unavailable as error:
             self._counters["links_unread"] += 1
             self.end(error)
