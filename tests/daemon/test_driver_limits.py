@@ -44,7 +44,7 @@ class World:
 
     def pull(self, times: int) -> None:
         for _ in range(times):
-            self.driver._effect(Serve(self.peer, self.node.me, 0))
+            self.driver._effect(Serve(self.peer, self.node.me, 0, 1))
 
     async def settle(self) -> None:
         while self.driver._tasks:

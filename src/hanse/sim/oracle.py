@@ -185,7 +185,7 @@ class Oracle:
         nodes = [p.node for p in self._honest_ones()]
         if None in nodes or len({self._held(node) for node in nodes if node}) != 1:
             return False
-        logs = [p.origin for p in self._honest_ones()]
+        logs = [p.origin for p in self._honest_ones() if p.name not in self._doubtful]
         heads = (node.book.heads[log] for node in nodes if node for log in logs)
         return all(head.final_size == head.size for head in heads)
 

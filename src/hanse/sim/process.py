@@ -133,7 +133,7 @@ class Process:
 
     def double(self, number: int) -> Process:
         """Another process of this member, with its keys and a copy of its disk; not started."""
-        twin = Process(self.world, self.origin, self.key, (), self.skew)
+        twin = Process(self.world, self.origin, self.key, self.witness, (), self.skew)
         twin.label, twin.store = f"{self.label}~{number}", self.store.copy()
         twin.blobs = dict(self.blobs)
         return twin
