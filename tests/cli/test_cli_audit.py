@@ -115,9 +115,15 @@ def test_compare_says_whether_places_show_the_same(place, capsys, federation, tm
     assert "same" in capsys.readouterr().out
     other = forked(tmp_path_factory.mktemp("other"))
     capsys.readouterr()
-    assert main(["audit", "compare", str(place / "export"), str(other), *root, "-o", "json"]) == 5
+    both = [str(place / "export"), str(other)]
+    assert main(["audit", "compare", *both, *root, "-o", "json", "--save", str(place / "lie")]) == 5
     found = json.loads(capsys.readouterr().out)
     assert [row["fork_at"] for row in found["logs"] if row["result"] == "fork"] == [1, 1, 1]
+    # Each proof stands for itself; two of one log and index with two events are the evidence.
+    proofs = sorted((place / "lie").iterdir())
+    assert len(proofs) == 6
+    assert {verify(place, f"lie/{proof.name}") for proof in proofs} == {0}
+    assert len({proof.read_bytes() for proof in proofs}) == 6
 
 
 def forked(folder: Path) -> Path:

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable
+from dataclasses import replace
 from random import Random
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from lonely import Lonely, chain, lonely
+from lonely import ROOT, Lonely, chain, lonely
 
 from hanse.core import bundle
 from hanse.core.bundle import Held, Manifest, Part
 from hanse.core.errors import Conflict, HanseError, InvalidProof, NotFound, Rejected, Unavailable
-from hanse.core.ids import Digest, Segment
+from hanse.core.ids import Digest, Origin, Segment
 from hanse.core.signing import SigningKey
-from hanse.core.trust.chain import Chain
+from hanse.core.trust.chain import Chain, extend, replay, sign
 
 HERE, THERE = Segment("eu-north"), Segment("us-east")
 FILE = b"weights " * 200_000  # more than one piece
@@ -27,8 +28,6 @@ def known(*versions: int) -> tuple[Chain, ...]:
 
 
 def trimmed(whole: Chain, versions: int) -> Chain:
-    from hanse.core.trust.chain import replay
-
     return replay(whole.files[:versions])
 
 
@@ -153,6 +152,20 @@ async def test_a_region_that_gives_nothing_gives_nothing_in_a_bundle_either() ->
         assert FILE[:1000] not in await made(sender, receiver)
 
 
+async def test_a_receiver_that_knows_a_stricter_rule_keeps_to_it() -> None:
+    """The sender acts under an older trust version, in which it might still give files away."""
+    old = chain()
+    stricter = replace(old.current, version=2, residency={HERE: ("ap-south",)})
+    new = extend(old, sign(stricter, (ROOT,), old))
+    async with lonely(HERE, old) as sender, lonely(THERE, new) as receiver:
+        await sender.publish("1.0.0", FILE)
+        raw = await made(sender, receiver)
+        assert FILE[:1000] in raw
+        taken = await receiver.bundles.take(pieces(raw))
+        assert "residency keeps 1.0.0 out of us-east" in taken.refused[0]
+        assert not receiver.blobs.has(Digest.of(FILE))
+
+
 async def test_a_file_that_no_release_lists_is_refused() -> None:
     a, b = known(1, 1)
     async with lonely(HERE, a) as sender, lonely(THERE, b) as receiver:
@@ -208,6 +221,20 @@ async def test_no_changed_byte_of_a_bundle_gets_in(seed: int) -> None:
         assert not receiver.blobs.has(Digest.of(bytes(raw[-13:]))) or raw[-13:] == b"small weights"
 
 
+async def test_nobody_brings_a_daemon_its_own_log() -> None:
+    """What it wrote is what it has stored; recovery is decided at boot, by other rules."""
+    a, b = known(1, 1)
+    async with lonely(HERE, a) as twin, lonely(HERE, b) as receiver, lonely(THERE, a) as sender:
+        await twin.publish("1.0.0", FILE)
+        await sender.bundles.take(pieces(await made(twin, sender)))
+        before = receiver.node.book.size(receiver.node.me)
+        taken = await receiver.bundles.take(
+            pieces(await made(sender, receiver, blobs=False, region=HERE))
+        )
+        assert receiver.node.book.size(receiver.node.me) == before
+        assert not taken.refused
+
+
 async def test_a_bundle_that_goes_on_after_its_end_is_refused() -> None:
     a, b = known(1, 1)
     async with lonely(HERE, a) as sender, lonely(THERE, b) as receiver:
@@ -258,8 +285,6 @@ def test_what_is_held_is_read_back_as_it_was_written() -> None:
 
 
 def examples() -> Iterable[Part]:
-    from hanse.core.ids import Origin
-
     origin = Origin.parse(f"hansa/eu-north/{'a' * 32}/i1")
     digest = Digest("0" * 64)
     yield Part("trust", 5, digest, version=2)

@@ -309,11 +309,11 @@ async def test_an_auditor_is_shown_a_value_on_record_and_checks_it_against_the_l
         record = found.catalog.find(release)
         assert record is not None
         opening.check(parse_manifest(record[1].manifest))
-        notes = [
-            e.event for log in found.logs.values() for e in log.entries
-            if isinstance(e.event.body, Note)
-        ]  # fmt: skip
-        (note,) = notes
+        mine = found.logs[daemon.node.me]
+        (at,) = [event.seq for event in mine.events if event.type == "Note"]
+        (raw,) = await daemon.store.events(daemon.node.me, at, 1, 10**6)
+        note = EventCodec().decode(raw)
+        assert isinstance(note.body, Note)
         assert str(release) in note.body.text
         assert "hyperparameters.lr" in note.body.text
         assert note.header.attestations == (envelope,)

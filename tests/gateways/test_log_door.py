@@ -152,6 +152,34 @@ async def test_a_log_is_hashed_once_however_often_it_is_asked_for(
     assert store.reads == before
 
 
+async def test_a_whole_tile_is_read_once(store: CountingStore, files: LogFiles) -> None:
+    await files.read(f"log/{ORIGIN}/tile/0/007")
+    before = store.reads
+    await files.read(f"log/{ORIGIN}/tile/0/007")
+    assert store.reads == before
+
+
+async def test_roots_are_kept_longer_than_the_tiles_that_they_are_of(
+    store: CountingStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "DOOR_TILES_KEPT", 0)
+    files = LogFiles(store, Segment("harbour"))
+    await files.read(f"log/{ORIGIN}/tile/1/001.p/2")
+    before = store.reads
+    await files.read(f"log/{ORIGIN}/tile/1/001.p/2")
+    assert store.reads == before
+
+
+@pytest.mark.parametrize("path", ["tile/1/001", "tile/2/000", "tile/7/000", "tile/0/400"])
+async def test_a_tile_that_is_not_there_costs_no_reading(
+    store: CountingStore, files: LogFiles, path: str
+) -> None:
+    before = store.reads
+    with pytest.raises(NotFound):
+        await files.read(f"log/{ORIGIN}/{path}")
+    assert store.reads == before
+
+
 async def test_what_is_kept_has_a_bound(
     store: CountingStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:

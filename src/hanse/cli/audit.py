@@ -14,6 +14,7 @@ from hanse.cli.errors import OK, UNVERIFIED
 from hanse.cli.output import emit, note
 
 if TYPE_CHECKING:
+    from hanse.core.audit.compare import Difference
     from hanse.core.audit.replay import Audit, Read
 
 _PATH = click.Path(path_type=Path)
@@ -88,9 +89,14 @@ def verify(path: Path, trust_root: Path, trust: Path | None, events: bool, form:
 
 @audit.command()
 @click.argument("places", nargs=-1, required=True, metavar="FOLDER|URL...")
+@click.option(
+    "--save",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Of every fork, write the two proofs that contradict each other into this folder.",
+)
 @audit_source.trust_root
 @options.output
-def compare(places: tuple[str, ...], trust_root: Path, form: str) -> int:
+def compare(places: tuple[str, ...], save: Path | None, trust_root: Path, form: str) -> int:
     """Verify several exports or doors and say whether they show the same logs.
 
     A log that is shorter in one place is behind. Two histories of one log, or two states from
@@ -107,8 +113,24 @@ def compare(places: tuple[str, ...], trust_root: Path, form: str) -> int:
     contradict = [o for o in others if states_contradict(found[first], found[o])]
     value, table = compared_table(found, pairs, contradict)
     emit(form, "Comparison", value, table)
-    forked = any(d.kind == FORK for _, differences in pairs for d in differences)
-    return UNVERIFIED if forked or contradict else OK
+    forks = [(place, d) for place, differences in pairs for d in differences if d.kind == FORK]
+    if save is not None:
+        for place, fork in forks:
+            _save_fork(save, (first, place), fork)
+    return UNVERIFIED if forks or contradict else OK
+
+
+def _save_fork(folder: Path, places: tuple[str, str], fork: Difference) -> None:
+    """Two proofs of two events at one index of one log: nobody needs more to see the lie."""
+    from hanse.core.audit.proof import prove
+    from hanse.daemon.private_files import write_new
+
+    assert fork.fork_at is not None
+    for number, place in enumerate(places, start=1):
+        made = prove(_reader(place), fork.origin, fork.fork_at)
+        name = f"{str(fork.origin).replace('/', '-')}-{fork.fork_at}-{number}.tlog-proof"
+        write_new(folder / name, made.render(), mode=0o644)
+        note(f"wrote {folder / name}: what {place} shows")
 
 
 @audit.command()
@@ -136,6 +158,12 @@ def proof(event: str, save: Path | None, folder: Path | None, url: str | None, h
 
 def _source(url: str | None, home: Path) -> Read:
     return audit_source.of_url(url) if url else audit_source.of_daemon(home)
+
+
+def _reader(place: str) -> Read:
+    from hanse.daemon.audit_folder import reader
+
+    return audit_source.of_url(place) if audit_source.is_url(place) else reader(Path(place))
 
 
 def _audited(place: str, root: bytes) -> Audit:

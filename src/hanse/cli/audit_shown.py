@@ -12,9 +12,8 @@ if TYPE_CHECKING:
     from hanse.core.audit.compare import Difference
     from hanse.core.audit.history import Run
     from hanse.core.audit.proof import Proven
-    from hanse.core.audit.replay import Audit, Final, LogAudit
-    from hanse.core.logbook import Entry
-    from hanse.core.trust.chain import Chain
+    from hanse.core.audit.replay import Audit, Final, Judged, LogAudit
+    from hanse.core.ids import Origin
 
 Shown = tuple[dict[str, Any], Table]
 
@@ -28,7 +27,8 @@ def audit_table(audited: Audit, *, events: bool = False) -> Shown:
         run for model in sorted(audited.catalog.views)
         for run in runs(audited.catalog, audited.chain, model)
     ]  # fmt: skip
-    listed = [_event(e, audited.chain) for log in audited.logs.values() for e in log.entries]
+    every = ((e, log.origin) for log in audited.logs.values() for e in log.events)
+    listed = [_event(event, log) for event, log in every if events or event.void]
     value = {
         "federation": current.federation,
         "trust_version": current.version,
@@ -68,8 +68,8 @@ def _log(log: LogAudit) -> dict[str, Any]:
         "size": log.head.size,
         "root": log.head.root.hex(),
         **_final(log.final),
-        "types": dict(sorted(Counter(map(_type, log.entries)).items())),
-        "void": sum(bool(entry.void) for entry in log.entries),
+        "types": dict(sorted(Counter(event.type for event in log.events).items())),
+        "void": sum(bool(event.void) for event in log.events),
     }
 
 
@@ -113,19 +113,17 @@ def _run_row(run: Mapping[str, Any]) -> tuple[str, ...]:
     )
 
 
-def _event(entry: Entry, chain: Chain) -> dict[str, Any]:
-    header = entry.event.header
-    role, signed = _signed(entry, chain)
+def _event(event: Judged, log: Origin) -> dict[str, Any]:
     return {
-        "event": str(entry.id),
-        "log": str(entry.origin),
-        "seq": header.seq,
-        "type": _type(entry),
-        "at_ms": header.hlc_ms,
-        "trust_version": header.trust_version,
-        "role": role,
-        "signed_by": signed,
-        "void": entry.void,
+        "event": str(event.id),
+        "log": str(log),
+        "seq": event.seq,
+        "type": event.type,
+        "at_ms": event.at_ms,
+        "trust_version": event.trust_version,
+        "role": event.role,
+        "signed_by": list(event.signed_by),
+        "void": event.void,
     }
 
 
@@ -140,33 +138,6 @@ def _event_row(event: Mapping[str, Any]) -> tuple[str, ...]:
         ", ".join(event["signed_by"]),
         event["void"] or "-",
     )
-
-
-def _signed(entry: Entry, chain: Chain) -> tuple[str, list[str]]:
-    """The role that the event asks for, and who signed in it; else the daemon's own word."""
-    from hanse.core.errors import Rejected
-    from hanse.core.trust.authority import demand, signed_by
-
-    members = chain.at(entry.event.header.trust_version)
-    if members is None:
-        return "daemon", []
-    try:
-        asked = demand(entry.event.body, entry.origin, members)
-        signers = signed_by(entry.event, entry.origin, members)
-    except Rejected:
-        return "daemon", []  # nobody can read it; it is void and says so
-    if asked is None:
-        return "daemon", [members.name_of(entry.origin.member)]
-    return asked.role, sorted(members.name_of(member) for member in signers)
-
-
-def _type(entry: Entry) -> str:
-    from hanse.core.errors import Rejected
-
-    try:
-        return type(entry.event.body).__name__
-    except Rejected:
-        return "unreadable"
 
 
 def compared_table(
@@ -205,11 +176,8 @@ def _compared(rows: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, ...]]:
 
 
 def proof_table(proven: Proven) -> Shown:
-    from hanse.core.logbook import Entry
-
-    entry = Entry(proven.id.raw, proven.origin, proven.event, proven.void)
     value = {
-        **_event(entry, proven.chain),
+        **_event(proven.event, proven.origin),
         "size": proven.head.size,
         "root": proven.head.root.hex(),
         **_final(proven.final),

@@ -7,34 +7,31 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hanse.core.audit.paths import log_path, parse_index
-from hanse.core.audit.replay import Final, Read, at, open_final
+from hanse.core.audit.replay import Final, Judged, Read, at, judge_entry, open_final
 from hanse.core.errors import Conflict, InvalidName, InvalidProof, NotFound
-from hanse.core.events import Codec, Event
-from hanse.core.ids import EventId, Origin
+from hanse.core.events import Codec
+from hanse.core.ids import Origin
 from hanse.core.log.checkpoint import Checkpoint
 from hanse.core.log.merkle import leaf_hash
 from hanse.core.log.note import Note
 from hanse.core.log.proofs import inclusion_path
 from hanse.core.log.tiles import ENTRIES, WIDTH, Tile, entries_of, hashes_of, subtrees, tile_at
 from hanse.core.log.tlog_proof import TlogProof
-from hanse.core.logbook import Logbook
+from hanse.core.logbook import Entry, Logbook
 from hanse.core.trust.authority import Stall, judge
-from hanse.core.trust.chain import Chain, replay
+from hanse.core.trust.chain import replay
 
 _ID = re.compile(r"(?:ev_)?([0-9a-f]{12}|[0-9a-f]{64})")
 
 
 @dataclass(frozen=True, slots=True)
 class Proven:
-    """An event that stands in its log; `void` says why it has no effect, if it has none."""
+    """An event that stands in its log; whether it also counts is another matter."""
 
-    id: EventId
     origin: Origin
-    event: Event
+    event: Judged
     head: Checkpoint
-    chain: Chain
     final: Final | None
-    void: str
 
 
 def find(read: Read, event: str) -> tuple[Origin, int]:
@@ -99,9 +96,8 @@ def verify_proof(raw: bytes, bootstrap: bytes, files: Sequence[bytes], codec: Co
         raise InvalidProof(
             f"the event cannot be judged: {verdict.reason}", fix="give the newer trust chain"
         )
-    void = verdict.reason if verdict else ""
-    id_ = EventId(leaf_hash(proof.event))
-    return Proven(id_, origin, event, head, chain, _final(proof, origin, book), void)
+    entry = Entry(leaf_hash(proof.event), origin, event, verdict.reason if verdict else "")
+    return Proven(origin, judge_entry(entry, chain), head, _final(proof, origin, book))
 
 
 def _final(proof: TlogProof, origin: Origin, book: Logbook) -> Final | None:

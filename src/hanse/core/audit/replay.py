@@ -16,12 +16,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from hanse.core.audit.paths import Index, log_path, parse_index, trust_path
 from hanse.core.catalog.catalog import Catalog
-from hanse.core.errors import HanseError, InvalidProof
+from hanse.core.errors import HanseError, InvalidProof, Rejected
 from hanse.core.events import Codec
-from hanse.core.ids import Origin
+from hanse.core.ids import EventId, Origin
 from hanse.core.log.checkpoint import Checkpoint, verify_cosignature
 from hanse.core.log.merkle import Frontier, leaf_hash, root_of
 from hanse.core.log.note import Note, VerifierKey
@@ -29,6 +30,7 @@ from hanse.core.log.policy import Policy, parse_policy
 from hanse.core.log.tiles import ENTRIES, WIDTH, Tile, entries_of, hashes_of, tiles_of
 from hanse.core.logbook import Entry, Logbook
 from hanse.core.step import Head
+from hanse.core.trust.authority import demand, signed_by
 from hanse.core.trust.chain import Chain, extend, start
 
 Read = Callable[[str], bytes]
@@ -44,15 +46,30 @@ class Final:
     trust_version: int
 
 
+class Judged(NamedTuple):
+    """What was found out about one event. The event itself is let go: a log may be long."""
+
+    id: EventId
+    seq: int
+    type: str
+    at_ms: int
+    trust_version: int
+    role: str
+    """Whose signature it needs; `daemon` where its author's own word is enough."""
+    signed_by: tuple[str, ...]
+    void: str
+    """Why it has no effect; empty if it counts."""
+
+
 @dataclass(slots=True)
 class LogAudit:
-    """One log that stands. `entries` say of each event why it is void, if it is."""
+    """One log that stands."""
 
     origin: Origin
     key: bytes
     head: Checkpoint
     final: Final | None
-    entries: list[Entry] = field(repr=False)
+    events: list[Judged] = field(repr=False)
     leaves: tuple[bytes, ...] = field(repr=False)
 
 
@@ -79,9 +96,7 @@ def audit(read: Read, bootstrap: bytes, codec: Codec) -> Audit:
     book, catalog = Logbook(codec, chain), Catalog(chain.current.quarantine_quorum)
     logs = {}
     for origin in index.logs:
-        logs[origin] = found = _log(read, index, origin, book)
-        for entry in found.entries:
-            catalog.add(entry)
+        logs[origin] = _log(read, index, origin, book, catalog)
     catalog.refold()
     return Audit(chain, catalog, logs, book.digest)
 
@@ -103,7 +118,7 @@ def replay_trust(read: Read, index: Index, bootstrap: bytes) -> Chain:
     return chain
 
 
-def _log(read: Read, index: Index, origin: Origin, book: Logbook) -> LogAudit:
+def _log(read: Read, index: Index, origin: Origin, book: Logbook, catalog: Catalog) -> LogAudit:
     size, final = index.logs[origin], None
     place = log_path(origin, "checkpoint")
     with at(place):
@@ -122,7 +137,10 @@ def _log(read: Read, index: Index, origin: Origin, book: Logbook) -> LogAudit:
                 raise InvalidProof("the events do not give the root that was signed")
     with at(f"log/{origin}"):
         stored = Head(origin, size, head.root, frontier.encode(), note)
-        judged = [book.judged(entry) for entry in book.restore(stored, raws)]
+        judged = []
+        for entry in map(book.judged, book.restore(stored, raws)):
+            catalog.add(entry)
+            judged.append(judge_entry(entry, book.chain))
     return LogAudit(origin, book.key_of(origin), head, final, judged, leaves)
 
 
@@ -189,9 +207,20 @@ def cosigners(note: bytes, policy: Policy) -> tuple[VerifierKey, ...]:
     return tuple(named)
 
 
-def voids(audited: Audit) -> Iterator[Entry]:
-    """Events that stand in their log and have no effect, with the reason."""
-    return (e for log in audited.logs.values() for e in log.entries if e.void)
+def judge_entry(entry: Entry, chain: Chain) -> Judged:
+    """Who wrote this event, in which role, and whether it counts."""
+    header, members = entry.event.header, chain.at(entry.event.header.trust_version)
+    role, signers = "daemon", frozenset({entry.origin.member})
+    try:
+        kind = type(entry.event.body).__name__
+        asked = demand(entry.event.body, entry.origin, members) if members else None
+        if asked is not None and members is not None:
+            role, signers = asked.role, signed_by(entry.event, entry.origin, members)
+    except Rejected:
+        kind = "unreadable"
+    names = tuple(sorted(map(members.name_of, signers))) if members else ()
+    place = (header.seq, kind, header.hlc_ms, header.trust_version)
+    return Judged(entry.id, *place, role, names, entry.void)
 
 
 @contextmanager
