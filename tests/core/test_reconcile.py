@@ -16,6 +16,7 @@ from hanse.core.effects import Log
 from hanse.core.gossip import reconcile
 from hanse.core.gossip.frames import Fingerprints, Frame, Heads, Ping, Pull, Range
 from hanse.core.gossip.heads import EVERYTHING, HeadMap, digest
+from hanse.core.gossip.overlay import degree
 from hanse.core.ids import MemberId, Origin
 from hanse.core.step import Head
 from hanse.rpc.codec import encode_frame
@@ -193,20 +194,53 @@ def test_a_new_link_costs_what_differs(logs: int, differ: int) -> None:
     assert len(net["us"].sync.links[net["eu"].id].theirs) == differ
 
 
-def test_a_daemon_pings_two_links_in_turn() -> None:
+def with_links(count: int) -> Peer:
     eu = Peer("eu")
-    for number in range(5):
+    for number in range(count):
         peer = MemberId(f"{number:032x}")
         eu.sync.link_up(peer, b"spki", 0)
         eu.sync.links[peer].proven = True
     eu.said()
-    pinged = []
-    for round_ in range(5):
-        eu.sync.tick(round_ * limits.ANTI_ENTROPY_S * 1.3)
-        said = [peer for peer, frame in eu.said() if isinstance(frame, Ping)]
-        assert len(said) == limits.PINGS_PER_ROUND
-        pinged += said
-    assert all(set(pinged[i : i + 6]) == set(eu.sync.links) for i in (0, 2, 4))
+    return eu
+
+
+def pinged(eu: Peer, now_s: float) -> list[Ping]:
+    eu.sync.tick(now_s)
+    return [frame for _, frame in eu.said() if isinstance(frame, Ping)]
+
+
+def test_no_link_is_quiet_for_so_long_that_it_ends() -> None:
+    """With the highest degree, two bridges and a random link."""
+    eu = with_links(degree(10_000) + 2 + 1)
+    quiet = dict.fromkeys(eu.sync.links, 0.0)
+    for round_ in range(50):
+        now_s = round_ * limits.ANTI_ENTROPY_S * (1 + limits.ANTI_ENTROPY_JITTER)
+        assert len(pinged(eu, now_s)) <= limits.PINGS_PER_ROUND
+        for peer, link in eu.sync.links.items():
+            quiet[peer] = max(quiet[peer], now_s - max(0.0, link.pinged_s))
+    assert max(quiet.values()) < limits.IDLE_READ_S
+
+
+def test_a_link_that_was_just_heard_of_waits_for_its_turn() -> None:
+    """One ping serves both ends."""
+    eu = with_links(3)
+    first, *others = sorted(eu.sync.links)
+    eu.sync.frame(first, Ping(eu.book.digest, CHAIN.current.version), 1.0)
+    eu.sync.tick(2.0)
+    assert [peer for peer, frame in eu.said() if isinstance(frame, Ping)] == others
+
+
+def test_whom_a_rollout_waits_for_is_asked_each_round_and_answers() -> None:
+    eu = with_links(30)
+    eu.sync.must_hear = sorted(eu.sync.links)[5:25]
+    for round_ in range(3):
+        pings = pinged(eu, round_ * limits.ANTI_ENTROPY_S * 1.3)
+        assert sum(ping.answer for ping in pings) == 20
+    us, (asked,) = with_links(1), {ping for ping in pings if ping.answer}
+    us.sync.frame(MemberId("0" * 32), asked, 0)
+    assert us.said() == [(MemberId("0" * 32), replace(asked, answer=False))]
+    us.sync.frame(MemberId("0" * 32), replace(asked, answer=False), 0)
+    assert us.said() == [], "and that is the end of it"
 
 
 # -- hostile questions ---------------------------------------------------------

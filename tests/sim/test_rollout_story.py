@@ -5,7 +5,7 @@ from __future__ import annotations
 from hanse.core.ids import Digest
 from hanse.core.rollout.table import State
 from hanse.sim import story
-from hanse.sim.answers import BAD, Nature
+from hanse.sim.answers import BAD, Nature, Quality
 from hanse.sim.faults import Cut, FaultPlan
 from hanse.sim.run import build, play
 from hanse.sim.world import NAMES, World
@@ -71,8 +71,12 @@ def test_the_good_release_reaches_everybody_and_the_killed_one_nobody() -> None:
 
 
 def test_a_region_that_is_cut_off_rolls_back_alone() -> None:
-    """Cut off while its canary runs: nobody can tell it to, and it does."""
-    world = build(20, 3, "none")
+    """Cut off while its canary runs: nobody can tell it to, and it does.
+
+    The release is not so bad that its shadow shows it.
+    """
+    nature = Nature({("2.0.0", BAD_REGION): Quality(error=0.1, right=0.85)})
+    world = build(18, 3, "none", nature)
     scene = story.run_story(world, _until_canary(BAD_REGION), 600)
     assert scene
     cut = Cut(world.now_s, world.now_s + 120, (BAD_REGION,))

@@ -197,6 +197,7 @@ class Node:
             self.region.settle(self.book.chain.current, clock.now_s)
         self._ticked = False
         links = self._overlay.changes(self.book.chain.current, self.region.must_hear, clock.now_s)
+        self.sync.must_hear = self._overlay.must_hear
         effects = [*self.sync.effects, *self.region.effects(), *links]
         writes += [*_latest_views(views), *self.region.writes(), *self.enrolment.writes()]
         step = Step(tuple(writes), tuple(self.sync.out), tuple(effects))

@@ -233,8 +233,8 @@ class Driver:
         while True:
             begun_s = time.monotonic()
             try:
-                stream = await self._transport.open_stream(member)
-                await self.converse(stream)
+                if member not in self._streams:  # it may have called us: one link is enough
+                    await self.converse(await self._transport.open_stream(member))
             except HanseError as error:
                 log.debug("link_failed", peer=member, why=str(error))
             # A link that did not last is no better than none: who hangs up at once is not

@@ -106,7 +106,11 @@ FRAMES: dict[str, Shape] = {
             "data": bounded(limits.FRAME_BYTES_MAX),
         },
     ),
-    "ping": Shape(frames.Ping, pb.Ping, {"head_map_digest": HASH, "trust_version": PLAIN}),
+    "ping": Shape(
+        frames.Ping,
+        pb.Ping,
+        {"head_map_digest": HASH, "trust_version": PLAIN, "answer": PLAIN},
+    ),
     "fingerprints": Shape(
         frames.Fingerprints, pb.Fingerprints, {"ranges": repeated(nested(_RANGE))}
     ),

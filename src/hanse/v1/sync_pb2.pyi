@@ -155,9 +155,11 @@ class TrustFile(_message.Message):
     def __init__(self, version: _Optional[int] = ..., part: _Optional[int] = ..., parts: _Optional[int] = ..., data: _Optional[bytes] = ...) -> None: ...
 
 class Ping(_message.Message):
-    __slots__ = ("head_map_digest", "trust_version")
+    __slots__ = ("head_map_digest", "trust_version", "answer")
     HEAD_MAP_DIGEST_FIELD_NUMBER: _ClassVar[int]
     TRUST_VERSION_FIELD_NUMBER: _ClassVar[int]
+    ANSWER_FIELD_NUMBER: _ClassVar[int]
     head_map_digest: bytes
     trust_version: int
-    def __init__(self, head_map_digest: _Optional[bytes] = ..., trust_version: _Optional[int] = ...) -> None: ...
+    answer: bool
+    def __init__(self, head_map_digest: _Optional[bytes] = ..., trust_version: _Optional[int] = ..., answer: bool = ...) -> None: ...

@@ -104,8 +104,11 @@ class TrustFile:
 
 @dataclass(frozen=True, slots=True)
 class Ping:
+    """What we hold and trust, in short. `answer` asks for a ping back if all is equal."""
+
     head_map_digest: bytes
     trust_version: int = 0
+    answer: bool = False
 
 
 Frame = Hello | HelloProof | Heads | Announce | Pull | Chunk | TrustFile | Ping | Fingerprints

@@ -62,6 +62,7 @@ class Overlay:
 
     def __init__(self, me: MemberId, rng: Random) -> None:
         self._me, self._rng = me, rng
+        self.must_hear: frozenset[MemberId] = frozenset()  # daemons whose word is waited for
         self._wanted: set[MemberId] = set()
         self._trust: bytes | None = None
         self._near: tuple[MemberId, ...] = ()
@@ -82,9 +83,10 @@ class Overlay:
             ids = [m.id for m in current.members]
             self._random = random_link(self._me, ids, self._fixed.union(self._near), self._rng)
         wanted = set(self._fixed) | ({self._random} if self._random else set())
-        if must_hear:
-            heard = {m.id for m in current.members if m.region in must_hear}
-            wanted |= heard - {self._me, *self._near}
+        self.must_hear = frozenset(
+            m.id for m in (current.members if must_hear else ()) if m.region in must_hear
+        )
+        wanted |= self.must_hear - {self._me, *self._near}
         before, self._wanted = self._wanted, {m for m in wanted if current.member(m)}
         new = [current.member(member) for member in sorted(self._wanted - before)]
         dials = [Dial(member.id, member.address) for member in new if member]

@@ -6,7 +6,7 @@ The conversation of a link:
     if unequal  Fingerprints <-> Heads      of the ranges that differ: see `reconcile`
     on news     Announce                    on every link but the one it came from
     to catch up Pull -> Chunk               a suffix that ends at a signed size
-    every 10 s  Ping(digest)                on two links in turn; unequal: as above
+    every 10 s  Ping(digest)                on the two quietest links; unequal: as above
 
 Only what is new to us is passed on, so a message cannot circle. Losing any message costs
 time, never agreement: the next ping finds the difference.
@@ -14,7 +14,7 @@ time, never agreement: the next ping finds the difference.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from random import Random
 
 from hanse.core import limits
@@ -73,6 +73,7 @@ class Sync:
         self.noted: list[tuple[Announce, MemberId]] = []  # notes of heads that we hold
         self.proven_now = False  # a link was proven in this step
         self.trusted: list[bytes] = []
+        self.must_hear: Collection[MemberId] = ()
         self.last_word_s: dict[MemberId, float] = {}  # of members, kept when their link is gone
         self.counters = zeros() if counters is None else counters
         self.quotas = Quotas()
@@ -150,10 +151,8 @@ class Sync:
                 self._trust_file(link, frame)
             case Fingerprints():
                 self._fingerprints(link, frame)
-            case Ping() if frame.head_map_digest != self._book.digest:
-                if frame.trust_version != self._book.chain.current.version:
-                    self._greet(link)
-                self._compare(link, [EVERYTHING])
+            case Ping():
+                self._pinged(link, frame)
             case _:
                 pass
         return None
@@ -357,13 +356,31 @@ class Sync:
             self._ping(now_s)
 
     def _ping(self, now_s: float) -> None:
-        """A few links each round, those first that waited longest: all get their turn."""
+        """A few links each round, those first that were quiet longest: all get their turn.
+
+        One ping serves both ends. Whom a rollout waits for is asked each time, and answers.
+        """
         for link in self.links.values():
             link.answered = 0
-        waited = sorted(self.proven(), key=lambda link: (link.pinged_s, link.peer))
-        for link in waited[: limits.PINGS_PER_ROUND]:
-            link.pinged_s = now_s
-            self._send(link.peer, Ping(self._book.digest, self._book.chain.current.version))
+        quiet = sorted(self.proven(), key=lambda link: (link.pinged_s, link.peer))
+        for i, link in enumerate(quiet):
+            if i < limits.PINGS_PER_ROUND or link.peer in self.must_hear:
+                self._send_ping(link, answer=link.peer in self.must_hear)
+
+    def _send_ping(self, link: Link, *, answer: bool) -> None:
+        link.pinged_s = self.now_s
+        version = self._book.chain.current.version
+        self._send(link.peer, Ping(self._book.digest, version, answer))
+
+    def _pinged(self, link: Link, ping: Ping) -> None:
+        link.pinged_s = self.now_s
+        if ping.head_map_digest == self._book.digest:
+            if ping.answer:
+                self._send_ping(link, answer=False)
+            return
+        if ping.trust_version != self._book.chain.current.version:
+            self._greet(link)
+        self._compare(link, [EVERYTHING])
 
     # -- trust -----------------------------------------------------------------
 
