@@ -29,6 +29,8 @@ MINUTES: Final = {
     "calls": 60.0,
     "seeds": 30.0,
     "liars": 30.0,
+    "signatures": 60.0,
+    "fuzz": 400.0,
 }
 """How long each campaign goes on, unless told otherwise."""
 TELL_S = 60.0

@@ -10,21 +10,25 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from hanse.core.errors import InvalidSpec, TooLarge
 
 T = TypeVar("T")
+_HALF_CHARACTER = re.compile(rb"\\u[dD][89a-fA-F]")
 DEPTH_MAX = 16
 
 
 def parse_json(raw: bytes, what: str, *, bytes_max: int) -> Any:
-    """Decode JSON with no duplicate keys, no NaN and bounded size and depth."""
+    """Decode JSON with no duplicate keys, no NaN, no half characters, bounded size and depth."""
     if len(raw) > bytes_max:
         raise TooLarge(f"{what} has {len(raw)} bytes", fix=f"keep it under {bytes_max}")
     try:
         value = json.loads(raw.decode(), object_pairs_hook=_unique, parse_constant=_no_constant)
+        if _HALF_CHARACTER.search(raw):
+            canonical_json(value)  # a surrogate without its other half is no character
     except (ValueError, RecursionError) as error:
         raise InvalidSpec(f"{what} is not valid JSON: {error}") from error
     if _depth(value) > DEPTH_MAX:

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
@@ -31,6 +31,15 @@ LIFE = datetime.timedelta(days=7)
 AUTHORITY_LIFE = datetime.timedelta(days=3650)
 CLOCKS_APART = datetime.timedelta(days=1)  # an issuer's clock may be this much ahead of a reader's
 _P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
+
+# What the library raises for certificates that are none; not all of it is a ValueError.
+UNREADABLE = (
+    ValueError,
+    UnsupportedAlgorithm,
+    x509.DuplicateExtension,
+    x509.InvalidVersion,
+    x509.UnsupportedGeneralNameType,
+)
 
 Span = tuple[datetime.datetime, datetime.datetime]
 
@@ -154,7 +163,7 @@ class Renewed:
 def load(pem: bytes) -> x509.Certificate:
     try:
         return x509.load_pem_x509_certificate(pem)
-    except ValueError:
+    except UNREADABLE:
         raise NotPermitted("the certificate cannot be read", fix="enrol again") from None
 
 
@@ -162,7 +171,7 @@ def is_issued_by(pem: bytes, issuer_pem: bytes) -> bool:
     """Whether this very authority has signed the certificate, whatever the dates."""
     try:
         load(pem).verify_directly_issued_by(load(issuer_pem))
-    except (ValueError, TypeError, InvalidSignature):
+    except (TypeError, InvalidSignature, *UNREADABLE):
         return False
     return True
 
@@ -170,14 +179,17 @@ def is_issued_by(pem: bytes, issuer_pem: bytes) -> bool:
 def is_authority(pem: bytes) -> bool:
     try:
         found = load(pem).extensions.get_extension_for_class(x509.BasicConstraints)
-    except (ValueError, x509.ExtensionNotFound):
+    except (x509.ExtensionNotFound, *UNREADABLE):
         return False
     return found.value.ca
 
 
 def spki_hash(cert_pem: bytes) -> bytes:
-    """SHA-256 of the certificate's SubjectPublicKeyInfo (DER)."""
-    return _hash(load(cert_pem).public_key())
+    """SHA-256 of the certificate's SubjectPublicKeyInfo (DER). Raises `NotPermitted`."""
+    try:
+        return _hash(load(cert_pem).public_key())
+    except UNREADABLE:
+        raise NotPermitted("the certificate's key cannot be read", fix="enrol again") from None
 
 
 def to_der(cert_pem: bytes) -> bytes:
@@ -188,7 +200,7 @@ def to_pem(cert_der: bytes) -> bytes:
     """Raises `InvalidSpec`."""
     try:
         return x509.load_der_x509_certificate(cert_der).public_bytes(serialization.Encoding.PEM)
-    except ValueError:
+    except UNREADABLE:
         raise InvalidSpec("the certificate cannot be read") from None
 
 

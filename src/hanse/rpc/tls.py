@@ -29,6 +29,7 @@ from hanse.core.ids import MemberId, Segment, parse_member_id, segment
 from hanse.core.trust.members import Member, Members
 from hanse.rpc.certificates import (
     SERVER_NAME,
+    UNREADABLE,
     Identity,
     is_issued_by,
     load,
@@ -146,7 +147,7 @@ def peer_of_certificate(pem: bytes) -> Peer:
     certificate = load(pem)
     try:
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except (x509.ExtensionNotFound, ValueError):
+    except (x509.ExtensionNotFound, *UNREADABLE):
         raise NotPermitted("the certificate names nobody", fix="enrol again") from None
     uris = names.get_values_for_type(x509.UniformResourceIdentifier)
     parts = uris[0].removeprefix("spiffe://").split("/") if len(uris) == 1 else []
