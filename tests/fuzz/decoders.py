@@ -281,7 +281,7 @@ def certificate(raw: bytes) -> None:
 @cache
 def samples_once(what: str) -> tuple[bytes, ...]:
     """Samples with fresh keys in them, made once."""
-    return tuple({"join": samples.join_requests, "certs": samples.certificates}[what]())
+    return tuple({"join": samples.join_requests, "certs": samples.shown_certificates}[what]())
 
 
 # -- documents ---------------------------------------------------------------------------------

@@ -237,7 +237,7 @@ def join_requests() -> Iterable[bytes]:
     yield sign_request(Segment("hansa"), member, daemons.edge_ca(), keys)
 
 
-def certificates() -> Iterable[bytes]:
+def shown_certificates() -> Iterable[bytes]:
     authority = daemons.edge_ca()
     yield daemons.daemon(1).identity.cert_pem
     yield daemons.daemon(1).authority.cert_pem

@@ -228,7 +228,7 @@ def _header(message: Wire) -> events.Header:
     place, seq, version, trust, ms, counter, replaced, attested, salt, schema, level, deps = (
         _FIELDS(message)
     )
-    if not len(place) == len(trust) == len(salt) == HASH_BYTES:
+    if any(len(hash_) != HASH_BYTES for hash_ in (place, trust, salt, *replaced)):
         raise InvalidSpec(f"event {seq}: a hash or salt does not have {HASH_BYTES} bytes")
     if (
         len(deps) > limits.DEPS_MAX
