@@ -350,8 +350,9 @@ def _config(load: Callable[[Path], Any], file: str) -> Callable[[bytes], None]:
     folder = TemporaryDirectory()
     path = Path(folder.name, file)
     (path.parent / "keys").mkdir()
-    for key in ("daemon.key", "tls.key"):
-        (path.parent / "keys" / key).touch(0o600)
+    for setting in daemon_config.SETTINGS.values():
+        if str(setting.default).startswith("keys/"):
+            (path.parent / str(setting.default)).touch(0o600)
 
     def read(raw: bytes, _: Any = folder) -> None:
         path.write_bytes(raw)

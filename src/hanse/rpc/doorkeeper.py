@@ -21,6 +21,7 @@ import grpc
 from hanse.core.errors import NotPermitted, Rejected
 from hanse.core.trust.members import Members
 from hanse.rpc import tls
+from hanse.rpc.sending import Sending
 from hanse.rpc.status import Context, refuse
 from hanse.rpc.tls import Peer
 
@@ -133,7 +134,8 @@ class Doorkeeper(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # gener
     def _guarded(self, method: str, inner: Any) -> Any:
         """The same method behind this gate; `rpc.admission` has made a stream of every one."""
 
-        async def call(request: Any, context: Context) -> None:
+        async def call(request: Any, raw_context: Context) -> None:
+            context: Any = Sending(raw_context)
             under_way = await self._enter(method, context)
             try:
                 await inner.stream_stream(request, context)
