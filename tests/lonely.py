@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from random import Random
@@ -33,12 +33,17 @@ ROOT = SigningKey(b"r" * 32)
 AUDITOR = SigningKey(b"a" * 32)
 
 
-def chain(versions: int = 1, **changes: Any) -> Chain:
+def chain(
+    versions: int = 1, witness_keys: Mapping[str, bytes] | None = None, **changes: Any
+) -> Chain:
     """The hand federation's trust, with an auditor; each version after the first only counts."""
     made = Federation(edges=0)
     first = made.node("eu-north").book.chain.current
     carl = Person("carl", AUDITOR.public, ("auditor",), ("*",))
-    first = replace(first, people=(*first.people, carl), **changes)
+    members = tuple(
+        replace(m, witness_key=(witness_keys or {}).get(m.region)) for m in first.members
+    )
+    first = replace(first, people=(*first.people, carl), members=members, **changes)
     found = trust.replay((trust.sign(first, (ROOT,)),))
     for version in range(2, versions + 1):
         following = replace(found.current, version=version, ring_seed=f"seed {version}")

@@ -16,7 +16,7 @@ alone never suffices. Under `quorum none` nothing is ever final and nothing wait
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
@@ -290,13 +290,8 @@ class Finality:
             del self._open[origin]
 
     def _has_quorum(self, origin: Origin, found: Cosigned) -> bool:
-        own = self._keys_of(origin.region)
-        for policy in policies(self._book.chain, found.trust):
-            signers = [key for key in policy.keys if key in found.lines]
-            # A region cannot vouch for itself, whatever the policy says.
-            if policy.satisfied(signers) and any(key.public not in own for key in signers):
-                return True
-        return False
+        asked = policies(self._book.chain, found.trust)
+        return bool(quorum(asked, self._keys_of(origin.region), found.lines))
 
     def _witnesses(self, trust: int) -> Witnesses:
         """The keys whose cosignatures count for a head of that trust."""
@@ -318,12 +313,28 @@ class Finality:
         return self._authors[origin]
 
     def _keys_of(self, region: Segment) -> frozenset[bytes]:
-        """Every witness key that a daemon of this region has ever had."""
         if region not in self._own:
-            members = (m for version in self._book.chain.versions for m in version.members)
-            keys = (m.witness_key for m in members if m.region == region)
-            self._own[region] = frozenset(key for key in keys if key is not None)
+            self._own[region] = witness_keys(self._book.chain, region)
         return self._own[region]
+
+
+def quorum(
+    asked: Iterable[Policy], own: Collection[bytes], lines: Collection[VerifierKey]
+) -> tuple[VerifierKey, ...]:
+    """Those whose verified lines make a head final by one of these policies; empty if none do."""
+    for policy in asked:
+        signers = tuple(key for key in policy.keys if key in lines)
+        # A region cannot vouch for itself, whatever the policy says.
+        if policy.satisfied(signers) and any(key.public not in own for key in signers):
+            return signers
+    return ()
+
+
+def witness_keys(chain: Chain, region: Segment) -> frozenset[bytes]:
+    """Every witness key that a daemon of this region has ever had."""
+    members = (m for version in chain.versions for m in version.members)
+    keys = (m.witness_key for m in members if m.region == region)
+    return frozenset(key for key in keys if key is not None)
 
 
 def policies(chain: Chain, since: int) -> tuple[Policy, ...]:

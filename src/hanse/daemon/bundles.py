@@ -113,16 +113,17 @@ class Bundles:
         events: list[_Item] = []
         final: list[_Item] = []
         for head in await self._store.heads():
-            start = held.heads.get(head.origin, 0)
+            begin = start = held.heads.get(head.origin, 0)
             while start < head.size:
-                chunk = await chunk_from(self._store, head.origin, start)
+                end = head.final_size if start < head.final_size else head.size
+                chunk = await chunk_from(self._store, head.origin, start, end)
                 if chunk is None:
                     break
                 raw, count = bundle.pack_events(chunk.note, chunk.events), len(chunk.events)
                 part = Part("events", len(raw), Digest.of(raw), 0, head.origin, start, count)
                 events.append(_Item(part, chunk.note))
                 start += count
-            if head.final_size:
+            if 0 < head.final_size <= begin:  # no events bring it along
                 note = head.final_note
                 part = Part("final", len(note), Digest.of(note), 0, head.origin)
                 final.append(_Item(part, note))

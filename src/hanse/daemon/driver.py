@@ -31,12 +31,10 @@ from hanse.core.effects import (
 )
 from hanse.core.errors import HanseError, Rejected, Unavailable
 from hanse.core.gossip.budget import Budget
-from hanse.core.gossip.frames import Chunk
 from hanse.core.ids import MemberId
-from hanse.core.log.checkpoint import Checkpoint
-from hanse.core.log.note import Note
 from hanse.core.node import Clock, Node
 from hanse.core.step import Step
+from hanse.daemon.chunks import chunk_from
 from hanse.rpc.transport import PeerStream, Transport
 from hanse.storage.contract import EventStore
 
@@ -200,17 +198,10 @@ class Driver:
     async def _answer(self, effect: Serve) -> None:
         """Answer a pull with one chunk that ends at a size its author signed."""
         async with self._serving:
-            events = await self._store.events(
-                effect.origin, effect.start, limits.CHUNK_EVENTS_MAX, limits.CHUNK_BYTES_MAX
-            )
-            end = min(effect.start + len(events), effect.end)
-            note = await self._store.checkpoint_at_or_before(effect.origin, effect.start, end)
+            chunk = await chunk_from(self._store, effect.origin, effect.start, effect.end)
             stream = self._streams.get(effect.peer)
-            if note is None or stream is None:
-                return
-            size = Checkpoint.parse(Note.parse(note).text).size
-            kept = tuple(events[: size - effect.start])
-            stream.send(Chunk(effect.origin, effect.start, kept, note))
+            if chunk is not None and stream is not None:
+                stream.send(chunk)
 
     def _log(self, said: Log) -> None:
         """Write a line; of what one peer causes only so many (T48: it must not fill a disk)."""

@@ -97,11 +97,16 @@ def verify_proof(raw: bytes, bootstrap: bytes, files: Sequence[bytes], codec: Co
             f"the event cannot be judged: {verdict.reason}", fix="give the newer trust chain"
         )
     entry = Entry(leaf_hash(proof.event), origin, event, verdict.reason if verdict else "")
-    return Proven(origin, judge_entry(entry, chain), head, _final(proof, origin, book))
+    return Proven(
+        origin,
+        judge_entry(entry, chain),
+        head,
+        _final(proof, origin, book, event.header.trust_version),
+    )
 
 
-def _final(proof: TlogProof, origin: Origin, book: Logbook) -> Final | None:
+def _final(proof: TlogProof, origin: Origin, book: Logbook, trust: int) -> Final | None:
     try:
-        return open_final(proof.note, origin, book)
+        return open_final(proof.note, origin, book, trust)
     except InvalidProof:
         return None  # not yet: a fact about the event, and no fault of the proof

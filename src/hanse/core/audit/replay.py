@@ -13,7 +13,7 @@ Whatever does not stand is refused with the file and the place in it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -22,11 +22,11 @@ from hanse.core.audit.paths import Index, log_path, parse_index, trust_path
 from hanse.core.catalog.catalog import Catalog
 from hanse.core.errors import HanseError, InvalidProof, Rejected
 from hanse.core.events import Codec
+from hanse.core.finality import policies, quorum, witness_keys
 from hanse.core.ids import EventId, Origin
 from hanse.core.log.checkpoint import Checkpoint, verify_cosignature
 from hanse.core.log.merkle import Frontier, leaf_hash, root_of
 from hanse.core.log.note import Note, VerifierKey
-from hanse.core.log.policy import Policy, parse_policy
 from hanse.core.log.tiles import ENTRIES, WIDTH, Tile, entries_of, hashes_of, tiles_of
 from hanse.core.logbook import Entry, Logbook
 from hanse.core.step import Head
@@ -39,11 +39,10 @@ Read = Callable[[str], bytes]
 
 @dataclass(frozen=True, slots=True)
 class Final:
-    """A head that a quorum of witnesses has cosigned, by the policy of that trust version."""
+    """A head that a quorum of witnesses has cosigned."""
 
     head: Checkpoint
     witnesses: tuple[VerifierKey, ...]
-    trust_version: int
 
 
 class Judged(NamedTuple):
@@ -130,32 +129,35 @@ def _log(read: Read, index: Index, origin: Origin, book: Logbook, catalog: Catal
     frontier = Frontier.empty().append(leaves)
     if frontier.root() != head.root:
         raise InvalidProof(f"{place}: the events do not give the root that was signed")
-    if origin in index.final:
-        with at(place := log_path(origin, "final")):
-            final = open_final(read(place), origin, book)
-            if root_of(leaves[: _sized(final.head, index.final[origin]).size]) != final.head.root:
-                raise InvalidProof("the events do not give the root that was signed")
     with at(f"log/{origin}"):
         stored = Head(origin, size, head.root, frontier.encode(), note)
         judged = []
         for entry in map(book.judged, book.restore(stored, raws)):
             catalog.add(entry)
             judged.append(judge_entry(entry, book.chain))
+    if origin in index.final:
+        with at(place := log_path(origin, "final")):
+            trust = max(event.trust_version for event in judged[: index.final[origin]])
+            final = open_final(read(place), origin, book, trust)
+            if root_of(leaves[: _sized(final.head, index.final[origin]).size]) != final.head.root:
+                raise InvalidProof("the events do not give the root that was signed")
     return LogAudit(origin, book.key_of(origin), head, final, judged, leaves)
 
 
-def open_final(note: bytes, origin: Origin, book: Logbook) -> Final:
-    """A head with a quorum of cosignatures. Raises `InvalidProof` if it has none."""
-    head = book.open_head(origin, note)
-    for members in reversed(book.chain.versions):
-        policy = parse_policy(members.witness_policy)
-        found = cosigners(note, policy)
-        if policy.satisfied(found):
-            return Final(head, found, members.version)
-    raise InvalidProof(
-        "the witnesses that cosigned it are no quorum",
-        fix="export again: it may have become final since",
-    )
+def open_final(note: bytes, origin: Origin, book: Logbook, trust: int) -> Final:
+    """A head with a quorum of cosignatures, by the rule that daemons go by.
+
+    `trust` is the version that its last event was written under. Raises `InvalidProof`.
+    """
+    head, asked = book.open_head(origin, note), policies(book.chain, trust)
+    lines = cosigners(note, [key for policy in asked for key in policy.keys])
+    found = quorum(asked, witness_keys(book.chain, origin.region), lines)
+    if not found:
+        raise InvalidProof(
+            "the witnesses that cosigned it are no quorum",
+            fix="export again: it may have become final since",
+        )
+    return Final(head, found)
 
 
 def _sized(head: Checkpoint, size: int) -> Checkpoint:
@@ -195,16 +197,16 @@ def _compare(tile: Tile, found: tuple[bytes, ...], expected: tuple[bytes, ...]) 
             raise InvalidProof(f"{what} has another hash")
 
 
-def cosigners(note: bytes, policy: Policy) -> tuple[VerifierKey, ...]:
-    """The policy's witnesses whose cosignatures stand on this note.
+def cosigners(note: bytes, keys: Iterable[VerifierKey]) -> frozenset[VerifierKey]:
+    """Those of these witnesses whose cosignatures stand on this note.
 
     Raises `InvalidSignature` if a line claims to be one of theirs and is not.
     """
     parsed = Note.parse(note)
-    named = [key for key in policy.keys if any(line.is_by(key) for line in parsed.signatures)]
+    named = {key for key in keys if any(line.is_by(key) for line in parsed.signatures)}
     for key in named:
         verify_cosignature(parsed, key)
-    return tuple(named)
+    return frozenset(named)
 
 
 def judge_entry(entry: Entry, chain: Chain) -> Judged:

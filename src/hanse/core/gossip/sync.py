@@ -282,6 +282,9 @@ class Sync:
         """Take in what a person carried here; how many events were new. Raises `Rejected`."""
         if origin == self._me:
             return 0
+        if not events:
+            self.noted.append((Announce(origin, note, start), self._me.member))
+            return 0
         added = self._book.extend(origin, start, events, note)
         if added is None:
             return 0
