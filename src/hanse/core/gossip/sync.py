@@ -270,10 +270,8 @@ class Sync:
     def _ingest(
         self, source: MemberId, origin: Origin, start: int, events: tuple[bytes, ...], note: bytes
     ) -> None:
-        if origin == self._me:
+        if origin == self._me or not self.intake:
             return  # nobody extends our log but we; recovery is decided at boot
-        if not self.intake:
-            return
         added = self._book.extend(origin, start, events, note)
         if added is None:
             return
