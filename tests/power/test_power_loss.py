@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from hanse.core.errors import HanseError
+from hanse.core.errors import Broken, HanseError
 from hanse.sim.oracle import Violated
 from hanse.sim.run import run
 from hanse.storage import connections
-from power.cuts import Counts, Daemon
+from power.cuts import Counts, Daemon, Lost
 from power.world import REGIONS, play_on_disks
 
 SEEDS, CUTS = 150, 4
@@ -24,7 +24,7 @@ async def test_no_power_cut_loses_what_was_acknowledged(tmp_path: Path) -> None:
     # What was not tried proves nothing.
     assert total.in_a_write > 300
     assert total.in_an_open > 50
-    assert total.survived > 10
+    assert total.survived > 30
     assert total.steps > 500
 
 
@@ -46,7 +46,7 @@ async def losing(seed: int, folder: Path) -> bool:
     """Whether this seed sees a loss, or a database in disorder."""
     try:
         await Daemon(seed, folder / str(seed)).run(CUTS)
-    except Exception:  # a database in disorder breaks anything
+    except (Lost, Broken):
         return True
     return False
 

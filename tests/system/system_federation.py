@@ -81,7 +81,6 @@ class Process:
 
     home: Path
     words: tuple[str, ...]
-    under: tuple[str, ...] = ()  # a command that runs it, such as a tracer
     handle: subprocess.Popen[bytes] | None = None
 
     @property
@@ -89,7 +88,7 @@ class Process:
         return self.home.with_suffix(".log")
 
     def start(self) -> None:
-        command = [*self.under, str(HANSE), *self.words, "--home", str(self.home)]
+        command = [str(HANSE), *self.words, "--home", str(self.home)]
         with self.log.open("ab") as log:
             self.handle = subprocess.Popen(command, stdout=log, stderr=log, env=ENVIRONMENT)
 
@@ -186,9 +185,9 @@ class Federation:
     def logs(self) -> list[Path]:
         return [p.log for p in (*self.daemons.values(), *self.nodes)]
 
-    def found(self, nodes: Sequence[str] = NODES, regions: Sequence[str] = REGIONS) -> None:
-        ports = iter(free_ports(len(regions) + len(nodes)))
-        for region in regions:
+    def found(self, nodes: Sequence[str] = NODES) -> None:
+        ports = iter(free_ports(len(REGIONS) + len(nodes)))
+        for region in REGIONS:
             home, address = self.home / region, f"127.0.0.1:{next(ports)}"
             how = ("join", "--via", self.founder.home) if self.daemons else ("init",)
             name = () if self.daemons else ("--federation", "harbour")

@@ -46,7 +46,6 @@ class Region:
         self.local: set[Digest] = set()  # releases whose every file is here and pinned
         self.executions: dict[str, Execution] = {}
         self.duty = Duty(me, key)
-        self.no_room = False  # the disk is nearly full: rollouts wait, harm is still undone
         self._catalog, self._fleet = catalog, fleet
         self._wanted: set[Digest] = set()
         self._fetches: list[FetchRelease] = []
@@ -106,7 +105,7 @@ class Region:
     def advance(self, heard: Mapping[str, float], now_s: float) -> Iterator[Proposal]:
         """Take one tick of every rollout that covers us; yields the events to write."""
         told = self.duty.order
-        around = Surroundings(self.name, self._fleet, told, self.local, heard, now_s, self.no_room)
+        around = Surroundings(self.name, self._fleet, told, self.local, heard, now_s)
         for view, rollout in self._rollouts():
             execution = self._execution(view, rollout, now_s)
             if execution is None:

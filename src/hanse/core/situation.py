@@ -47,7 +47,6 @@ class Surroundings:
     local: set[Digest]
     heard_age_s: Mapping[str, float]
     now_s: float
-    no_room: bool = False
 
 
 def facts(
@@ -65,7 +64,6 @@ def facts(
         held_here=around.region in holds,
         held_elsewhere=tuple(sorted(holds - {around.region})),
         frozen=view.frozen(around.region) is not None,
-        no_room=around.no_room,
         paused=rollout.says(rollout.paused, around.region),
         aborted=rollout.says(rollout.aborted, around.region),
         resumed=execution.resumed,

@@ -31,7 +31,6 @@ from hanse.core.trust.chain import Chain, replay
 from hanse.daemon import control, verbs
 from hanse.daemon.bundles import Bundles
 from hanse.daemon.config import Config
-from hanse.daemon.disk_watch import watching
 from hanse.daemon.doors import Doors, read_authority
 from hanse.daemon.driver import Driver, now
 from hanse.daemon.private_files import read_seed
@@ -49,7 +48,6 @@ from hanse.rpc.peer_service import PeerService
 from hanse.rpc.server import build_server
 from hanse.rpc.tls import Peer
 from hanse.storage.blobs import BlobStore
-from hanse.storage.reserve import Reserve
 from hanse.storage.sqlite import SqliteEventStore
 
 log = structlog.get_logger("hanse.daemon")
@@ -133,8 +131,7 @@ async def assemble(config: Config, stack: AsyncExitStack) -> Daemon:
     """Build every part and open every door, in the order in which they may fail."""
     key = SigningKey(read_seed(config.daemon_key))
     authority = read_authority(config)
-    reserve = Reserve(config.home / "data", config.disk_reserve_bytes)
-    store = await SqliteEventStore.open(config.home / "data", reserve.release)
+    store = await SqliteEventStore.open(config.home / "data")
     stack.push_async_callback(store.close)
     blobs = BlobStore(config.home / "blobs", reserve_bytes=config.blob_reserve_bytes)
     await asyncio.to_thread(blobs.sweep_temporaries)
@@ -146,7 +143,6 @@ async def assemble(config: Config, stack: AsyncExitStack) -> Daemon:
     transport = doors.transport
     driver = Driver(node, store, transport, tick_interval_s=config.tick_interval_s)
     transport.accept(driver.converse)
-    await stack.enter_async_context(watching(driver, reserve))
     transfers = Transfers(driver, transport, blobs, config.region)
     edge = EdgeService(config.federation, config.region, Nodes(driver), node.counters)
     daemon = Daemon(driver, edge, transfers, doors)
