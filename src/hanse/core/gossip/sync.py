@@ -269,7 +269,7 @@ class Sync:
     def _ingest(
         self, source: MemberId, origin: Origin, start: int, events: tuple[bytes, ...], note: bytes
     ) -> None:
-        if origin == self._me or not self.intake:
+        if origin == self._me:
             return  # nobody extends our log but we; recovery is decided at boot
         added = self._book.extend(origin, start, events, note)
         if added is None:
