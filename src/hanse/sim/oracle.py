@@ -63,7 +63,7 @@ class Oracle:
         self._weights: dict[tuple[str, str, Digest], int] = {}
         self._digests: dict[bytes, tuple[bytes, str]] = {}
         self._final: dict[tuple[str, Origin], int] = {}
-        self._final_notes: dict[tuple[Origin, int], str] = {}
+        self._final_logs: dict[Origin, list[bytes]] = {}
         self.converged_s: float | None = None
 
     @property
@@ -97,7 +97,7 @@ class Oracle:
             return
         claims: list[tuple[Origin, int]] = []
         match frame:
-            case Announce(origin, note):
+            case Announce(origin, note) if origin == process.origin:
                 claims = [(origin, Checkpoint.parse(Note.parse(note).text).size)]
             case Heads(heads):
                 claims = [(head.origin, head.size) for head in heads]
@@ -121,13 +121,19 @@ class Oracle:
 
     def _finality(self, process: Process, head: Head) -> None:
         place = (process.name, head.origin)
-        if head.final_size < self._final.get(place, 0):
+        before = self._final.get(place, 0)
+        if head.final_size < before:
             self._fail(f"{process.name} has less of {head.origin} final than it had")
+        if head.final_size == before:
+            return
         self._final[place] = head.final_size
-        if head.final_size:
-            text = Note.parse(head.final_note).text
-            if self._final_notes.setdefault((head.origin, head.final_size), text) != text:
-                self._fail(f"two heads of {head.origin} are final at {head.final_size}")
+        events = done(process.store.events(head.origin, 0, head.final_size, 2**60))
+        known = self._final_logs.setdefault(head.origin, events)
+        shorter = min(len(known), len(events))
+        if known[:shorter] != events[:shorter]:
+            self._fail(f"two histories of {head.origin} are final up to {shorter}")
+        if len(events) > len(known):
+            self._final_logs[head.origin] = events
 
     def _judge(self, process: Process, body: object) -> None:
         assert process.node is not None

@@ -42,7 +42,7 @@ def key_name(name: str) -> str:
     if (
         not name
         or "+" in name
-        or any(character.isspace() for character in name)
+        or name.split() != [name]
         or _FORBIDDEN.search(name)
     ):
         raise InvalidName(
