@@ -18,7 +18,8 @@ from typing import Any
 
 from hanse.core.errors import Unavailable
 from hanse.core.events import Note
-from hanse.core.ids import Origin, Segment, member_id, segment
+from hanse.core.ids import MemberId, Origin, Segment, member_id, segment
+from hanse.core.log.policy import default_policy
 from hanse.core.node import Node, Ticket
 from hanse.core.signing import SigningKey
 from hanse.core.step import AppendEvents, PutTrust, Write
@@ -54,12 +55,27 @@ def founded(count: int, regions: int) -> Chain:
         tuple(Region(name, PEM) for name in names),
         tuple(_member(i, names[i % regions]) for i in range(count)),
         (),
+        witness_policy=_policy(count, names),
     )
     return trust.start(trust.sign(members, (root,)))
 
 
 def _member(number: int, region: Segment) -> Member:
-    return Member(region, key_of(f"daemon {number}").public, PEM, f"daemon-{number}:1")
+    key, witness = key_of(f"daemon {number}").public, witness_of(number).public
+    return Member(region, key, PEM, f"daemon-{number}:1", witness)
+
+
+def witness_of(number: int) -> SigningKey:
+    return key_of(f"witness {number}")
+
+
+def _policy(count: int, names: Sequence[Segment]) -> str:
+    """The one that a ceremony writes."""
+    keys: dict[Segment, dict[MemberId, bytes]] = {name: {} for name in names}
+    for number in range(count):
+        member = member_id(key_of(f"daemon {number}").public)
+        keys[names[number % len(names)]][member] = witness_of(number).public
+    return default_policy(FEDERATION, keys)
 
 
 class WatchedStore(SqliteEventStore):
@@ -123,7 +139,16 @@ class Fleet:
         known = len(await store.trust())
         files = enumerate(self.chain.files[known:], start=known + 1)
         await store.apply([PutTrust(version, raw) for version, raw in files])
-        node = Node(me, key, spki, EventCodec(), self.chain, Random(number))  # a bench
+        node = Node(
+            me,
+            key,
+            spki,
+            EventCodec(),
+            self.chain,
+            Random(number),  # a bench
+            witness=witness_of(number),
+            witnessed=await store.witnessed(),
+        )
         for head in await store.heads():
             node.restore(head, await store.events(head.origin, 0, head.size, 2**40))
         node.open("start")

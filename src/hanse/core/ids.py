@@ -54,6 +54,7 @@ def version(text: str) -> Version:
     return Version(text)
 
 
+@lru_cache(maxsize=20_000)  # everybody's, asked for with every step
 def member_id(public_key: bytes) -> MemberId:
     """The id of whoever holds this raw 32-byte Ed25519 key; nobody can choose it."""
     return MemberId(hashlib.sha256(public_key).hexdigest()[:32])
