@@ -5,7 +5,7 @@ that half a minute holds what a rollout takes ten for. People ask only daemons t
 and whose keys are their own; what the others write, they write by themselves.
 
     1.0.0 is published, planned and active everywhere; 2.0.0 follows and is active in some
-    regions; one holds it, one takes it back; a new trust version; 2.0.0 is killed
+    regions; one holds it, one takes it back; 2.0.0 is killed, between two new trust versions
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ def decisions(world: World) -> Story:
     yield from take_back(world, asked[0], second)
     yield from trust(world, asked[1].name, 2)
     yield from kill(world, asked[-1].name, second)
+    yield from trust(world, asked[-1].name, 3)
 
 
 def promote(world: World, process: Process, release: Manifest) -> Story:

@@ -1,6 +1,7 @@
 """What must hold in every run, checked while it runs and at its end.
 
 Safety, at every step:
+- nobody sends the same news to the same peer twice;
 - nothing of our own log is sent before the store has it, and nothing that was acknowledged
   is ever lost;
 - equal heads mean equal state digests;
@@ -25,7 +26,7 @@ from hanse.core.catalog.lineage import rollback_target
 from hanse.core.effects import Log, PublishAssignment
 from hanse.core.events import Promote, Rollback
 from hanse.core.gossip.frames import Announce, Frame, Heads
-from hanse.core.ids import Digest, EventId, Origin, Segment
+from hanse.core.ids import Digest, EventId, MemberId, Origin, Segment
 from hanse.core.log.checkpoint import Checkpoint
 from hanse.core.log.note import Note
 from hanse.core.node import Node, Ticket
@@ -63,6 +64,7 @@ class Oracle:
         self._weights: dict[tuple[str, str, Digest], int] = {}
         self._digests: dict[bytes, tuple[bytes, str]] = {}
         self._final: dict[tuple[str, Origin], int] = {}
+        self._announced: dict[str, set[tuple[object, ...]]] = {}
         self._final_logs: dict[Origin, list[bytes]] = {}
         self.converged_s: float | None = None
 
@@ -91,10 +93,15 @@ class Oracle:
         if step.store:
             self._same_heads_same_state(process)
 
-    def sending(self, process: Process, frame: Frame) -> None:
-        """I5: what leaves of our own log is on our disk."""
+    def sending(self, process: Process, peer: MemberId, frame: Frame) -> None:
+        """I5: what leaves of our own log is on our disk. T49: nobody is sent news twice."""
         if not self._honest(process):
             return
+        if isinstance(frame, Announce) and frame.events:
+            news = (process.boots, peer, frame.origin, frame.start + len(frame.events))
+            if news in self._announced.setdefault(process.label, set()):
+                self._fail(f"{process.name} announces {frame.origin} to the same peer again")
+            self._announced[process.label].add(news)
         claims: list[tuple[Origin, int]] = []
         match frame:
             case Announce(origin, note) if origin == process.origin:

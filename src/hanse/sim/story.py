@@ -144,9 +144,15 @@ def kill(world: World, region: Segment, release: Manifest) -> Story:
 def trust(world: World, region: Segment, number: int) -> Story:
     """Bring the next trust version to one daemon; it is their business to tell the others."""
     raw, process = next_trust(world), world.processes[region]
-    while process.node is None or process.node.book.chain.current.version < number:
-        process.do(lambda node, _: node.extend_trust(raw))
+    while (held := _trusted(process)) < number:
+        if held == number - 1:
+            process.do(lambda node, _: node.extend_trust(raw))
         yield 1.0
+
+
+def _trusted(process: Process) -> int:
+    """The trust version that this region holds; 0 while it is down."""
+    return process.node.book.chain.current.version if process.node else 0
 
 
 # -- what regions say ----------------------------------------------------------

@@ -90,7 +90,7 @@ class World(Surroundings):
         self.history.stored(process, step)
 
     def send(self, process: Process, peer: MemberId, frame: Frame) -> None:
-        self.oracle.sending(process, frame)
+        self.oracle.sending(process, peer, frame)
         for sent in self.misdeeds.sends(process, peer, frame):
             self.links.send(process, peer, sent)
 

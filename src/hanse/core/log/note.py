@@ -39,12 +39,7 @@ _KEY_ID_HEX = re.compile(r"[0-9a-f]{8}")
 
 def key_name(name: str) -> str:
     """Check a key name: not empty, no spaces, plus or controls, UTF-8. Raises `InvalidName`."""
-    if (
-        not name
-        or "+" in name
-        or name.split() != [name]
-        or _FORBIDDEN.search(name)
-    ):
+    if not name or "+" in name or name.split() != [name] or _FORBIDDEN.search(name):
         raise InvalidName(
             f"key name {name[:80]!r} cannot stand in a signed note",
             fix="use a name without spaces, + and control characters, such as example.com/log42",
