@@ -8,14 +8,15 @@ from random import Random
 from typing import Any
 
 import pytest
-from federation import CODEC, MODEL, REGIONS, Author, Reader, manifest, plan
+from federation import CODEC, MODEL, REGIONS, Author, Reader, manifest, origin, plan
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
+from hanse.core.catalog.finals import Finals
 from hanse.core.catalog.lineage import rollback_target
 from hanse.core.catalog.manifest import Manifest
 from hanse.core.events import Healthy, Promote, RolloutReport
-from hanse.core.ids import Digest, EventId, segment
+from hanse.core.ids import Digest, EventId, Origin, segment
 from hanse.core.log.merkle import leaf_hash
 from hanse.core.step import AppendEvents
 from hanse.sim.ending import told
@@ -219,19 +220,108 @@ def test_order_repetition_batches_and_restarts_do_not_matter(
         assert reader.book.digest == expected.book.digest
 
 
+finality = st.fixed_dictionaries({region: st.integers(0, 40) for region in REGIONS})
+
+
+def finals(sizes: dict[str, int]) -> dict[Origin, int]:
+    return {origin(region): size for region, size in sizes.items()}
+
+
 @settings(max_examples=60, deadline=None)
-@given(deeds)
-def test_the_fold_says_what_the_naive_reference_says(script: list[tuple[str, str, int]]) -> None:
+@given(deeds, finality, st.sampled_from(REGIONS))
+def test_the_fold_says_what_the_naive_reference_says(
+    script: list[tuple[str, str, int]], sizes: dict[str, int], where: str
+) -> None:
     world = build(script)
     reader = Reader().read(world.authors.values())
+    reader.catalog.rejudge(2, Finals(True, finals(sizes)))
     facts = []
     for append in world.appends():
         for raw in append.events:
             decoded = CODEC.decode(raw)
             assert decoded.body is not None
             id_ = EventId(leaf_hash(raw))
-            facts.append(Fact(id_, append.head.origin, decoded.header, decoded.body))
-    assert told(reader.view) == agreed(MODEL, facts, 2)
+            log, header = append.head.origin, decoded.header
+            sure = header.seq < sizes[log.region]
+            facts.append(Fact(id_, log, header, decoded.body, sure))
+    assert told(reader.view, where) == agreed(MODEL, facts, 2, where)
+
+
+@settings(max_examples=60, deadline=None)
+@given(deeds, st.lists(finality, min_size=1, max_size=4), st.integers(0, 2**32))
+def test_finality_may_come_in_any_pieces(
+    script: list[tuple[str, str, int]], pieces: list[dict[str, int]], seed: int
+) -> None:
+    """Only models that wait for it are folded again, and that misses nothing."""
+    world, rng = build(script), Random(seed)
+    reader, so_far, left = Reader(), dict.fromkeys(REGIONS, 0), world.appends()
+    reader.catalog.rejudge(2, Finals(True))
+    for piece in pieces:
+        for _ in range(rng.randint(0, len(left))):
+            reader.take(left.pop(0))
+        so_far = {region: max(so_far[region], size) for region, size in piece.items()}
+        reader.catalog.finalise(finals(so_far))
+        reader.catalog.refold()
+    for append in left:
+        reader.take(append)
+    reader.catalog.refold()
+    anew = Reader().read(world.authors.values())
+    anew.catalog.rejudge(2, Finals(True, finals(so_far)))
+    anew.catalog.refold()
+    assert reader.catalog.state_digest == anew.catalog.state_digest
+
+
+@settings(max_examples=40, deadline=None)
+@given(deeds, finality)
+def test_what_is_final_only_adds(script: list[tuple[str, str, int]], sizes: dict[str, int]) -> None:
+    """I2: as finality grows, nothing that was usable, proven or quarantined ceases to be."""
+    reader = Reader().read(build(script).authors.values())
+    reader.catalog.rejudge(2, Finals(True))
+    before = reader.view
+    for share in (3, 2, 1):
+        reader.catalog.finalise(finals({r: size // share for r, size in sizes.items()}))
+        after = reader.view
+        for old, new in zip(before.releases, after.releases, strict=True):
+            assert new.final >= old.final
+            assert new.quarantined >= old.quarantined
+            assert set(new.proven_final) >= set(old.proven_final)
+        for older, newer in zip(before.rollouts, after.rollouts, strict=True):
+            assert newer.final >= older.final
+            assert set(newer.waiting) <= set(older.waiting)
+        before = after
+
+
+def quarantined(reader: Reader, digest: Digest) -> bool:
+    release = reader.view.release(digest)
+    assert release is not None
+    assert release.held == ("eu", "us"), "a hold bars at once"
+    return release.quarantined
+
+
+def test_holds_quarantine_once_a_quorum_of_them_is_final() -> None:
+    s = Story()
+    s.us.hold(s.digests[1])
+    s.eu.hold(s.digests[1])
+    reader = Reader().read([s.us, s.eu])
+    reader.catalog.rejudge(2, Finals(True))
+    assert not quarantined(reader, s.digests[1])
+    reader.catalog.finalise({s.us.origin: s.us.book.size(s.us.origin)})
+    assert not quarantined(reader, s.digests[1])
+    reader.catalog.finalise({s.eu.origin: s.eu.book.size(s.eu.origin)})
+    assert quarantined(reader, s.digests[1])
+
+
+def test_holds_from_before_there_were_witnesses_go_on_counting() -> None:
+    """A policy that begins to ask for witnesses must not lift a quarantine, even for a moment."""
+    s = Story()
+    s.us.hold(s.digests[1])
+    s.eu.hold(s.digests[1])
+    reader = Reader().read([s.us, s.eu])
+    assert quarantined(reader, s.digests[1])
+    reader.catalog.rejudge(2, Finals(True, unwitnessed=(1,)))
+    assert quarantined(reader, s.digests[1])
+    reader.catalog.rejudge(2, Finals(True))
+    assert not quarantined(reader, s.digests[1])
 
 
 @settings(max_examples=25, deadline=None)
@@ -429,9 +519,9 @@ def test_a_hold_beats_a_promotion_as_a_rollback_target() -> None:
     s = Story()
     for i in range(2):
         s.us.healthy(s.plans[i])
-    assert rollback_target(s.view, s.digests[2]).digest == s.digests[1]
+    assert rollback_target(s.view, s.digests[2], "us").digest == s.digests[1]
     s.ap.hold(s.digests[1])
-    assert rollback_target(s.view, s.digests[2]).digest == s.digests[0]
+    assert rollback_target(s.view, s.digests[2], "us").digest == s.digests[0]
 
 
 def test_holds_of_two_regions_quarantine_for_ever() -> None:

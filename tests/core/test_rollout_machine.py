@@ -103,6 +103,8 @@ def facts_of(mood: str, progress: Progress) -> Facts:
     match mood:
         case "stale":
             return replace(facts, heard_age_s={"north": 10.0, "south": 301.0})
+        case "not final":
+            return replace(facts, barriers=((Cause.FINALITY, "the plan is not final"),))
         case "gate":
             return replace(facts, reports={"north": State.HEALTHY, "south": State.ROLLED_BACK})
         case "silence":
@@ -126,6 +128,7 @@ def facts_of(mood: str, progress: Progress) -> Facts:
 
 FORBIDS_A_RAISE: tuple[str, ...] = (
     "stale",
+    "not final",
     "gate",
     "held elsewhere",
     "paused",
@@ -133,7 +136,16 @@ FORBIDS_A_RAISE: tuple[str, ...] = (
     "held_here",
 )
 FORBIDS_A_RAISE += ("aborted", "barred", "superseded")
-MILD = ["stale", "gate", "silence", "idle", "held elsewhere", "nodes lag", "nodes away"]
+MILD = [
+    "stale",
+    "not final",
+    "gate",
+    "silence",
+    "idle",
+    "held elsewhere",
+    "nodes lag",
+    "nodes away",
+]
 MILD += ["paused", "frozen", "held_here", "slow", "resumed"]
 GRAVE = ["harm", "aborted", "barred", "superseded"]
 moods = st.lists(st.sampled_from(["good"] * 30 + MILD + ["slow", "resumed"] + GRAVE), max_size=45)
@@ -440,6 +452,23 @@ def test_old_news_allow_the_step_but_not_the_raise() -> None:
     assert walk.tick("stale").state is State.HELD
     assert walk.tick("good").state is State.ANALYZING
     assert walk.tick("good").weight_percent == 100
+
+
+def test_what_is_not_final_stops_every_forward_move_and_no_other() -> None:
+    walk = walk_to(State.GATED)
+    assert walk.tick("not final").state is State.GATED
+    assert (walk.progress.reason, walk.progress.why) == (Cause.FINALITY, "the plan is not final")
+    walk = walk_to(State.PAUSED)
+    assert walk.tick("not final").state is State.PAUSED
+    walk.until(State.HELD, "not final")
+    assert (walk.progress.reason, walk.progress.weight_percent) == (Cause.FINALITY, 10)
+    walk.until(State.SOAKING)
+    walk.until(State.HELD, "not final")
+    walk.until(State.HEALTHY)
+    for mood in ("harm", "aborted", "barred"):
+        walk = walk_to(State.ANALYZING)
+        facts = replace(facts_of(mood, walk.progress), barriers=((Cause.FINALITY, "not final"),))
+        assert walk.tick(facts).state in (State.ROLLING_BACK, State.QUARANTINED)
 
 
 def test_old_news_prevent_the_promotion() -> None:

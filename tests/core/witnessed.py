@@ -13,13 +13,13 @@ from federation import CODEC, OPERATOR, PEM, ROOT, key
 from hanse.core import limits
 from hanse.core.effects import Log, Serve
 from hanse.core.events import Body
-from hanse.core.finality import own_key
 from hanse.core.gossip.frames import Chunk, Frame
 from hanse.core.ids import MemberId, Origin, member_id, segment
 from hanse.core.log.checkpoint import Checkpoint
 from hanse.core.log.note import Note, VerifierKey
 from hanse.core.log.policy import default_policy
 from hanse.core.node import Clock, Node
+from hanse.core.quorum import own_key
 from hanse.core.step import Head, PutTrust, Step
 from hanse.core.trust import chain
 from hanse.core.trust.members import Member, Members, Person, Region

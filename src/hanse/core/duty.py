@@ -64,7 +64,7 @@ def assign(
         weight_bp=progress.weight_percent * 100 if progress else 0,
         shadow_bp=progress.shadow_percent * 100 if progress else 0,
         salt=f"{plan.name}/{plan.generation}/{spec_digest(plan).short}" if plan else "",
-        last_good=_last_good(view, active, local),
+        last_good=_last_good(view, region, active, local),
         barred=_barred(view, region, active),
         slow_ms=_slow_ms(view, release or (active.digest if active else None)),
     )
@@ -75,7 +75,7 @@ def _active(view: ModelView, region: Segment) -> Release | None:
     head = view.active(region)
     release = view.release(head.release) if head else None
     if release is not None and (release.killed or release.quarantined):
-        return rollback_target(view, release.digest)
+        return rollback_target(view, release.digest, region)
     return release
 
 
@@ -88,8 +88,10 @@ def _offered(execution: Executing, local: set[Digest]) -> bool:
     )
 
 
-def _last_good(view: ModelView, active: Release | None, local: set[Digest]) -> tuple[Digest, ...]:
-    target = rollback_target(view, active.digest) if active else None
+def _last_good(
+    view: ModelView, region: Segment, active: Release | None, local: set[Digest]
+) -> tuple[Digest, ...]:
+    target = rollback_target(view, active.digest, region) if active else None
     return (target.digest,) if target is not None and target.digest in local else ()
 
 

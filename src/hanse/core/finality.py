@@ -8,33 +8,29 @@ The author proposes at most one head every `PROPOSE_S`, so that all witnesses co
 heads: if each cosigned whatever it holds, a busy log might never see a quorum on one of them.
 A head that its author never proposed (it went down) is cosigned once it has stood still.
 
-What was final stays final (I2). A head is judged by the policy of the trust version that its
-last event was written under, and by every later one: all daemons that hold the same trust and
-the same notes agree, and no change of policy takes finality back. The author's own region
-alone never suffices. Under `quorum none` nothing is ever final and nothing waits for it.
+What was final stays final (I2), also when the policy changes: see `quorum`. Under `quorum none`
+nothing is ever final and nothing waits for it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 
 from hanse.core import limits
+from hanse.core.catalog.finals import Finals
 from hanse.core.errors import Broken
 from hanse.core.ids import MemberId, Origin, Segment
 from hanse.core.log.checkpoint import Checkpoint
 from hanse.core.log.cosigned import Cosigned, Witnesses, by_line
 from hanse.core.log.merkle import leaf_hash, root_of
 from hanse.core.log.note import Note, VerifierKey
-from hanse.core.log.policy import Policy, parse_policy, witness_key
+from hanse.core.log.policy import Policy
 from hanse.core.log.witness import Seen, Witness
 from hanse.core.logbook import Entry, Logbook
+from hanse.core.quorum import own_key, policies, quorum, read_policy, witness_keys
 from hanse.core.signing import SigningKey
 from hanse.core.step import AppendEvents, Head, PutWitness, Write
-from hanse.core.trust.chain import Chain
-
-read_policy = lru_cache(maxsize=64)(parse_policy)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +79,15 @@ class Finality:
     def policy(self) -> Policy:
         """The one in force."""
         return read_policy(self._book.chain.current.witness_policy)
+
+    def finals(self, sizes: Mapping[Origin, int]) -> Finals:
+        """How the fold is to look at finality under the trust of now."""
+        asks_nothing = tuple(
+            m.version
+            for m in self._book.chain.versions
+            if read_policy(m.witness_policy).requires_nothing
+        )
+        return Finals(not self.policy.requires_nothing, sizes, asks_nothing)
 
     # -- what happened -----------------------------------------------------------
 
@@ -316,37 +321,6 @@ class Finality:
         if region not in self._own:
             self._own[region] = witness_keys(self._book.chain, region)
         return self._own[region]
-
-
-def quorum(
-    asked: Iterable[Policy], own: Collection[bytes], lines: Collection[VerifierKey]
-) -> tuple[VerifierKey, ...]:
-    """Those whose verified lines make a head final by one of these policies; empty if none do."""
-    for policy in asked:
-        signers = tuple(key for key in policy.keys if key in lines)
-        # A region cannot vouch for itself, whatever the policy says.
-        if policy.satisfied(signers) and any(key.public not in own for key in signers):
-            return signers
-    return ()
-
-
-def witness_keys(chain: Chain, region: Segment) -> frozenset[bytes]:
-    """Every witness key that a daemon of this region has ever had."""
-    members = (m for version in chain.versions for m in version.members)
-    keys = (m.witness_key for m in members if m.region == region)
-    return frozenset(key for key in keys if key is not None)
-
-
-def policies(chain: Chain, since: int) -> tuple[Policy, ...]:
-    """The policies in force from that trust version on that ask for something, newest first."""
-    texts = dict.fromkeys(m.witness_policy for m in reversed(chain.versions[max(since, 1) - 1 :]))
-    return tuple(p for p in map(read_policy, texts) if not p.requires_nothing)
-
-
-def own_key(chain: Chain, me: Origin, public: bytes) -> VerifierKey:
-    """The name under which a policy knows our witness key, or the one that it would have."""
-    named = (key for p in policies(chain, 1) for key in p.keys if key.public == public)
-    return next(named, witness_key(me.federation, me.region, me.member, public))
 
 
 def _root(events: Iterable[bytes]) -> bytes:

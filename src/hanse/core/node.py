@@ -84,14 +84,16 @@ class Node:
     ) -> None:
         self.me = me
         self.book = Logbook(codec, chain)
-        self.catalog = Catalog(chain.current.quarantine_quorum)
         seen = {log: Seen(*head) for log, head in (witnessed or {}).items()}
         self.finality = Finality(me, self.book, witness, seen)
+        quorum = chain.current.quarantine_quorum
+        self.catalog = Catalog(quorum, self.finality.finals({}))
         self.fleet = Fleet()
         self.enrolment = Enrolment()
         self.counters = zeros()
         self.sync = Sync(me, key, spki, self.book, rng, self.counters)
         self.region = Region(me, key, self.catalog, self.fleet)
+        self.region.waiting = self.finality.waiting
         self.started_ms: int | None = None  # wall time of the first step, for display
         self._key, self._rng, self._codec = key, rng, codec
         self._pending: list[Ticket] = []
@@ -106,6 +108,7 @@ class Node:
         raws = list(events)
         entries = self.book.restore(head, raws)
         self.finality.restored(head, raws, entries)
+        self.catalog.finalise({head.origin: head.final_size})
         for entry in entries:
             self.catalog.add(self.book.judged(entry))
 
@@ -210,7 +213,8 @@ class Node:
         first = len(self.book.chain.files) - len(files) + 1
         writes: list[Write] = [PutTrust(first + i, raw) for i, raw in enumerate(files)]
         if files:
-            self.catalog.rejudge(self.book.chain.current.quarantine_quorum)
+            quorum = self.book.chain.current.quarantine_quorum
+            self.catalog.rejudge(quorum, self.finality.finals(self.catalog.finals.sizes))
         files.clear()
         return writes
 
@@ -226,6 +230,9 @@ class Node:
         self.sync.noted.clear()
         self.sync.proven_now = False
         self.finality.review(clock.now_s, clock.wall_ms, ticked=self._ticked)
+        if self.finality.advanced:
+            self.catalog.finalise(self.finality.advanced)
+            self.finality.advanced.clear()
         for share in self.finality.shares:
             self.sync.share(share.head, share.note, share.source)
         self.finality.shares.clear()

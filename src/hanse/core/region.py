@@ -9,7 +9,7 @@ for another region; what it knows of them are their signed words.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from hanse.core.catalog.catalog import Catalog
 from hanse.core.catalog.fold import covers, read_plan
@@ -53,6 +53,8 @@ class Region:
         self._published: list[PublishAssignment] = []
         self._alarms: list[Log] = []
         self._refused = ""
+        self.waiting: Callable[[Origin], str] = str  # what a log waits for until it is final
+        self.barriers: tuple[tuple[str, str], ...] = ()  # why nothing may move forward here
         self._kept: dict[str, tuple[object, ...]] = {}
 
     # -- boot and stimuli --------------------------------------------------------
@@ -105,7 +107,16 @@ class Region:
     def advance(self, heard: Mapping[str, float], now_s: float) -> Iterator[Proposal]:
         """Take one tick of every rollout that covers us; yields the events to write."""
         told = self.duty.order
-        around = Surroundings(self.name, self._fleet, told, self.local, heard, now_s)
+        around = Surroundings(
+            self.name,
+            self._fleet,
+            told,
+            self.local,
+            heard,
+            now_s,
+            self.waiting,
+            self.barriers,
+        )
         for view, rollout in self._rollouts():
             execution = self._execution(view, rollout, now_s)
             if execution is None:

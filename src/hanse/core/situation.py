@@ -6,7 +6,7 @@ nodes; nothing here is a guess, and nothing here decides.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from hanse.core import telemetry
@@ -17,10 +17,11 @@ from hanse.core.errors import Rejected
 from hanse.core.evidence.drift import Reference
 from hanse.core.evidence.window import ArmCounts, PairCounts, Trial, Window
 from hanse.core.fleet import Fleet
-from hanse.core.ids import Digest, Segment
+from hanse.core.ids import Digest, Origin, Segment
 from hanse.core.rollout.facts import Facts, Nodes
 from hanse.core.rollout.plan import RolloutSpec
 from hanse.core.rollout.progress import Progress
+from hanse.core.rollout.stimuli import Cause
 from hanse.core.rollout.table import State
 
 _STATES = frozenset(State)
@@ -47,6 +48,10 @@ class Surroundings:
     local: set[Digest]
     heard_age_s: Mapping[str, float]
     now_s: float
+    waiting: Callable[[Origin], str] = str
+    """What the end of a log waits for until it is final."""
+    barriers: tuple[tuple[str, str], ...] = ()
+    """Why this daemon makes no forward move at all now."""
 
 
 def facts(
@@ -68,6 +73,8 @@ def facts(
         aborted=rollout.says(rollout.aborted, around.region),
         resumed=execution.resumed,
         superseded=not rollout.current,
+        barriers=(*around.barriers, *_barriers(release, rollout, around)),
+        unheard={r: around.waiting(log) for r, log in rollout.waiting if r != around.region},
         prefetched=rollout.release in local and (target is None or target in local),
         nodes=_nodes(view, rollout, execution, target, around),
         references=profile_of(release),
@@ -85,8 +92,19 @@ def fallback(view: ModelView, rollout: RolloutView, region: str) -> Digest | Non
     active = view.active(region)
     if active is not None and active.release != rollout.release:
         return active.release
-    found = rollback_target(view, rollout.release)
+    found = rollback_target(view, rollout.release, region)
     return found.digest if found else None
+
+
+def _barriers(
+    release: Release | None, rollout: RolloutView, around: Surroundings
+) -> Iterator[tuple[str, str]]:
+    """What was recorded elsewhere binds us once it is final; before, others may hear otherwise."""
+    if release is not None and not release.usable(around.region):
+        why = f"the record of {release.version} is not final: {around.waiting(release.logs[0])}"
+        yield Cause.FINALITY, why
+    if not rollout.usable(around.region):
+        yield Cause.FINALITY, f"the plan is not final: {around.waiting(rollout.logs[0])}"
 
 
 def _reports(rollout: RolloutView, region: str) -> dict[str, State]:
@@ -97,7 +115,7 @@ def _reports(rollout: RolloutView, region: str) -> dict[str, State]:
         for r in rollout.reports
         if r.region != region
         and r.state in _STATES
-        and (r.state != State.HEALTHY or r.region in rollout.healthy)
+        and (r.state != State.HEALTHY or rollout.attested(r.region, region))
     }
 
 

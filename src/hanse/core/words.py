@@ -86,7 +86,7 @@ def _promote(view: ModelView, rollout: RolloutView, region: Segment) -> Iterator
 def _roll_back(view: ModelView, bad: Digest, region: Segment, reason: str) -> Iterator[Proposal]:
     """Undo our activation of `bad`, if we have one; a canary has none to undo."""
     active = view.active(region)
-    target = rollback_target(view, bad)
+    target = rollback_target(view, bad, region)
     if active is not None and active.release == bad and target is not None:
         why = reason[:REASON_CHARS_MAX]
         yield Proposal(Rollback(view.model, region, active.id, bad, target.digest, why))

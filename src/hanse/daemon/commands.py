@@ -136,7 +136,7 @@ def roll_back(node: Node, args: Args) -> Answer:
     bad = running.release if running else active.release if active else None
     if bad is None:
         raise Conflict(f"nothing of {view.model} runs in {region}", fix="see hanse status")
-    target = _chosen(view, args.get("to")) or _back_from(view, region, bad)
+    target = _chosen(view, region, args.get("to")) or _back_from(view, region, bad)
     if target is None:
         raise Conflict(
             f"no ancestor of {_name(view, bad)} is proven and free of holds",
@@ -281,10 +281,10 @@ def _back_from(view: ModelView, region: str, bad: Digest) -> Release | None:
     active = view.active(region)
     if active is not None and active.release != bad:
         return view.release(active.release)
-    return rollback_target(view, bad)
+    return rollback_target(view, bad, region)
 
 
-def _chosen(view: ModelView, to: object) -> Release | None:
+def _chosen(view: ModelView, region: str, to: object) -> Release | None:
     if not to:
         return None
     found = [r for r in view.releases if to in (r.version, str(r.digest))]
@@ -297,6 +297,11 @@ def _chosen(view: ModelView, to: object) -> Release | None:
         raise NotPermitted(
             f"{release.version} is {release.state}: a rollback goes to a proven release only",
             fix="choose another with --to, or start a rollout",
+        )
+    if not release.fit(region):
+        raise NotPermitted(
+            f"nothing that {region} wrote vouches for {release.version}, and no witnesses do yet",
+            fix="choose another with --to, or wait until its record and proof are final",
         )
     return release
 

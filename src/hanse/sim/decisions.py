@@ -50,7 +50,7 @@ def decisions(world: World) -> Story:
 def promote(world: World, process: Process, release: Manifest) -> Story:
     """The region runs it from here on, and says that all is well; not if it is barred."""
     digest = Digest.of(release.encode())
-    yield from until(lambda: _planned(process, digest) is not None)
+    yield from until(lambda: _may_act(process, digest))
     plan, seen = _planned(process, digest), view(process)
     record = seen.release(digest) if seen else None
     if plan is None or seen is None or record is None or record.barred:
@@ -75,10 +75,17 @@ def take_back(world: World, process: Process, release: Manifest) -> Story:
     """Back to where lineage says, if there is a target and it is still active here."""
     bad, seen = Digest.of(release.encode()), view(process)
     active = seen.active(process.name) if seen else None
-    target = rollback_target(seen, bad) if seen else None
+    target = rollback_target(seen, bad, process.name) if seen else None
     if seen is not None and active is not None and active.release == bad and target is not None:
         body = Rollback(seen.model, process.name, active.id, bad, target.digest, "wrong answers")
         yield from say(world, process.name, body)
+
+
+def _may_act(process: Process, release: Digest) -> bool:
+    """Whether plan and record, whoever wrote them, bind this region."""
+    plan, seen = _planned(process, release), view(process)
+    record = seen.release(release) if seen else None
+    return bool(plan and record and plan.usable(process.name) and record.usable(process.name))
 
 
 def _planned(process: Process, release: Digest) -> RolloutView | None:

@@ -33,8 +33,8 @@ def misread(processes: Sequence[Process]) -> Iterator[str]:
         seen.add(heads)
         facts = _facts(process)
         for model, view in process.node.catalog.views.items():
-            expected = agreed(model, facts, process.node.catalog.quarantine_quorum)
-            if (found := told(view)) != expected:
+            expected = agreed(model, facts, process.node.catalog.quarantine_quorum, process.name)
+            if (found := told(view, process.name)) != expected:
                 different = [k for k in expected if expected[k] != found[k]]
                 yield f"{process.name} differs from the reference in {different}"
 
@@ -42,23 +42,27 @@ def misread(processes: Sequence[Process]) -> Iterator[str]:
 def _facts(process: Process) -> list[Fact]:
     facts: list[Fact] = []
     trust: dict[Origin, int] = {}
+    final = {head.origin: head.final_size for head in done(process.store.heads())}
     for origin, raw in _events(process):
         event = CODEC.decode(raw)
         lowered = event.header.trust_version < trust.get(origin, 0)
         trust[origin] = max(event.header.trust_version, trust.get(origin, 0))
         if event.body is not None and not lowered:
-            facts.append(Fact(EventId(leaf_hash(raw)), origin, event.header, event.body))
+            sure = event.header.seq < final[origin]
+            facts.append(Fact(EventId(leaf_hash(raw)), origin, event.header, event.body, sure))
     return facts
 
 
-def told(view: ModelView) -> dict[str, Any]:
+def told(view: ModelView, region: str) -> dict[str, Any]:
     """A view in the words of the reference."""
-    targets = {r.digest: rollback_target(view, r.digest) for r in view.releases}
+    targets = {r.digest: rollback_target(view, r.digest, region) for r in view.releases}
     return {
         "killed": sorted(str(r.digest) for r in view.releases if r.killed),
         "quarantined": sorted(str(r.digest) for r in view.releases if r.quarantined),
         "held": {str(r.digest): list(r.held) for r in view.releases},
         "proven": {str(r.digest): list(r.proven) for r in view.releases},
+        "proven_final": {str(r.digest): list(r.proven_final) for r in view.releases},
+        "final": sorted(str(r.digest) for r in view.releases if r.final),
         "floor": view.floor,
         "heads": sorted((a.region, str(a.release), a.id.raw.hex()) for a in view.heads),
         "targets": {str(d): str(t.digest) if t else None for d, t in targets.items()},

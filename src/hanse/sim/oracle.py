@@ -148,12 +148,14 @@ class Oracle:
             release = process.node.catalog.views[body.model].release(body.release)
             if release is not None and release.barred:
                 self._fail(f"{process.name} promoted {release.version}, which is {release.state}")
+            if release is not None and not release.usable(process.name):
+                self._fail(f"{process.name} promoted {release.version} before it was final")
         if isinstance(body, Rollback):
             view = process.node.catalog.views[body.model]
-            target = rollback_target(view, body.from_release)
+            target = rollback_target(view, body.from_release, process.name)
             if target is None or target.digest != body.to_release:
                 self._fail(f"{process.name} rolled back to {body.to_release.short}, not the target")
-            elif target.barred or not target.proven:
+            elif target.barred or not target.fit(process.name):
                 self._fail(f"{process.name} rolled back to {target.version}: {target.state}")
 
     def _same_heads_same_state(self, process: Process) -> None:

@@ -26,10 +26,11 @@ class Fact:
     origin: Origin
     header: Header
     body: Body
+    final: bool
 
 
-def agreed(model: str, facts: Iterable[Fact], quorum: int) -> dict[str, Any]:
-    """What every daemon that has these facts must say of one model."""
+def agreed(model: str, facts: Iterable[Fact], quorum: int, region: str) -> dict[str, Any]:
+    """What every daemon that has these facts must say of one model; targets as in `region`."""
     mine = sorted(
         {f.id: f for f in facts if getattr(f.body, "model", None) == model and counts(f)}.values(),
         key=lambda f: (str(f.origin), f.header.seq),
@@ -40,22 +41,45 @@ def agreed(model: str, facts: Iterable[Fact], quorum: int) -> dict[str, Any]:
     floor = max([f.body.counter for f in mine if isinstance(f.body, events.FloorRaise)] or [0])
     held = _held(mine)
     ever = {
-        r: {f.body.region for f in mine if isinstance(f.body, events.Hold) and f.body.release == r}
+        r: {
+            f.body.region
+            for f in mine
+            if isinstance(f.body, events.Hold) and f.body.release == r and f.final
+        }
         for r in manifests
     }
     proven = {r: _proven(mine, plans, r) for r in manifests}
+    sure = {r: _proven([f for f in mine if f.final], plans, r) for r in manifests}
+    recorded = [f for f in mine if isinstance(f.body, events.ReleaseRecord)]
+    regions = {region, *(f.origin.region for f in mine)}
+    fit = {
+        (r, where)
+        for r in manifests
+        for where in regions
+        if (where in proven[r] or sure[r])
+        and any(
+            f.body.release == r and (f.final or f.origin.region == where)
+            for f in recorded
+            if isinstance(f.body, events.ReleaseRecord)
+        )
+    }
     quarantined = {r for r in manifests if len(ever[r]) >= quorum}
     out: dict[str, Any] = {
         "killed": sorted(map(str, killed)),
         "quarantined": sorted(map(str, quarantined)),
         "held": {str(r): sorted(held.get(r, ())) for r in manifests},
         "proven": {str(r): sorted(proven[r]) for r in manifests},
+        "proven_final": {str(r): sorted(sure[r]) for r in manifests},
+        "final": sorted({str(f.body.release) for f in recorded if f.final}),  # type: ignore[union-attr]
         "floor": floor,
-        "heads": _heads(mine, manifests, plans, killed, proven, floor),
+        "heads": _heads(mine, manifests, plans, killed, fit, floor),
     }
     barred = killed | quarantined | {r for r in manifests if held.get(r)}
     out["targets"] = {
-        str(r): _target(r, manifests, _counters(mine), proven, barred, floor) for r in manifests
+        str(r): _target(
+            r, manifests, _counters(mine), {d for d, where in fit if where == region}, barred, floor
+        )
+        for r in manifests
     }
     return out
 
@@ -155,7 +179,7 @@ def _heads(
     manifests: dict[Digest, Manifest],
     plans: Iterable[Any],
     killed: set[Digest],
-    proven: dict[Digest, set[str]],
+    fit: set[tuple[Digest, str]],
     floor: int,
 ) -> list[tuple[str, str, str]]:
     counters = _counters(facts)
@@ -174,7 +198,10 @@ def _heads(
                 moves[f.id] = (b.region, b.release, f.header.supersedes)
             if isinstance(b, events.Rollback) and b.from_activation in moves:
                 region, release, _ = moves[b.from_activation]
-                if (region, release) == (b.region, b.from_release) and proven.get(b.to_release):
+                if (region, release) == (b.region, b.from_release) and (
+                    b.to_release,
+                    b.region,
+                ) in fit:
                     moves[f.id] = (b.region, b.to_release, (b.from_activation,))
         if len(moves) == before:
             break
@@ -196,7 +223,7 @@ def _target(
     start: Digest,
     manifests: dict[Digest, Manifest],
     counters: dict[Digest, int],
-    proven: dict[Digest, set[str]],
+    fit: set[Digest],
     barred: set[Digest],
     floor: int,
 ) -> str | None:
@@ -204,8 +231,8 @@ def _target(
     queue, seen = [start], {start}
     while queue:
         release = queue.pop(0)
-        fit = proven[release] and release not in barred and counters[release] >= floor
-        if fit and release != start:
+        good = release in fit and release not in barred and counters[release] >= floor
+        if good and release != start:
             return str(release)
         for parent in manifests[release].parents:
             if parent.release not in seen and parent.release in manifests:

@@ -20,15 +20,16 @@ from typing import NamedTuple
 
 from hanse.core.audit.paths import Index, log_path, parse_index, trust_path
 from hanse.core.catalog.catalog import Catalog
+from hanse.core.catalog.finals import Finals
 from hanse.core.errors import HanseError, InvalidProof, Rejected
 from hanse.core.events import Codec
-from hanse.core.finality import policies, quorum, witness_keys
 from hanse.core.ids import EventId, Origin
 from hanse.core.log.checkpoint import Checkpoint, verify_cosignature
 from hanse.core.log.merkle import Frontier, leaf_hash, root_of
 from hanse.core.log.note import Note, VerifierKey
 from hanse.core.log.tiles import ENTRIES, WIDTH, Tile, entries_of, hashes_of, tiles_of
 from hanse.core.logbook import Entry, Logbook
+from hanse.core.quorum import policies, quorum, read_policy, witness_keys
 from hanse.core.step import Head
 from hanse.core.trust.authority import demand, signed_by
 from hanse.core.trust.chain import Chain, extend, start
@@ -92,7 +93,9 @@ def audit(read: Read, bootstrap: bytes, codec: Codec) -> Audit:
     with at("logs"):
         index = parse_index(read("logs"))
     chain = replay_trust(read, index, bootstrap)
-    book, catalog = Logbook(codec, chain), Catalog(chain.current.quarantine_quorum)
+    book = Logbook(codec, chain)
+    required = not read_policy(chain.current.witness_policy).requires_nothing
+    catalog = Catalog(chain.current.quarantine_quorum, Finals(required))
     logs = {}
     for origin in index.logs:
         logs[origin] = _log(read, index, origin, book, catalog)
@@ -141,6 +144,7 @@ def _log(read: Read, index: Index, origin: Origin, book: Logbook, catalog: Catal
             final = open_final(read(place), origin, book, trust)
             if root_of(leaves[: _sized(final.head, index.final[origin]).size]) != final.head.root:
                 raise InvalidProof("the events do not give the root that was signed")
+        catalog.finalise({origin: final.head.size})
     return LogAudit(origin, book.key_of(origin), head, final, judged, leaves)
 
 

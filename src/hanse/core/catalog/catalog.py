@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from hashlib import sha256
 
 from hanse.core.catalog.facts import ModelFacts, Record
+from hanse.core.catalog.finals import EVERYTHING, WITNESSED, Finals
 from hanse.core.catalog.fold import activations, fold
 from hanse.core.catalog.view import Activation, ModelView
 from hanse.core.events import BlobDrop, BlobHave, ReleaseRecord, model_of
-from hanse.core.ids import Digest, EventId, Segment
+from hanse.core.ids import Digest, EventId, Origin, Segment
 from hanse.core.log.merkle import leaf_hash, root_of
 from hanse.core.logbook import Entry
 from hanse.core.step import PutIndex, PutView, Write
@@ -17,12 +20,15 @@ from hanse.core.step import PutIndex, PutView, Write
 class Catalog:
     """Owned by the node. Views change only in `refold`, so one step sees one state."""
 
-    def __init__(self, quarantine_quorum: int) -> None:
+    def __init__(self, quarantine_quorum: int, finals: Finals = EVERYTHING) -> None:
         self.views: dict[Segment, ModelView] = {}
         self.quarantine_quorum = quarantine_quorum
+        self.finals = finals
         self._facts: dict[Segment, ModelFacts] = {}
         self._digests: dict[Segment, bytes] = {}
         self._dirty: set[Segment] = set()
+        self._not_final: dict[Origin, dict[Segment, int]] = {}
+        """The first event of each log and model whose finality the fold still waits for."""
         self._serves: dict[Digest, set[str]] = {}
 
     def add(self, entry: Entry) -> None:
@@ -37,15 +43,18 @@ class Catalog:
             self._note_blobs(entry.origin.member, body)
             return
         facts = self._facts.setdefault(model, ModelFacts())
-        facts.add(Record(entry.id, entry.origin, entry.event))
+        record = Record(entry.id, entry.origin, entry.event)
+        facts.add(record)
         self._dirty.add(model)
+        if isinstance(body, WITNESSED) and not self.finals.covers(record):
+            self._not_final.setdefault(entry.origin, {}).setdefault(model, entry.event.header.seq)
 
     def refold(self) -> tuple[Write, ...]:
         """Fold the models that changed; what to store of their views."""
         writes: list[Write] = []
         for model in sorted(self._dirty):
             before = self.views.get(model)
-            view = fold(model, self._facts[model], self.quarantine_quorum)
+            view = fold(model, self._facts[model], self.quarantine_quorum, self.finals)
             document = view.encode()
             self.views[model] = view
             self._digests[model] = sha256(document).digest()
@@ -70,11 +79,40 @@ class Catalog:
         self.views.clear()
         return self.refold()
 
-    def rejudge(self, quarantine_quorum: int) -> None:
-        """A new members file may change the quorum: every model is folded again."""
-        if quarantine_quorum != self.quarantine_quorum:
-            self.quarantine_quorum = quarantine_quorum
-            self._dirty |= set(self._facts)
+    def finalise(self, sizes: Mapping[Origin, int]) -> None:
+        """Logs became final up to these sizes: models that wait for one of them change."""
+        self.finals = replace(self.finals, sizes={**self.finals.sizes, **sizes})
+        for origin, size in sizes.items():
+            waiting = self._not_final.get(origin, {})
+            for model in [m for m, seq in waiting.items() if seq < size]:
+                self._dirty.add(model)
+                later = self._waits_from(model, origin, size)
+                if later is None:
+                    del waiting[model]
+                else:
+                    waiting[model] = later
+
+    def _waits_from(self, model: Segment, origin: Origin, size: int) -> int | None:
+        seqs = (
+            record.event.header.seq
+            for record in self._facts[model].records.values()
+            if record.origin == origin and isinstance(record.event.body, WITNESSED)
+        )
+        return min((seq for seq in seqs if seq >= size), default=None)
+
+    def rejudge(self, quarantine_quorum: int, finals: Finals) -> None:
+        """A new trust version may change quorums and policy: then every model is folded again."""
+        if quarantine_quorum == self.quarantine_quorum and finals == self.finals:
+            return
+        self.quarantine_quorum, self.finals = quarantine_quorum, finals
+        self._dirty |= set(self._facts)
+        self._not_final.clear()
+        for model, facts in self._facts.items():
+            for record in facts.records.values():
+                if isinstance(record.event.body, WITNESSED) and not finals.covers(record):
+                    first = self._not_final.setdefault(record.origin, {})
+                    seq = record.event.header.seq
+                    first[model] = min(seq, first.get(model, seq))
 
     def serves(self, digest: Digest) -> list[str]:
         """Members that said they have this blob: a hint, never authority."""
@@ -95,7 +133,7 @@ class Catalog:
 
     def activations(self, model: Segment) -> dict[EventId, tuple[Record, Activation]]:
         """Every activation of a model that counts, the replaced ones too, for auditors."""
-        return activations(self._facts[model], self.quarantine_quorum)
+        return activations(self._facts[model], self.quarantine_quorum, self.finals)
 
     @property
     def state_digest(self) -> bytes:

@@ -3,10 +3,11 @@
 It reads neither clock nor arrival order (I8, I1). The rules, strongest first:
 
 1. A kill is for ever and reaches every release that shares a model file with the killed one.
-2. A hold beats a promotion. Holds of `quarantine_quorum` distinct regions, or of the region
-   of the release's own publisher daemon together with them, quarantine a release for ever.
+2. A hold beats a promotion. Final holds of `quarantine_quorum` distinct regions quarantine a
+   release for ever.
 3. A promotion counts only under a signed rollout that names this release and this region.
-4. A rollback counts only from an activation of its own region to a proven release.
+4. A rollback counts only from an activation of its own region to a release that is fit there:
+   recorded and proven by that region itself, or final (`Release.fit`).
 5. An activation is replaced by those that name it, and by what replaced those in turn, unless
    all of them have been killed: a kill revives the predecessor.
 6. Two heads of one region are a conflict: both are shown, the lowest event key is preferred.
@@ -16,10 +17,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import lru_cache
 
 from hanse.core import limits
 from hanse.core.catalog.facts import ModelFacts, Record
+from hanse.core.catalog.finals import EVERYTHING, Finals
 from hanse.core.catalog.manifest import Manifest, parse_manifest
 from hanse.core.catalog.view import (
     Activation,
@@ -43,17 +46,19 @@ from hanse.core.events import (
     RolloutIntent,
     RolloutReport,
 )
-from hanse.core.ids import Digest, EventId, Segment
+from hanse.core.ids import Digest, EventId, Origin, Segment
 from hanse.core.reading import parse_json
 from hanse.core.rollout.plan import RolloutSpec
 from hanse.core.rollout.spec import parse_spec, spec_digest
 
 
-def fold(model: Segment, facts: ModelFacts, quarantine_quorum: int) -> ModelView:
-    """Compute the view of one model. Pure; equal facts give equal views."""
+def fold(
+    model: Segment, facts: ModelFacts, quarantine_quorum: int, finals: Finals = EVERYTHING
+) -> ModelView:
+    """Compute the view of one model. Pure; equal facts and equal finality give equal views."""
     holds = _holds(facts)
     specs = _specs(facts)
-    releases = _releases(facts, holds, specs, quarantine_quorum)
+    releases = _releases(facts, holds, specs, quarantine_quorum, finals)
     floor = max((body.counter for _, body in facts.of(FloorRaise)), default=0)
     return ModelView(
         model=model,
@@ -61,16 +66,17 @@ def fold(model: Segment, facts: ModelFacts, quarantine_quorum: int) -> ModelView
         releases=tuple(sorted(releases.values(), key=lambda r: (r.counter, r.digest))),
         heads=_heads(facts, releases, specs, floor),
         holds=holds,
-        rollouts=_rollouts(facts, releases, specs),
+        rollouts=_rollouts(facts, releases, specs, finals),
     )
 
 
 def activations(
-    facts: ModelFacts, quarantine_quorum: int
+    facts: ModelFacts, quarantine_quorum: int, finals: Finals
 ) -> dict[EventId, tuple[Record, Activation]]:
     """Every promotion and rollback that ever counted, for whoever asks what ran when."""
     specs = _specs(facts)
-    return _moves(facts, _releases(facts, _holds(facts), specs, quarantine_quorum), specs)
+    releases = _releases(facts, _holds(facts), specs, quarantine_quorum, finals)
+    return _moves(facts, releases, specs)
 
 
 @lru_cache(maxsize=4096)
@@ -130,15 +136,16 @@ def _releases(
     holds: tuple[HoldView, ...],
     specs: Mapping[EventId, RolloutSpec],
     quorum: int,
+    finals: Finals,
 ) -> dict[Digest, Release]:
-    proven = _proven(facts, specs)
+    proven, proven_final = _proven(facts, specs), _proven(facts, specs, finals)
     held: dict[Digest, set[str]] = defaultdict(set)
     ever_held: dict[Digest, set[str]] = defaultdict(set)
     for hold in holds:
         if hold.release:
             held[hold.release].add(hold.region)
-    for _, said in facts.of(Hold):
-        if said.release:
+    for record, said in facts.of(Hold):
+        if said.release and finals.bars(record):
             ever_held[said.release].add(said.region)
     dead = _dead_files(facts)
     releases: dict[Digest, Release] = {}
@@ -147,7 +154,14 @@ def _releases(
             digest, manifest = read_release(body.manifest)
         except Rejected:
             continue
-        if digest in releases or (manifest.model, manifest.version) != (body.model, body.version):
+        if (manifest.model, manifest.version) != (body.model, body.version):
+            continue
+        if (known := releases.get(digest)) is not None:
+            releases[digest] = replace(
+                known,
+                final=known.final or finals.covers(record),
+                logs=(*known.logs, record.origin),
+            )
             continue
         releases[digest] = Release(
             digest=digest,
@@ -157,7 +171,10 @@ def _releases(
             manifest_size=len(body.manifest),
             recorded=record.id,
             recorded_by=record.origin.region,
+            final=finals.covers(record),
+            logs=(record.origin,),
             proven=tuple(sorted(proven[digest])),
+            proven_final=tuple(sorted(proven_final[digest])),
             held=tuple(sorted(held[digest])),
             killed=any(file.digest in dead for file in manifest.files),
             quarantined=len(ever_held[digest]) >= quorum,
@@ -165,13 +182,17 @@ def _releases(
     return releases
 
 
-def _proven(facts: ModelFacts, specs: Mapping[EventId, RolloutSpec]) -> dict[Digest, set[str]]:
-    """Regions whose attestation names a plan that exists and that covers them."""
+def _proven(
+    facts: ModelFacts, specs: Mapping[EventId, RolloutSpec], finals: Finals = EVERYTHING
+) -> dict[Digest, set[str]]:
+    """Regions whose (final) attestation names a plan that exists and that covers them."""
     plans = {(s.name, s.generation, spec_digest(s).raw): s for s in specs.values()}
     proven: dict[Digest, set[str]] = defaultdict(set)
-    for _, body in facts.of(Healthy):
+    for record, body in facts.of(Healthy):
         plan = plans.get((body.rollout, body.generation, body.spec_digest))
-        if plan and plan.release == body.release and covers(plan, body.region):
+        if plan is None or not finals.covers(record):
+            continue
+        if plan.release == body.release and covers(plan, body.region):
             proven[body.release].add(body.region)
     return proven
 
@@ -250,7 +271,7 @@ def _undoes(
     moves: Mapping[EventId, tuple[Record, Activation]],
     releases: Mapping[Digest, Release],
 ) -> bool:
-    """Whether it names what was active in its region and leads to something proven.
+    """Whether it names what was active in its region and leads to something fit for it.
 
     Without this a daemon's key alone could activate any release and call it a rollback.
     """
@@ -259,7 +280,7 @@ def _undoes(
     return (
         undone is not None
         and target is not None
-        and bool(target.proven)
+        and target.fit(body.region)
         and (undone[1].region, undone[1].release) == (body.region, body.from_release)
     )
 
@@ -289,7 +310,10 @@ def _promotable(
 
 
 def _rollouts(
-    facts: ModelFacts, releases: Mapping[Digest, Release], specs: Mapping[EventId, RolloutSpec]
+    facts: ModelFacts,
+    releases: Mapping[Digest, Release],
+    specs: Mapping[EventId, RolloutSpec],
+    finals: Finals,
 ) -> tuple[RolloutView, ...]:
     """One view a plan: recorded twice it is still one, and only another plan can replace it."""
     said = _controls(facts)
@@ -300,15 +324,19 @@ def _rollouts(
             report.region, report.state, report.stage, report.step, report.verdict, report.reason
         )
     healthy: dict[tuple[str, int, bytes], set[str]] = defaultdict(set)
-    for _, proof in facts.of(Healthy):
-        healthy[proof.rollout, proof.generation, proof.spec_digest].add(proof.region)
-    plans: dict[tuple[int, Digest], tuple[Record, RolloutIntent]] = {}
+    waiting: dict[tuple[str, int, bytes], dict[Segment, Origin]] = defaultdict(dict)
+    for record, proof in facts.of(Healthy):
+        plan_named = (proof.rollout, proof.generation, proof.spec_digest)
+        healthy[plan_named].add(proof.region)
+        if not finals.covers(record):
+            waiting[plan_named][proof.region] = record.origin
+    plans: dict[tuple[int, Digest], list[tuple[Record, RolloutIntent]]] = defaultdict(list)
     for record, body in facts.of(RolloutIntent):
         if record.id in specs and body.release in releases:
-            plans.setdefault((body.generation, spec_digest(specs[record.id])), (record, body))
+            plans[body.generation, spec_digest(specs[record.id])].append((record, body))
     views = []
     for generation, digest in sorted(plans):
-        record, body = plans[generation, digest]
+        record, body = plans[generation, digest][0]
         key = (body.rollout, generation)
         standing = reports[body.rollout, generation, body.release]
         views.append(
@@ -321,9 +349,12 @@ def _rollouts(
                 spec=body.spec,
                 spec_digest=digest,
                 current=(generation, digest) == max(plans),
+                final=any(finals.covers(each) for each, _ in plans[generation, digest]),
+                logs=tuple(each.origin for each, _ in plans[generation, digest]),
                 paused=tuple(sorted(r for r, a in said[key].items() if a == "pause")),
                 aborted=tuple(sorted(r for r, a in said[key].items() if a == "abort")),
                 healthy=tuple(sorted(healthy[body.rollout, generation, digest.raw])),
+                waiting=tuple(sorted(waiting[body.rollout, generation, digest.raw].items())),
                 reports=tuple(sorted(standing.values(), key=lambda r: r.region)),
             )
         )

@@ -28,13 +28,14 @@ def ancestors(view: ModelView, start: Digest) -> Iterator[Release]:
                 yield release
 
 
-def rollback_target(view: ModelView, bad: Digest) -> Release | None:
-    """The nearest ancestor that is proven, not barred and not below the floor.
+def rollback_target(view: ModelView, bad: Digest, region: str) -> Release | None:
+    """The nearest ancestor that is fit for this region, not barred and not below the floor.
 
-    None means that no release is fit: a region then keeps what its plan declares, or
-    disables the model. Every daemon with the same records names the same release.
+    A region that is cut off still falls back to what it recorded and proved itself. None means
+    that no release is fit: it then keeps what its plan declares, or disables the model. Every
+    daemon with the same records names the same release for it.
     """
     for release in ancestors(view, bad):
-        if release.proven and not release.barred and release.counter >= view.floor:
+        if release.fit(region) and not release.barred and release.counter >= view.floor:
             return release
     return None

@@ -11,13 +11,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from hanse.core.catalog.manifest import Manifest
-from hanse.core.ids import Digest, EventId, Segment, Version
+from hanse.core.ids import Digest, EventId, Origin, Segment, Version
 from hanse.core.reading import canonical_json
 
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """A release as recorded. `proven` lists the regions that attested it healthy."""
+    """A release as recorded. `proven` lists the regions that attested it healthy.
+
+    `final` says whether one of its records is, and `logs` where they stand; `proven_final`
+    lists the regions whose attestation is.
+    """
 
     digest: Digest
     version: Version
@@ -30,6 +34,17 @@ class Release:
     held: tuple[str, ...] = ()
     killed: bool = False
     quarantined: bool = False
+    final: bool = True
+    logs: tuple[Origin, ...] = ()
+    proven_final: tuple[str, ...] = ()
+
+    def usable(self, region: str) -> bool:
+        """Whether a region may act on its record: its own word, or one that is final."""
+        return self.final or region in {log.region for log in self.logs}
+
+    def fit(self, region: str) -> bool:
+        """Whether a region may fall back to it, as far as records and proofs go."""
+        return self.usable(region) and (region in self.proven or bool(self.proven_final))
 
     @property
     def barred(self) -> bool:
@@ -98,6 +113,17 @@ class RolloutView:
     aborted: tuple[str, ...] = ()
     healthy: tuple[str, ...] = ()  # regions that attested exactly this plan's success
     reports: tuple[ReportView, ...] = ()
+    final: bool = True
+    logs: tuple[Origin, ...] = ()  # where the plan is recorded
+    waiting: tuple[tuple[Segment, Origin], ...] = ()  # those of `healthy` that are not final
+
+    def usable(self, region: str) -> bool:
+        """Whether a region may act on this plan: recorded by itself, or final."""
+        return self.final or region in {log.region for log in self.logs}
+
+    def attested(self, by: str, reader: str) -> bool:
+        """Whether `reader` may count on the attestation of region `by`."""
+        return by in self.healthy and (by == reader or by not in dict(self.waiting))
 
     def report(self, region: str) -> ReportView | None:
         return next((r for r in self.reports if r.region == region), None)
@@ -175,7 +201,9 @@ def _release(release: Release) -> dict[str, Any]:
         "version": release.version,
         "counter": release.counter,
         "state": release.state,
+        "final": release.final,
         "proven": list(release.proven),
+        "proven_final": list(release.proven_final),
         "held": list(release.held),
         "parents": [str(p.release) for p in release.manifest.parents],
     }
@@ -191,7 +219,9 @@ def _rollout(rollout: RolloutView) -> dict[str, Any]:
         "current": rollout.current,
         "paused": list(rollout.paused),
         "aborted": list(rollout.aborted),
+        "final": rollout.final,
         "healthy": list(rollout.healthy),
+        "waiting": [region for region, _ in rollout.waiting],
         "reports": {
             r.region: [r.state, r.stage, r.step, r.verdict, r.reason] for r in rollout.reports
         },

@@ -49,6 +49,10 @@ class Facts:
     """True for the one tick after an operator said to go on: lifts what only people may lift."""
     superseded: bool = False
     """A rollout of the same model with a higher (generation, digest) is known."""
+    barriers: tuple[tuple[str, str], ...] = ()
+    """Why no start, raise or promotion may be made now: a reason code and a sentence each."""
+    unheard: Mapping[str, str] = field(default_factory=dict)
+    """Regions whose attestation is not final yet, and what it waits for."""
     prefetched: bool = False
     """Release and rollback target are both local, verified and pinned."""
     nodes: Nodes = Nodes()

@@ -4,9 +4,9 @@
 
 The first that the row of the current state knows is taken. Nothing here changes anything.
 
-The weight is never raised on old news: a start, a raise and a promotion need the gate's quorum of
-regions both healthy and heard within `freshness.within`. Going on at the same weight, and going
-back, need nobody.
+The weight is never raised on old news: a start, a raise and a promotion need that what others
+recorded is final, and the gate's quorum of regions both healthy and heard within
+`freshness.within`. Going on at the same weight, and going back, need nobody.
 """
 
 from __future__ import annotations
@@ -35,11 +35,17 @@ class Cause(StrEnum):
     HELD_HERE = "heldHere"
     HELD_ELSEWHERE = "heldElsewhere"
     STALE = "stale"
+    FINALITY = "finality"
+    DISAGREEMENT = "disagreement"
+    CLOCK = "clock"
     GATE = "gate"
     NODES = "nodes"
     DURATION = "duration"
     PREFETCH = "prefetch"
 
+
+WAITING: Final = (Cause.STALE, Cause.GATE, Cause.FINALITY, Cause.DISAGREEMENT, Cause.CLOCK)
+"""Held for these, a rollout goes on by itself once they are gone."""
 
 STICKY: Final = (Reason.WORSE, Cause.DEADLINE)
 """Held for these, a rollout goes on only when a person says so."""
@@ -131,7 +137,7 @@ def _hold_cause(view: View, harm: Verdict | None) -> Call | None:
         return _hold(Cause.HELD_ELSEWHERE, f"held by {regions}")
     if overdue := _overdue(view):
         return _hold(Cause.DEADLINE, overdue)
-    if progress.state is State.HELD and progress.reason in (Cause.STALE, Cause.GATE):
+    if progress.state is State.HELD and progress.reason in WAITING:
         return _not_fresh(view) or _silence(view)
     return _silence(view)
 
@@ -165,7 +171,9 @@ def _overdue(view: View) -> str | None:
 
 
 def _not_fresh(view: View) -> Call | None:
-    """Why the required regions do not allow a start or a raise now, as a hold."""
+    """Why a start or a raise is not allowed now, as a hold."""
+    for cause, why in view.facts.barriers:
+        return _hold(cause, why)
     requires = view.stage.requires
     if requires is None:
         return None
@@ -173,9 +181,10 @@ def _not_fresh(view: View) -> Call | None:
     quorum = requires.quorum(len(regions))
     healthy = [r for r in regions if view.facts.reports.get(r) is State.HEALTHY]
     if len(healthy) < quorum:
-        return _hold(
-            Cause.GATE, f"{len(healthy)} of {quorum} regions of stage {requires.stage} are healthy"
-        )
+        why = f"{len(healthy)} of {quorum} regions of stage {requires.stage} are healthy"
+        waiting = ((r, view.facts.unheard[r]) for r in regions if r in view.facts.unheard)
+        unheard = (f"the word of {r} is not final: {what}" for r, what in waiting)
+        return _hold(Cause.GATE, "; ".join([why, *unheard]))
     within_s = view.spec.freshness.within_ms / 1000
     ages = view.facts.heard_age_s
     heard = [r for r in healthy if ages.get(r, float("inf")) <= within_s]

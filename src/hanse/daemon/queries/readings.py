@@ -45,7 +45,7 @@ def fall_back(matter: Matter, region: str, part: Part | None) -> Release | None:
     if trial is not None and active is not None and active.release != trial:
         return view.release(active.release)
     bad = trial or (active.release if active else None)
-    return rollback_target(view, bad) if bad is not None else None
+    return rollback_target(view, bad, region) if bad is not None else None
 
 
 def nodes(matter: Matter, last_good: Release | None) -> Answer:
