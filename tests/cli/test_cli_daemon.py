@@ -147,7 +147,7 @@ def test_agent_status_needs_no_daemon_and_warns_of_an_interim_release(
     state = tmp_path / "edge/state"
     state.mkdir()
     (state / "status.json").write_text(
-        '{"epoch":1,"serial":3,"models":[{"model":"m","running":"sha256:12","version":"1.0.0",'
+        '{"epoch":1,"serial":3,"certificate_until":"2099-01-01T00:00:00+00:00","models":[{"model":"m","running":"sha256:12","version":"1.0.0",'
         f'"interim":{str(interim).lower()},"candidate":null,"weight_bp":0,"shadow_bp":0,'
         '"rollout":"","generation":0,"warm_fallback":null,"ready":[],"failed":{}}]}'
     )

@@ -26,6 +26,7 @@ from hanse.core.signing import SigningKey
 from hanse.core.telemetry import ModelReport, Report, parse_report
 from hanse.edge import config as configs
 from hanse.edge.agent import Agent
+from hanse.edge.certificate import OwnCertificate
 from hanse.edge.config import Config
 from hanse.edge.status import FILE_NAME
 from hanse.rpc.blob_service import BlobService
@@ -165,8 +166,7 @@ def configured(region: Region, folder: Path) -> Config:
 
 @contextlib.asynccontextmanager
 async def running(config: Config) -> AsyncIterator[Agent]:
-    identity = Identity(config.tls_cert.read_bytes(), config.tls_key.read_bytes())
-    agent = Agent(config, identity, b"nonce")
+    agent = Agent(config, OwnCertificate(config), b"nonce")
     agent.start()
     task = asyncio.create_task(agent.run())
     yield agent

@@ -1,6 +1,7 @@
 """The simulator sees what is broken on purpose: a run that cannot fail proves nothing.
 
-Each mutant takes one defence away; some seed with liars, one of the first, must tell: the rarest shows in one of ten.
+Each mutant takes one defence away; some seed with liars, one of the first, must tell. The rarest
+shows in one of ten.
 """
 
 from __future__ import annotations

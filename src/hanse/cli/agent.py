@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hanse.cli import options
+from hanse.cli import client, enrolling, options
 from hanse.cli.errors import OK, UNHEALTHY
 from hanse.cli.output import Table, age, emit, note
 from hanse.cli.publish import pairs
@@ -27,22 +27,41 @@ def agent() -> None:
 @click.option(
     "--via",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
-    required=True,
-    help="The folder of the region's daemon, where the edge CA is.",
+    help="Instead of a token: the folder of the region's daemon, where the edge CA is.",
 )
-@click.option("--node", required=True, help="The node's name in its region.")
+@click.option("--node", help="With --via: the node's name. A token names it itself.")
+@enrolling.with_token
 @click.option("--listen", default="127.0.0.1:8001", show_default=True, help="Inference HOST:PORT.")
 @click.option("--label", multiple=True, callback=pairs, help="NAME=VALUE; may be repeated.")
 @options.agent_home
-def enroll(via: Path, node: str, listen: str, label: dict[str, str], home: Path) -> None:
-    """Make an edge node's folder: key, certificate for 30 days, agent.toml.
+def enroll(
+    via: Path | None,
+    node: str | None,
+    token_text: str | None,
+    listen: str,
+    label: dict[str, str],
+    home: Path,
+) -> None:
+    """Make an edge node's folder: key, certificate for 7 days, agent.toml.
 
-    Runs where the daemon is; copy the folder to the node, over a channel that you trust.
+    With --token it runs on the node: the key is made here and stays here. A folder that is
+    there already keeps its key and settings and gets a new certificate. With --via it runs where
+    the daemon is, without a network; copy the folder to the node, over a channel that you trust.
     """
-    from hanse.daemon.config import check_address, load
+    from hanse.edge.listening import check_listen, check_reach
+
+    check_reach(check_listen(listen), None, None, without_tls=False)
+    if token_text:
+        token = enrolling.read_token(token_text, "edge")
+        enrolling.enroll(home, token, listen, label)
+        click.echo(f"node {token.node} of {token.region} enrolled in {home}")
+        note(f"next: hanse agent run --home {home}")
+        return
+    if via is None or node is None:
+        raise click.UsageError("give --token, or --via and --node")
+    from hanse.daemon.config import load
     from hanse.daemon.enrolment import enrol
 
-    check_address(listen, "listen")
     for name in ("agent.toml", "keys"):
         if (home / name).exists():
             raise Conflict(
@@ -53,6 +72,40 @@ def enroll(via: Path, node: str, listen: str, label: dict[str, str], home: Path)
     _write(home, made, listen, label)
     click.echo(f"node {made.node} of {made.region} enrolled in {home}, until {made.until:%Y-%m-%d}")
     note(f"next: hanse agent run --home {home}")
+
+
+@agent.command()
+@click.option("--node", required=True, help="The node's name in its region.")
+@enrolling.ttl
+@options.home
+@options.output
+def token(node: str, ttl_s: float, home: Path, form: str) -> None:
+    """Make a token with which one machine becomes this node. Asks the region's daemon.
+
+    The token alone is printed. It is good for one key, until it expires.
+    """
+    answer = client.call(home, "agent.token", node=node, ttl_s=ttl_s)
+    enrolling.show_token(form, answer)
+    note("next, on the node: hanse agent enroll --token - --home HOME")
+
+
+@agent.command()
+@click.argument("node")
+@options.reason
+@options.yes
+@options.home
+def revoke(node: str, reason: str | None, yes: bool, home: Path) -> None:
+    """Cut a node off from the region's daemon, at once. A new token may bring it back.
+
+    Other daemons learn of it only from a trust file.
+    """
+    reason = options.ask_reason(reason)
+    options.confirm(
+        yes, node, f"{node} will hear nothing more from this daemon and tell it nothing."
+    )
+    client.call(home, "agent.revoke", node=node, reason=reason)
+    click.echo(f"node {node} is revoked at this daemon")
+    note("elsewhere it is refused once the region's officers list it in a trust file")
 
 
 @agent.command()
@@ -91,11 +144,20 @@ def status(home: Path, form: str) -> int:
     table = Table(
         ("MODEL", "RUNNING", "VERSION", "CANARY", "READY", "FAILED"),
         [_row(each) for each in models] or [("-",) * 6],
-        foot=[f"unchanged for {age(age_s)}; assignment {found['epoch']}/{found['serial']}"],
+        foot=[
+            f"unchanged for {age(age_s)}; assignment {found['epoch']}/{found['serial']}",
+            _certificate(found["certificate_until"]),
+        ],
     )
     value = {**found, "unchanged_s": age_s}
     emit(form, "NodeStatus", value, table, [each["model"] for each in models])
     return UNHEALTHY if any(each["failed"] or each["interim"] for each in models) else OK
+
+
+def _certificate(until: str) -> str:
+    if datetime.datetime.fromisoformat(until) > datetime.datetime.now(datetime.UTC):
+        return f"certificate until {until}; it renews itself"
+    return f"certificate ended {until}: get a token from the daemon, then hanse agent enroll"
 
 
 def _row(model: dict[str, Any]) -> tuple[str, ...]:

@@ -8,8 +8,8 @@ from typing import Any
 
 import click
 
-from hanse.cli import client, options
-from hanse.cli.output import note
+from hanse.cli import client, enrolling, options
+from hanse.cli.output import Table, emit, note
 from hanse.core.errors import Conflict, NotFound
 
 
@@ -38,13 +38,13 @@ def init(federation: str, region: str, listen: str, advertise: str, home: Path) 
 
 
 @daemon.command()
-@click.option("--region", required=True, help="This daemon's region, such as us-east.")
+@click.option("--region", help="This daemon's region, such as us-east. A token names it itself.")
 @click.option(
     "--via",
     type=click.Path(path_type=Path, exists=True),
-    required=True,
-    help="A member's folder, or a copy of its members files.",
+    help="A member's folder, or a copy of its trust files: joins without a network.",
 )
+@enrolling.with_token
 @click.option("--listen", default="127.0.0.1:7420", show_default=True, help="HOST:PORT to serve.")
 @click.option("--advertise", default="", help="HOST:PORT for peers. Default: as --listen.")
 @click.option(
@@ -54,13 +54,29 @@ def init(federation: str, region: str, listen: str, advertise: str, home: Path) 
 )
 @options.home
 def join(
-    region: str, via: Path, listen: str, advertise: str, edge_ca: Path | None, home: Path
+    region: str | None,
+    via: Path | None,
+    token_text: str | None,
+    listen: str,
+    advertise: str,
+    edge_ca: Path | None,
+    home: Path,
 ) -> None:
     """Make a new daemon and ask to join.
 
-    Where --via has the root key, the daemon is admitted on the spot; otherwise the request is
-    written, for the holder of the root key to admit.
+    With --token the request goes to the daemon that made the token, and waits there to be
+    admitted. Where --via has the root key, the daemon is admitted on the spot; otherwise the
+    request is written, for the holder of the root key to admit.
     """
+    if token_text:
+        token = enrolling.read_token(token_text, "daemon")
+        shared = _edge_ca_of(edge_ca, token.region, required=True) if edge_ca else None
+        enrolling.join(home, token, listen, advertise, shared)
+        click.echo(f"daemon of {token.region} made in {home}; its request waits to be admitted")
+        note(f"next: hanse daemon run --home {home}, which waits for that too")
+        return
+    if region is None or via is None:
+        raise click.UsageError("give --token, or --region and --via")
     from hanse.daemon import ceremony
     from hanse.daemon.trust_folder import chain_beside
 
@@ -95,6 +111,48 @@ def admit(request: Path, root_key: tuple[Path, ...], home: Path) -> None:
         raw = file.read(64 * 1024 + 1)
     path = _admit(raw, home, list(root_key) or [home / "keys/root.key"])
     note(f"next: copy {path.parent}/*.json into the trust folder of the new daemon and run it")
+
+
+@daemon.command()
+@click.option("--region", required=True, help="The region that the new daemon will speak for.")
+@enrolling.ttl
+@options.home
+@options.output
+def token(region: str, ttl_s: float, home: Path, form: str) -> None:
+    """Make a token with which one machine may ask to join as a daemon of a region.
+
+    The token alone is printed. Whoever has it can do no more than ask.
+    """
+    answer = client.call(home, "daemon.token", region=region, ttl_s=ttl_s)
+    enrolling.show_token(form, answer)
+    note("next, on the new machine: hanse daemon join --token - --listen HOST:PORT --home HOME")
+
+
+@daemon.command()
+@click.option(
+    "--save",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Write each request there as MEMBER.json, for hanse daemon admit.",
+)
+@click.option("--refuse", metavar="MEMBER", help="Forget this one's request.")
+@options.home
+@options.output
+def pending(save: Path | None, refuse: str | None, home: Path, form: str) -> None:
+    """Show the daemons that ask to join and wait to be admitted."""
+    if refuse:
+        client.call(home, "daemon.refuse", member=refuse)
+    found = client.call(home, "daemon.pending")["pending"]
+    if save:
+        from hanse.daemon.private_files import write_new
+
+        for each in found:
+            path = save / f"{each['member']}.json"
+            if not path.exists():
+                write_new(path, each["request"].encode())
+            note(f"next, where the root key is: hanse daemon admit {path}")
+    rows = [(each["member"], each["region"], each["address"]) for each in found]
+    table = Table(("MEMBER", "REGION", "ADDRESS"), rows or [("-",) * 3])
+    emit(form, "PendingDaemons", {"pending": found}, table, [each["member"] for each in found])
 
 
 @daemon.command()

@@ -90,7 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise  # a defect of ours, not an extra that was left out
         from hanse.cli.errors import PackageMissing, report
 
-        extra = "edge" if args[:2] == ["agent", "run"] else "daemon"
+        extra = "edge" if args[:1] == ["agent"] else "daemon"
         needed = PackageMissing(f"this needs {error.name}", fix=f"install hanse[{extra}]")
         return report(needed)
     except BrokenPipeError:

@@ -19,10 +19,11 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from hanse.core import limits
-from hanse.core.errors import Conflict, InvalidSpec, NotFound, NotPermitted, TooLarge
+from hanse.core.errors import InvalidSpec, NotFound, NotPermitted, TooLarge
 from hanse.core.ids import MemberId
 from hanse.core.reading import canonical_json
 from hanse.core.step import PutLocal, Write
+from hanse.core.trust.members import Members
 
 TOKENS, PENDING, DENIED = "token", "pending", "denied"
 SPACES = (TOKENS, PENDING, DENIED)
@@ -83,8 +84,17 @@ class Enrolment:
         self._put(TOKENS, token, canonical_json(asdict(grant)))
         self.grants[token] = grant
 
-    def spend(self, token: str, kind: str, on: str, now_ms: int) -> Grant:
-        """Bind the token to this key for good. Raises `NotPermitted`; then nothing has changed."""
+    def spend(self, token: str, kind: str, region: str, on: str, now_ms: int) -> Grant:
+        """Bind the token to this key for good. Raises `Rejected`; then nothing has changed."""
+        grant = self._usable(token, kind, region, on, now_ms)
+        if not grant.spent_on:
+            grant = replace(grant, spent_on=on)
+            self._put(TOKENS, token, canonical_json(asdict(grant)))
+            self.grants[token] = grant
+            self._allow(grant, on)
+        return grant
+
+    def _usable(self, token: str, kind: str, region: str, on: str, now_ms: int) -> Grant:
         self._forget_expired(now_ms)
         grant = self.grants.get(token)
         if grant is None or grant.kind != kind:
@@ -92,17 +102,17 @@ class Enrolment:
                 "this token is not open here: it has expired, or another daemon has made it",
                 fix="ask for a new token",
             )
+        if grant.region != region:
+            raise NotPermitted(
+                f"this token is for region {grant.region}, not {region}",
+                fix=f"ask for a token for {region}",
+            )
         if grant.spent_on not in ("", on):
             raise NotPermitted(
                 "this token has been spent on another key",
                 fix="ask for a new token; if nobody of yours has spent it, it was stolen: revoke "
                 "what it enrolled",
             )
-        if not grant.spent_on:
-            grant = replace(grant, spent_on=on)
-            self._put(TOKENS, token, canonical_json(asdict(grant)))
-            self.grants[token] = grant
-            self._allow(grant, on)
         return grant
 
     def tick(self, now_ms: int) -> None:
@@ -117,21 +127,31 @@ class Enrolment:
 
     # -- daemons that ask to join ------------------------------------------------
 
-    def ask(self, member: MemberId, request: bytes) -> None:
-        """Keep a request until people decide. Raises `TooLarge`."""
+    def ask(self, token: str, region: str, member: MemberId, request: bytes, now_ms: int) -> None:
+        """Spend the token on this member, and keep its request until people decide.
+
+        Raises `Rejected`; then nothing has changed.
+        """
+        self._usable(token, "daemon", region, member, now_ms)
         if member not in self.pending and len(self.pending) >= limits.PENDING_MAX:
             raise TooLarge(
                 f"{limits.PENDING_MAX} daemons wait to be admitted", fix="admit or refuse some"
             )
+        self.spend(token, "daemon", region, member, now_ms)
         self._put(PENDING, member, request)
         self.pending[member] = request
 
     def answered(self, member: MemberId) -> None:
-        """It is a member now, or it was refused. Raises `NotFound`."""
+        """Ask no more for this one: it is a member now, or people refused it. Raises `NotFound`."""
         if member not in self.pending:
             raise NotFound(f"no daemon {member} waits to be admitted", fix="hanse daemon pending")
         del self.pending[member]
         self._put(PENDING, member, None)
+
+    def admitted(self, members: Members) -> None:
+        """Who is a member now waits no longer."""
+        for member in [m for m in self.pending if members.member(m) is not None]:
+            self.answered(member)
 
     # -- revoked nodes -----------------------------------------------------------
 
@@ -173,12 +193,3 @@ class Enrolment:
 
 def _denial(document: dict[str, Any]) -> Denial:
     return Denial(document["reason"], document["at_ms"], tuple(document["allowed"]))
-
-
-def check_region(grant: Grant, region: str) -> None:
-    """Raises `Conflict` unless the token was made for this region."""
-    if grant.region != region:
-        raise Conflict(
-            f"this token is for region {grant.region}, not {region}",
-            fix=f"ask for a token for {region}, or join {grant.region}",
-        )

@@ -215,6 +215,7 @@ class Node:
         if files:
             quorum = self.book.chain.current.quarantine_quorum
             self.catalog.rejudge(quorum, self.finality.finals(self.catalog.finals.sizes))
+            self.enrolment.admitted(self.book.chain.current)
         files.clear()
         return writes
 

@@ -12,9 +12,10 @@ from hanse.core.node import Node
 from hanse.daemon.config import Config
 from hanse.daemon.private_files import read_private
 from hanse.rpc import certificates
-from hanse.rpc.certificates import Identity, Renewed
+from hanse.rpc.certificates import Identity
 from hanse.rpc.doorkeeper import Doorkeeper, Known, utc_now
 from hanse.rpc.link import GrpcTransport
+from hanse.rpc.renewal import Renewed
 from hanse.rpc.tls import Peer
 
 LOOK_S = 0.25  # how long a revocation may go unnoticed
@@ -65,7 +66,14 @@ class Doors:
         self.transport.look_again()
 
     def _why_denied(self, peer: Peer) -> str:
-        if peer.kind != "edge" or peer.region != self._node.me.region:
+        if peer.kind != "edge":
+            return ""
+        region = self._node.book.chain.current.region(peer.region)
+        if region is not None and region.revoked:
+            serial = certificates.serial_number(peer.cert_pem)
+            if not region.revoked.isdisjoint({peer.name, serial}):
+                return "the trust file says so"
+        if peer.region != self._node.me.region:
             return ""
         return self._node.enrolment.why_denied(peer.name, peer.spki.hex())
 

@@ -9,9 +9,10 @@ with exit code 70; whoever supervises it starts it again, and nothing is lost by
 from __future__ import annotations
 
 import asyncio
+import datetime
 import os
 import signal
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 from random import SystemRandom
@@ -28,23 +29,28 @@ from hanse.core.signing import SigningKey
 from hanse.core.step import PutTrust
 from hanse.core.telemetry import parse_report
 from hanse.core.trust.chain import Chain, replay
-from hanse.daemon import control, verbs
+from hanse.daemon import control, enrol_verbs, verbs
 from hanse.daemon.bundles import Bundles
 from hanse.daemon.config import Config
 from hanse.daemon.doors import Doors, read_authority
 from hanse.daemon.driver import Driver, now
+from hanse.daemon.enrolment import Enroller
 from hanse.daemon.private_files import read_seed
 from hanse.daemon.private_values import PrivateValues
 from hanse.daemon.transfers import Gate, Transfers, complete
 from hanse.daemon.trust_folder import read_files
+from hanse.daemon.waiting import until_admitted
 from hanse.gateways.log_files import LogFiles
 from hanse.logs import configure
 from hanse.rpc.admission import Admission
 from hanse.rpc.blob_service import BlobService
-from hanse.rpc.certificates import Identity, spki_hash
+from hanse.rpc.certificates import Identity, daemon_uri, spki_hash
 from hanse.rpc.codec import EventCodec, require_upb
+from hanse.rpc.doorkeeper import utc_now
 from hanse.rpc.edge_service import EdgeService
+from hanse.rpc.enrol_service import EnrolService
 from hanse.rpc.peer_service import PeerService
+from hanse.rpc.renewal import Renewed
 from hanse.rpc.server import build_server
 from hanse.rpc.tls import Peer
 from hanse.storage.blobs import BlobStore
@@ -127,7 +133,9 @@ class Nodes:
         )
 
 
-async def assemble(config: Config, stack: AsyncExitStack) -> Daemon:
+async def assemble(
+    config: Config, stack: AsyncExitStack, *, now: Callable[[], datetime.datetime] = utc_now
+) -> Daemon:
     """Build every part and open every door, in the order in which they may fail."""
     key = SigningKey(read_seed(config.daemon_key))
     authority = read_authority(config)
@@ -135,11 +143,12 @@ async def assemble(config: Config, stack: AsyncExitStack) -> Daemon:
     stack.push_async_callback(store.close)
     blobs = BlobStore(config.home / "blobs", reserve_bytes=config.blob_reserve_bytes)
     await asyncio.to_thread(blobs.sweep_temporaries)
+    await _wait_to_be_admitted(config, key, authority, await _trust(config, store))
     node = await restore(config, key, authority, store)
     for release in complete(node, blobs):
         node.region.have(release)
 
-    doors = Doors(config, node, authority)
+    doors = Doors(config, node, authority, now=now)
     transport = doors.transport
     driver = Driver(node, store, transport, tick_interval_s=config.tick_interval_s)
     transport.accept(driver.converse)
@@ -147,10 +156,12 @@ async def assemble(config: Config, stack: AsyncExitStack) -> Daemon:
     edge = EdgeService(config.federation, config.region, Nodes(driver), node.counters)
     daemon = Daemon(driver, edge, transfers, doors)
     driver.outside = daemon
+    enroller = Enroller(config, driver, now=now)
     services = (
         PeerService(transport, config.region),
         BlobService(Gate(node, blobs), node.counters),
         edge,
+        EnrolService(enroller),
     )
     server, _ = await build_server(
         doors.shown,
@@ -174,7 +185,10 @@ async def assemble(config: Config, stack: AsyncExitStack) -> Daemon:
         config.private_fields,
     )
     await stack.enter_async_context(
-        control.serve(config.control_socket, verbs.table(driver, blobs, behind))
+        control.serve(
+            config.control_socket,
+            verbs.table(driver, blobs, behind) | enrol_verbs.table(enroller),
+        )
     )
     return daemon
 
@@ -240,6 +254,14 @@ async def _trust(config: Config, store: SqliteEventStore) -> Chain:
         ]
     )
     return chain
+
+
+async def _wait_to_be_admitted(
+    config: Config, key: SigningKey, authority: Identity, chain: Chain
+) -> None:
+    me = member_id(key.public)
+    shown = Renewed(daemon_uri(config.federation, config.region, me), authority, utc_now())
+    await until_admitted(me, shown.current, chain, config.trust_folder)
 
 
 async def _log_of(store: SqliteEventStore, origin: Origin, size: int) -> AsyncIterator[bytes]:

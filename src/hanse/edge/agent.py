@@ -27,6 +27,7 @@ from hanse.core.fleet import INTERVAL_FACT
 from hanse.core.ids import Digest, Segment
 from hanse.edge import status
 from hanse.edge.cache import Cache
+from hanse.edge.certificate import OwnCertificate
 from hanse.edge.config import Config
 from hanse.edge.fetching import finished
 from hanse.edge.inference import runtime_facts
@@ -35,14 +36,13 @@ from hanse.edge.router import Router
 from hanse.edge.staging import Staging
 from hanse.edge.telemetry import Telemetry
 from hanse.rpc import edge_client
-from hanse.rpc.certificates import Identity
 from hanse.rpc.channels import Channel, Channels
-from hanse.rpc.tls import check_dates
 
 STATE_FILE = "assignment.json"
 RECONNECT_FIRST_S = 0.25
 RECONNECT_MAX_S = 15.0
 TICK_S = 1.0
+RENEW_LOOK_S = 60.0
 REPORT_GAP_S = 0.2
 log = structlog.get_logger("hanse.edge")
 
@@ -50,7 +50,7 @@ log = structlog.get_logger("hanse.edge")
 class Agent:
     """One edge node. Made in a running event loop; `start` it, `run` it, `close` it."""
 
-    def __init__(self, config: Config, identity: Identity, boot_nonce: bytes) -> None:
+    def __init__(self, config: Config, own: OwnCertificate, boot_nonce: bytes) -> None:
         self._config = config
         self._boot_nonce = boot_nonce
         self._random = random.Random(boot_nonce)  # noqa: S311  # it only spreads retries
@@ -63,8 +63,8 @@ class Agent:
             on_trip=self._tripped,
             on_proved=lambda release: self._apply(self.device.proved(release, time.monotonic())),
         )
-        self._cert_pem = identity.cert_pem
-        self._channels = Channels(identity)
+        self._own = own
+        self._channels = Channels(own.identity)
         self._staging = Staging(
             self.device,
             cache,
@@ -87,7 +87,14 @@ class Agent:
     async def run(self) -> None:
         """Serve until cancelled; raises what must end the process."""
         async with asyncio.TaskGroup() as group:
-            for duty in (self._carry_out, self._watch, self._report, self._probe, self._tick):
+            for duty in (
+                self._carry_out,
+                self._watch,
+                self._report,
+                self._probe,
+                self._tick,
+                self._renew,
+            ):
                 group.create_task(duty())
             await self._staging.broken  # fails when work that runs beside the duties may not go on
 
@@ -162,7 +169,7 @@ class Agent:
     def _look_at_own_certificate(self) -> None:
         """TLS refuses it without a word, so this side has to find out why."""
         try:
-            check_dates(self._cert_pem)
+            self._own.check()
         except NotPermitted as error:
             log.error("certificate_out_of_date", reason=str(error))
 
@@ -207,6 +214,18 @@ class Agent:
                 counted = seq
             self._outbox.acknowledge(max(counted, seq))
 
+    async def _renew(self) -> None:
+        """Keep the certificate fresh; also take one that a person has put there meanwhile."""
+        while True:
+            try:
+                if self._own.reread() or await self._own.renew_if_due(self._daemon()):
+                    self._channels.renew(self._own.identity)
+                    log.info("certificate_renewed", until=self._own.until.isoformat())
+                    await self._write_status()
+            except (Rejected, Unavailable) as error:
+                log.warning("renewal_waits", reason=str(error), until=self._own.until.isoformat())
+            await asyncio.sleep(RENEW_LOOK_S * (0.5 + self._random.random()))
+
     async def _probe(self) -> None:
         while True:
             await asyncio.sleep(self._config.probe_interval_s)
@@ -230,6 +249,7 @@ class Agent:
             "region": self._config.region,
             "listen": self._config.listen,
             "daemon": {"address": self._config.daemon, "connected": self._connected},
+            "certificate_until": self._own.until.isoformat(),
             **status.describe(self.device),
         }
         await finished(self._status.write, document)

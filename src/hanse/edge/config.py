@@ -11,22 +11,21 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hanse.core.errors import InvalidName, InvalidSpec, NotFound, NotPermitted
+from hanse.core.errors import InvalidSpec, NotFound, NotPermitted
 from hanse.core.ids import Segment, segment
 from hanse.core.limits import LABELS_MAX
 from hanse.core.reading import Reader
+from hanse.edge.listening import check_address, check_listen, check_reach
 
 FILE_NAME = "agent.toml"
 CONFIG_BYTES_MAX = 64 * 1024
 LOG_LEVELS = ("debug", "info", "warning", "error")
-_ADDRESS = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]{1,253}):([0-9]{1,5})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +54,25 @@ SETTINGS = {
     ),
     "state": Setting("Folder for models, the last assignment and status.json.", "state"),
     "listen": Setting(
-        "host:port of the inference port (Open Inference Protocol over gRPC). It has no TLS and\n"
-        "no password: it is meant for applications on this machine. On any other address than\n"
-        "loopback everybody who reaches it can ask the models and record labels.",
+        "host:port, or unix:PATH, of the inference port (Open Inference Protocol over gRPC).\n"
+        "Without TLS it is for applications on this machine, so only loopback is accepted.",
         "127.0.0.1:8001",
+    ),
+    "serving_cert": Setting(
+        "Certificate chain, PEM, that the inference port shows to applications; with it, the\n"
+        "port speaks TLS only and may listen on any address. Default: none.",
+        "",
+    ),
+    "serving_key": Setting("Private key of that certificate. Default: none.", ""),
+    "serving_client_ca": Setting(
+        "CA certificates, PEM: applications must show a certificate that one of them issued.\n"
+        "Default: whoever reaches the port may ask.",
+        "",
+    ),
+    "serving_without_tls": Setting(
+        "true: listen beyond loopback although there is no TLS. Everybody who reaches the port\n"
+        "can then ask the models and record labels, which decide over releases. Default false.",
+        False,
     ),
     "report_interval_s": Setting(
         "Seconds between reports of counts to the daemon; 0.1 to 3600. Default 5. Changes of\n"
@@ -95,6 +109,10 @@ class Config:
     tls_cert: Path
     state: Path
     listen: str
+    serving_cert: Path | None
+    serving_key: Path | None
+    serving_client_ca: Path | None
+    serving_without_tls: bool
     report_interval_s: float
     probe_interval_s: float
     release_bytes_max: int
@@ -107,8 +125,15 @@ def load(path: Path) -> Config:
     """Read the file. Raises `NotFound`, `InvalidSpec`, `InvalidName` or `NotPermitted`."""
     path = path.absolute()
     config = _parse(_read(path), path.parent)
-    if config.tls_key.exists() and config.tls_key.stat().st_mode & 0o077:
-        raise NotPermitted(f"{config.tls_key} can be read by others", fix="chmod 600 it")
+    for key in (config.tls_key, config.serving_key):
+        if key is not None and key.exists() and key.stat().st_mode & 0o077:
+            raise NotPermitted(f"{key} can be read by others", fix="chmod 600 it")
+    check_reach(
+        config.listen,
+        config.serving_cert,
+        config.serving_key,
+        without_tls=config.serving_without_tls,
+    )
     return config
 
 
@@ -145,13 +170,17 @@ def _parse(document: dict[str, Any], folder: Path) -> Config:
             node=segment(_text(reader, "node"), "node"),
             federation=segment(_text(reader, "federation"), "federation"),
             region=segment(_text(reader, "region"), "region"),
-            daemon=_address(_text(reader, "daemon"), "daemon"),
+            daemon=check_address(_text(reader, "daemon"), "daemon"),
             daemon_cert=folder / _text(reader, "daemon_cert"),
             daemon_key=_public_key(_text(reader, "daemon_key")),
             tls_key=folder / _text(reader, "tls_key"),
             tls_cert=folder / _text(reader, "tls_cert"),
             state=folder / _text(reader, "state"),
-            listen=_address(_text(reader, "listen"), "listen"),
+            listen=check_listen(_text(reader, "listen")),
+            serving_cert=_path(reader, "serving_cert", folder),
+            serving_key=_path(reader, "serving_key", folder),
+            serving_client_ca=_path(reader, "serving_client_ca", folder),
+            serving_without_tls=reader.flag("serving_without_tls", False),
             report_interval_s=_number(reader, "report_interval_s", 0.1, 3600.0),
             probe_interval_s=_number(reader, "probe_interval_s", 1.0, 86400.0),
             release_bytes_max=reader.integer(
@@ -172,13 +201,9 @@ def _number(reader: Reader, key: str, low: float, high: float) -> float:
     return reader.number(key, SETTINGS[key].default, low=low, high=high)
 
 
-def _address(text: str, what: str) -> str:
-    found = _ADDRESS.fullmatch(text)
-    if found is None or int(found[2]) > 65535:
-        raise InvalidName(
-            f"{what} {text[:80]!r} is not host:port", fix="write for example 127.0.0.1:8001"
-        )
-    return text
+def _path(reader: Reader, key: str, folder: Path) -> Path | None:
+    text = _text(reader, key)
+    return folder / text if text else None
 
 
 def _public_key(text: str) -> bytes:

@@ -16,6 +16,7 @@ import structlog
 
 from hanse.core.errors import Broken, HanseError
 from hanse.edge.agent import Agent
+from hanse.edge.certificate import OwnCertificate
 from hanse.edge.config import Config
 from hanse.edge.serving import RoutedServing
 from hanse.logs import configure
@@ -32,11 +33,17 @@ async def run(config: Config) -> None:
     when the process must end at once."""
     configure(config.log_level)
     config.state.mkdir(mode=0o700, parents=True, exist_ok=True)
-    identity = Identity(config.tls_cert.read_bytes(), config.tls_key.read_bytes())
-    agent = Agent(config, identity, os.urandom(NONCE_BYTES))
+    agent = Agent(config, OwnCertificate(config), os.urandom(NONCE_BYTES))
     agent.start()
     serving = RoutedServing(agent.router)
-    server = await serve(config.listen, serving, agent.telemetry.label, version("hanse"))
+    server = await serve(
+        config.listen,
+        serving,
+        agent.telemetry.label,
+        version("hanse"),
+        shown=_serving_identity(config),
+        client_ca_pem=ca.read_bytes() if (ca := config.serving_client_ca) else None,
+    )
     stop = asyncio.Event()
     for sign in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(sign, stop.set)
@@ -51,6 +58,12 @@ async def run(config: Config) -> None:
     await asyncio.wait({running})
     await agent.close()
     log.info("stopped")
+
+
+def _serving_identity(config: Config) -> Identity | None:
+    if config.serving_cert is None or config.serving_key is None:
+        return None
+    return Identity(config.serving_cert.read_bytes(), config.serving_key.read_bytes())
 
 
 def _raise_first(ended: asyncio.Task[None]) -> None:

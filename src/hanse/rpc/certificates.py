@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import datetime
 import hashlib
-import random
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from cryptography import x509
@@ -100,64 +98,25 @@ def new_key_pem() -> bytes:
     return _private_pem(_new_key())
 
 
-def token_authority(secret: bytes, uri: str, until: datetime.datetime) -> Identity:
-    """The authority of a token: whoever has the secret makes the same key, and nobody else.
+def token_authority(
+    secret: bytes, federation: str, region: str, until: datetime.datetime
+) -> tuple[str, Identity]:
+    """The id and the authority of a token: whoever has the secret makes the same key.
 
     The dates come from the token, so that the clock of the node does not matter.
     """
     seed = HKDF(hashes.SHA256(), 48, None, b"hanse-token/v1\n").derive(secret)
     number = int.from_bytes(seed) % (_P256_ORDER - 1) + 1
     key = ec.derive_private_key(number, ec.SECP256R1())
-    name = f"token-{_hash(key.public_key()).hex()[:32]}"
-    return authority(uri, (until - 2 * CLOCKS_APART, until), name, key)
+    token = _hash(key.public_key()).hex()[:32]
+    span = (until - 2 * CLOCKS_APART, until)
+    return token, authority(token_uri(federation, region, token), span, f"token-{token}", key)
 
 
 def span_of(cert_pem: bytes) -> Span:
     """From when until when the certificate is valid. Raises `NotPermitted`."""
     certificate = load(cert_pem)
     return certificate.not_valid_before_utc, certificate.not_valid_after_utc
-
-
-def renewal_due(span: Span, spread: float) -> datetime.datetime:
-    """Between a half and two thirds of the life, by `spread` from 0 to 1.
-
-    Half a week is then left for a daemon that is away, and a fleet that was enrolled in one
-    minute does not come back in one.
-    """
-    since, until = span
-    return since + (until - since) * (0.5 + spread / 6)
-
-
-class Renewed:
-    """What a daemon shows to others: issued by its own authority, again and again.
-
-    The key of each certificate is made here and lives in memory only. Owned by the event loop;
-    `current` may be read from any thread.
-    """
-
-    def __init__(
-        self,
-        uri: str,
-        issuer: Identity,
-        now: datetime.datetime,
-        *,
-        life: datetime.timedelta = LIFE,
-        spread: Callable[[], float] = random.random,
-    ) -> None:
-        self._uri, self._issuer, self._life, self._spread = uri, issuer, life, spread
-        self.current = issuer
-        self._due = now
-        self.refresh(now)
-
-    def refresh(self, now: datetime.datetime) -> bool:
-        """Issue the next one if it is time, or if the clock has been set back below this one."""
-        since, _ = span_of(self.current.cert_pem)
-        if since <= now < self._due:
-            return False
-        span = from_now(now, self._life)
-        self.current = issue(self._uri, self._issuer, span)
-        self._due = renewal_due(span, self._spread())
-        return True
 
 
 def load(pem: bytes) -> x509.Certificate:
@@ -174,6 +133,11 @@ def is_issued_by(pem: bytes, issuer_pem: bytes) -> bool:
     except (TypeError, InvalidSignature, *UNREADABLE):
         return False
     return True
+
+
+def serial_number(pem: bytes) -> str:
+    """Lower-case hex without leading zeros: how a trust file names one certificate."""
+    return f"{load(pem).serial_number:x}"
 
 
 def is_authority(pem: bytes) -> bool:

@@ -31,7 +31,7 @@ CALLERS: Mapping[str, frozenset[str]] = {
     "/hanse.v1.PeerService/Link": frozenset({"daemon"}),
     "/hanse.v1.EdgeService/Watch": frozenset({"edge"}),
     "/hanse.v1.EdgeService/Report": frozenset({"edge"}),
-    "/hanse.v1.EnrolService/Trust": frozenset({"token"}),
+    "/hanse.v1.EnrolService/Trust": frozenset({"token", "daemon"}),
     "/hanse.v1.EnrolService/Enroll": frozenset({"token"}),
     "/hanse.v1.EnrolService/Join": frozenset({"token"}),
     "/hanse.v1.EnrolService/Renew": frozenset({"edge"}),

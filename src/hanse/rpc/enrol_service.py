@@ -1,0 +1,117 @@
+"""hanse.v1.EnrolService: tokens become certificates or requests; certificates are renewed.
+
+Who calls has been proved by `rpc.doorkeeper`: a token by its key, a node by its certificate.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, Protocol
+
+import grpc
+
+from hanse.core import limits
+from hanse.core.errors import NotPermitted, TooLarge, Unavailable
+from hanse.core.gossip.budget import Budget
+from hanse.core.gossip.sync import TRUST_PART_BYTES
+from hanse.rpc import certificates, tls
+from hanse.rpc.status import Context, translated
+from hanse.rpc.tls import Peer
+from hanse.v1 import enrol_pb2 as pb
+
+NAME = "hanse.v1.EnrolService"
+
+
+class EnrolHandler(Protocol):
+    """What the daemon does about those who come in. All may raise `Rejected`, `Unavailable`."""
+
+    def trust_files(self) -> Sequence[bytes]: ...
+
+    async def on_enroll(self, token: Peer, request: bytes) -> bytes:
+        """A certificate, PEM, for the key of this request; the token is durably spent by then."""
+        ...
+
+    async def on_join(self, token: Peer, request: bytes) -> None:
+        """Keep the request; the token is durably spent when this returns."""
+        ...
+
+    async def on_renew(self, node: Peer, request: bytes) -> bytes:
+        """A certificate, PEM, for the key of this request, which is that of the caller."""
+        ...
+
+
+class EnrolService:
+    name = NAME
+
+    def __init__(self, handler: EnrolHandler) -> None:
+        self._handler = handler
+        now_s = asyncio.get_running_loop().time()
+        self._pace = Budget(limits.ENROLS_PER_S, limits.ENROLS_BURST, now_s)
+
+    async def trust(
+        self, request: pb.TrustRequest, context: Context
+    ) -> AsyncIterator[pb.TrustResponse]:
+        self._take_turn()
+        for version, raw in enumerate(self._handler.trust_files(), start=1):
+            starts = range(0, len(raw), TRUST_PART_BYTES)
+            for part, at in enumerate(starts):
+                data = raw[at : at + TRUST_PART_BYTES]
+                yield pb.TrustResponse(version=version, part=part, parts=len(starts), data=data)
+
+    @translated
+    async def enroll(self, request: pb.EnrollRequest, context: Context) -> pb.EnrollResponse:
+        self._take_turn()
+        pem = await self._handler.on_enroll(tls.peer_of(context), request.signing_request)
+        return pb.EnrollResponse(certificate=certificates.to_der(pem))
+
+    @translated
+    async def join(self, request: pb.JoinRequest, context: Context) -> pb.JoinResponse:
+        self._take_turn()
+        if len(request.request) > limits.JOIN_REQUEST_BYTES_MAX:
+            raise TooLarge(f"a join request has at most {limits.JOIN_REQUEST_BYTES_MAX} bytes")
+        await self._handler.on_join(tls.peer_of(context), request.request)
+        return pb.JoinResponse()
+
+    @translated
+    async def renew(self, request: pb.RenewRequest, context: Context) -> pb.RenewResponse:
+        self._take_turn()
+        node = tls.peer_of(context)
+        if certificates.requested_key(request.signing_request) != node.spki:
+            raise NotPermitted(
+                "a certificate is renewed for the same key only",
+                fix="enrol the node again with a new token to change its key",
+            )
+        pem = await self._handler.on_renew(node, request.signing_request)
+        return pb.RenewResponse(certificate=certificates.to_der(pem))
+
+    def _take_turn(self) -> None:
+        if not self._pace.take(1, asyncio.get_running_loop().time()):
+            raise Unavailable("many machines enrol just now", fix="try again in a few seconds")
+
+    def handler(self) -> grpc.GenericRpcHandler[Any, Any]:
+        return grpc.method_handlers_generic_handler(
+            NAME,
+            {
+                "Trust": grpc.unary_stream_rpc_method_handler(
+                    self.trust,
+                    request_deserializer=pb.TrustRequest.FromString,
+                    response_serializer=pb.TrustResponse.SerializeToString,
+                ),
+                "Enroll": grpc.unary_unary_rpc_method_handler(
+                    self.enroll,
+                    request_deserializer=pb.EnrollRequest.FromString,
+                    response_serializer=pb.EnrollResponse.SerializeToString,
+                ),
+                "Join": grpc.unary_unary_rpc_method_handler(
+                    self.join,
+                    request_deserializer=pb.JoinRequest.FromString,
+                    response_serializer=pb.JoinResponse.SerializeToString,
+                ),
+                "Renew": grpc.unary_unary_rpc_method_handler(
+                    self.renew,
+                    request_deserializer=pb.RenewRequest.FromString,
+                    response_serializer=pb.RenewResponse.SerializeToString,
+                ),
+            },
+        )
