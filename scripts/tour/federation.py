@@ -92,11 +92,30 @@ class Users:
 
 
 @dataclass
+class Agent:
+    """An edge node: enrolled with a token while its daemon runs, as on a machine of its own."""
+
+    node: str
+    home: Path
+    listen: str
+    process: Process
+
+    def start(self, daemon_home: Path) -> None:
+        token = hanse("agent", "token", "--node", self.node, home=daemon_home)
+        words = ("--home", str(self.home), "--listen", self.listen)
+        hanse("agent", "enroll", "--token", "-", *words, said=token)
+        config = self.home / "agent.toml"  # 5 s between reports are for quieter places
+        usual, often = "# report_interval_s = 5.0", "report_interval_s = 0.5"
+        config.write_text(config.read_text().replace(usual, often))
+        self.process.start()
+
+
+@dataclass
 class Region:
     name: str
     home: Path
     daemon: Process
-    agents: list[Process]
+    agents: list[Agent]
     nodes: list[str]
     users: Users
 
@@ -129,11 +148,11 @@ def environment() -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
 
 
-def hanse(*words: str, home: Path | None = None, check: bool = True) -> str:
+def hanse(*words: str, home: Path | None = None, check: bool = True, said: str = "") -> str:
     """Run the command line as a person would; its standard output."""
     env = environment() | ({"HANSE_HOME": str(home)} if home else {})
     done = subprocess.run(
-        [str(HANSE), *words], capture_output=True, text=True, env=env, check=False
+        [str(HANSE), *words], input=said, capture_output=True, text=True, env=env, check=False
     )
     if check and done.returncode != 0:
         raise DemoFailed(f"hanse {' '.join(words)} ended with {done.returncode}:\n{done.stderr}")

@@ -27,6 +27,7 @@ from tour import golden, material
 from tour.federation import (
     HANSE,
     START_S,
+    Agent,
     DemoFailed,
     Process,
     Region,
@@ -81,16 +82,8 @@ class Tour:
         for i in range(1, NODES_PER_REGION + 1):
             node, listen = f"{name}-{i}", f"127.0.0.1:{next(ports)}"
             home = self.home / "nodes" / node
-            hanse(
-                *("agent", "enroll", "--via", str(folder), "--node", node),
-                *("--home", str(home), "--listen", listen),
-            )
-            config = home / "agent.toml"  # the usual 5 s between reports are for quieter places
-            text = config.read_text().replace(
-                "# report_interval_s = 5.0", "report_interval_s = 0.5"
-            )
-            config.write_text(text)
-            agents.append(self._process(node, "agent", "run", "--home", str(home)))
+            process = self._process(node, "agent", "run", "--home", str(home))
+            agents.append(Agent(node, home, listen, process))
             nodes.append(listen)
         command = [sys.executable, "-m", "tour.traffic", "--region", name]
         command += ["--nodes", ",".join(nodes), "--slices", slices]
@@ -106,7 +99,7 @@ class Tour:
         for region in self.regions.values():
             self.wait(f"{region.name} answers", lambda r=region: r.daemon_answers())  # type: ignore[misc]
             for agent in region.agents:
-                agent.start()
+                agent.start(region.home)
         self.wait("every daemon hears every other", self._all_linked)
         for region in self.regions.values():
             region.users.start()
@@ -118,7 +111,15 @@ class Tour:
 
     @property
     def processes(self) -> list[Process]:
-        return [p for r in self.regions.values() for p in (r.daemon, *r.agents, r.users.process)]
+        return [
+            process
+            for region in self.regions.values()
+            for process in (
+                region.daemon,
+                *(agent.process for agent in region.agents),
+                region.users.process,
+            )
+        ]
 
     def stop(self) -> None:
         for region in self.regions.values():

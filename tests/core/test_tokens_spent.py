@@ -142,9 +142,12 @@ def test_requests_are_bounded_and_a_refused_one_spends_nothing() -> None:
 
 
 def test_a_revoked_node_comes_back_with_a_new_key_only() -> None:
-    disk, enrolment = Disk(), Enrolment()
+    disk, enrolment = Disk(), opened()
+    enrolment.spend("t", "edge", "eu-north", "old", NOW)
     enrolment.deny("n1", "the truck was stolen", NOW)
     enrolment.issue("t", grant(), NOW)
+    with pytest.raises(NotPermitted, match="new folder"):
+        enrolment.spend("t", "edge", "eu-north", "old", NOW)
     enrolment.spend("t", "edge", "eu-north", "new", NOW)
     disk.store(enrolment)
     for each in (enrolment, disk.restored()):
@@ -153,6 +156,19 @@ def test_a_revoked_node_comes_back_with_a_new_key_only() -> None:
         assert each.why_denied("n2", "old") == ""
     enrolment.deny("n1", "again", NOW)
     assert enrolment.why_denied("n1", "new") == "again"
+
+
+def test_a_node_that_was_enrolled_from_files_is_known_by_its_first_renewal() -> None:
+    disk, enrolment = Disk(), Enrolment()
+    enrolment.seen("n1", "old")
+    disk.store(enrolment)
+    enrolment.seen("n1", "old")
+    assert enrolment.writes() == []  # nothing new, nothing to store
+    again = disk.restored()
+    again.deny("n1", "stolen", NOW)
+    again.issue("t", grant(), NOW)
+    with pytest.raises(NotPermitted, match="new folder"):
+        again.spend("t", "edge", "eu-north", "old", NOW)
 
 
 def test_revoking_a_node_closes_its_open_tokens() -> None:

@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import socket
+import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -130,6 +131,43 @@ async def test_another_user_is_refused(home, monkeypatch):
     )
     with pytest.raises(NotPermitted):
         await call(home, "echo")
+
+
+def ask_as(uid: int, path: Path) -> bytes:
+    """What a process of that user is answered. It is forked: only so can it change its user."""
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.setuid(uid)
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+                connection.connect(str(path))
+                connection.sendall(b'{"verb":"echo"}\n')
+                os.write(write, connection.recv(4096))
+        finally:
+            os._exit(0)
+    os.close(write)
+    os.waitpid(child, 0)
+    with os.fdopen(read, "rb") as answer:
+        return answer.read()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+async def test_the_kernel_says_who_calls():
+    """Not the file's mode, which is opened here to everybody, and nothing that the caller says."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        path = Path(folder) / "control.sock"
+
+        async def echo(args, progress, stream):
+            return {"args": args}
+
+        async with control.serve(path, {"echo": echo}):
+            path.chmod(0o666)
+            refused = await asyncio.to_thread(ask_as, 65534, path)
+            answered = await asyncio.to_thread(ask_as, 0, path)
+    assert b"user 65534 may not command this daemon" in refused
+    assert b'{"result":{"args":{}}}' in answered
 
 
 async def test_the_client_refuses_a_socket_that_somebody_else_opened(home, monkeypatch):

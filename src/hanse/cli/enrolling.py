@@ -6,7 +6,6 @@ lost the answer has to come back with the same.
 
 from __future__ import annotations
 
-import asyncio
 import datetime
 import hashlib
 import sys
@@ -76,6 +75,8 @@ def enroll(home: Path, token: Token, listen: str, labels: dict[str, str]) -> Non
 
     Raises `Conflict` if the folder is another node's, and what the daemon raises.
     """
+    import asyncio
+
     from hanse.daemon.private_files import read_private, write_new
     from hanse.edge.config import FILE_NAME
     from hanse.edge.status import replace_file
@@ -151,6 +152,8 @@ def join(home: Path, token: Token, listen: str, advertise: str, edge_ca: Any) ->
 
     May be done again, with the same folder, if it broke off.
     """
+    import asyncio
+
     asyncio.run(_join(home, token, listen, advertise, edge_ca))
 
 

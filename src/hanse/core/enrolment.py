@@ -25,9 +25,9 @@ from hanse.core.reading import canonical_json
 from hanse.core.step import PutLocal, Write
 from hanse.core.trust.members import Members
 
-TOKENS, PENDING, DENIED = "token", "pending", "denied"
-SPACES = (TOKENS, PENDING, DENIED)
-ALLOWED_MAX = 16  # keys of one node that were enrolled again after it was revoked
+TOKENS, PENDING, NODES, DENIED = "token", "pending", "node", "denied"
+SPACES = (TOKENS, PENDING, NODES, DENIED)
+KEYS_MAX = 16  # of one node that are remembered, newest last
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +44,15 @@ class Grant:
 
 @dataclass(frozen=True, slots=True)
 class Denial:
-    """A revoked node: no key of that name counts but those enrolled later."""
+    """A revoked node: no key of that name counts but those enrolled later, which are new ones.
+
+    Keys are hex SHA-256 of public keys.
+    """
 
     reason: str
     at_ms: int
-    allowed: tuple[str, ...] = ()  # hex SHA-256 of public keys
+    barred: tuple[str, ...] = ()  # those known when it was revoked: a token does not redeem them
+    allowed: tuple[str, ...] = ()
 
 
 class Enrolment:
@@ -57,6 +61,7 @@ class Enrolment:
     def __init__(self) -> None:
         self.grants: dict[str, Grant] = {}
         self.pending: dict[MemberId, bytes] = {}
+        self.keys: dict[str, tuple[str, ...]] = {}  # of each node that enrolled or renewed here
         self.denials: dict[str, Denial] = {}
         self.revision = 0  # rises with every change
         self._writes: list[Write] = []
@@ -65,6 +70,7 @@ class Enrolment:
     def restore(self, spaces: Mapping[str, Mapping[str, bytes]]) -> None:
         self.grants = {k: Grant(**json.loads(v)) for k, v in spaces[TOKENS].items()}
         self.pending = {MemberId(k): v for k, v in spaces[PENDING].items()}
+        self.keys = {k: tuple(json.loads(v)) for k, v in spaces[NODES].items()}
         self.denials = {k: _denial(json.loads(v)) for k, v in spaces[DENIED].items()}
 
     # -- tokens ----------------------------------------------------------------
@@ -91,7 +97,9 @@ class Enrolment:
             grant = replace(grant, spent_on=on)
             self._put(TOKENS, token, canonical_json(asdict(grant)))
             self.grants[token] = grant
-            self._allow(grant, on)
+            if kind == "edge":
+                self.seen(grant.node, on)
+                self._allow(grant.node, on)
         return grant
 
     def _usable(self, token: str, kind: str, region: str, on: str, now_ms: int) -> Grant:
@@ -112,6 +120,12 @@ class Enrolment:
                 "this token has been spent on another key",
                 fix="ask for a new token; if nobody of yours has spent it, it was stolen: revoke "
                 "what it enrolled",
+            )
+        denial = self.denials.get(grant.node)
+        if denial is not None and on in denial.barred:
+            raise NotPermitted(
+                f"this key of node {grant.node} was revoked: {denial.reason}",
+                fix="enrol into a new folder, or remove keys/tls.key from this one first",
             )
         return grant
 
@@ -159,7 +173,7 @@ class Enrolment:
         """From now on no key of this node counts here; a later enrolment may bring a new one."""
         if len(self.denials) >= limits.NODES_MAX and node not in self.denials:
             raise TooLarge(f"{limits.NODES_MAX} nodes are revoked", fix="replace the edge CA")
-        self._deny(node, Denial(reason, now_ms))
+        self._deny(node, Denial(reason, now_ms, barred=self.keys.get(node, ())))
         for token, grant in list(self.grants.items()):
             if grant.node == node:  # or the thief of a token could come back with it
                 del self.grants[token]
@@ -170,11 +184,18 @@ class Enrolment:
         denial = self.denials.get(node)
         return denial.reason if denial is not None and key not in denial.allowed else ""
 
-    def _allow(self, grant: Grant, key: str) -> None:
-        denial = self.denials.get(grant.node)
+    def seen(self, node: str, key: str) -> None:
+        """This node has this key: it enrolled or renewed with it."""
+        known = self.keys.get(node, ())
+        if key not in known and (known or len(self.keys) < limits.NODES_MAX):
+            self.keys[node] = (*known, key)[-KEYS_MAX:]
+            self._put(NODES, node, canonical_json(self.keys[node]))
+
+    def _allow(self, node: str, key: str) -> None:
+        denial = self.denials.get(node)
         if denial is not None:
-            allowed = (*denial.allowed, key)[-ALLOWED_MAX:]
-            self._deny(grant.node, replace(denial, allowed=allowed))
+            allowed = (*denial.allowed, key)[-KEYS_MAX:]
+            self._deny(node, replace(denial, allowed=allowed))
 
     def _deny(self, node: str, denial: Denial) -> None:
         self.denials[node] = denial
@@ -192,4 +213,5 @@ class Enrolment:
 
 
 def _denial(document: dict[str, Any]) -> Denial:
-    return Denial(document["reason"], document["at_ms"], tuple(document["allowed"]))
+    keys = {k: tuple(document[k]) for k in ("barred", "allowed")}
+    return Denial(document["reason"], document["at_ms"], **keys)

@@ -89,8 +89,8 @@ SETTINGS = {
         "Certificate of that authority, as the members file pins it.", "keys/tls.crt"
     ),
     "edge_ca_key": Setting(
-        "Private key that issues certificates to edge nodes. Only `hanse agent enroll` reads it,\n"
-        "so it may be kept on another machine.",
+        "Private key that issues certificates to edge nodes. It may be kept on another machine:\n"
+        "then this daemon makes no tokens and renews nothing, and nodes are enrolled there.",
         "keys/edge-ca.key",
     ),
     "edge_ca_cert": Setting(

@@ -144,7 +144,9 @@ class Enroller:
                 f"node {caller.name} belongs to {caller.region}, not to {self._config.region}",
                 fix="point the node at its own region's daemon",
             )
-        return self._certify(caller.name, request, self._edge_ca())
+        issuer = self._edge_ca()
+        await self._driver.do(lambda n, _: n.enrolment.seen(caller.name, caller.spki.hex()))
+        return self._certify(caller.name, request, issuer)
 
     async def on_join(self, caller: Peer, raw: bytes) -> None:
         request = read_request(raw)

@@ -20,7 +20,7 @@ from hanse.daemon.trust_folder import add_file
 from hanse.rpc import enrol_client, tls
 from hanse.rpc.certificates import Identity
 
-ASK_S = 5.0
+ASK_S = 2.0
 log = structlog.get_logger("hanse.daemon")
 
 
