@@ -44,7 +44,6 @@ from hanse.edge.certificate import OwnCertificate
 from hanse.rpc import certificates, edge_client, enrol_client, tls
 from hanse.rpc.certificates import Identity
 
-NOW = datetime.datetime.now(datetime.UTC)
 MINUTE, DAY = datetime.timedelta(minutes=1), datetime.timedelta(days=1)
 WAIT_S = 10
 
@@ -54,9 +53,11 @@ class World:
 
     def __init__(self, home: Path) -> None:
         self.home = home
-        self.now = NOW
+        self.began = self.now = datetime.datetime.now(datetime.UTC)
         self.port = free_ports(1)[0]
-        ceremony.init(home, "harbour", "eu-north", f"127.0.0.1:{self.port}", "", NOW - 30 * DAY)
+        ceremony.init(
+            home, "harbour", "eu-north", f"127.0.0.1:{self.port}", "", self.began - 30 * DAY
+        )
         self.daemon: Daemon
         self._stack = AsyncExitStack()
 
@@ -122,7 +123,7 @@ async def test_a_token_makes_one_machine_the_node_that_it_names(world: World) ->
     named = (peer.federation, peer.region, peer.kind, peer.name)
     assert named == ("harbour", "eu-north", "edge", "dock-7")
     until = certificates.span_of(identity.cert_pem)[1]
-    assert abs(until - NOW - 7 * 24 * 60 * MINUTE) < MINUTE
+    assert abs(until - world.began - 7 * 24 * 60 * MINUTE) < MINUTE
     await world.report("dock-7", identity)
 
 
@@ -169,14 +170,14 @@ async def test_the_spending_is_stored_before_anything_is_issued(
 
 async def test_an_old_token_opens_no_method(world: World) -> None:
     made = await world.token(ttl_s=60)
-    world.now = NOW + MINUTE / 2
+    world.now = world.began + MINUTE / 2
     identity = await enrolled(made)
-    world.now = NOW + MINUTE
+    world.now = world.began + MINUTE
     for key_pem in (None, identity.key_pem):
         with pytest.raises(NotPermitted):
             await enrolled(made, key_pem)
-    world.now = NOW  # what was seen as expired stays so
-    world.daemon.driver.node.enrolment.tick(int((NOW + MINUTE).timestamp() * 1000))
+    world.now = world.began  # what was seen as expired stays so
+    world.daemon.driver.node.enrolment.tick(int((world.began + MINUTE).timestamp() * 1000))
     with pytest.raises((Rejected, Unavailable)):
         await enrolled(made)
 
@@ -330,13 +331,15 @@ def enrolled_on(world: World, moment: datetime.datetime) -> Identity:
 async def test_a_certificate_is_renewed_between_a_half_and_two_thirds_of_its_life(
     world: World, tmp_path: Path, spread: float, due: float
 ) -> None:
-    identity = enrolled_on(world, NOW - 6 * DAY)  # so it lasts from a day before that, for eight
+    identity = enrolled_on(
+        world, world.began - 6 * DAY
+    )  # so it lasts from a day before that, for eight
     config = node_folder(world, tmp_path / "n", identity)
     own = OwnCertificate(config, now=lambda: world.now, spread=lambda: spread)
     async with world.channel(identity) as channel:
-        world.now = NOW + due * DAY - MINUTE
+        world.now = world.began + due * DAY - MINUTE
         assert not await own.renew_if_due(channel)
-        world.now = NOW + due * DAY + MINUTE
+        world.now = world.began + due * DAY + MINUTE
         assert await own.renew_if_due(channel)
         assert not await own.renew_if_due(channel)
     assert own.until - world.now > 6.9 * DAY
@@ -347,11 +350,11 @@ async def test_a_certificate_is_renewed_between_a_half_and_two_thirds_of_its_lif
 async def test_a_node_outlives_its_daemon_and_says_when_it_is_too_late(
     world: World, tmp_path: Path
 ) -> None:
-    identity = enrolled_on(world, NOW - 6 * DAY)
+    identity = enrolled_on(world, world.began - 6 * DAY)
     config = node_folder(world, tmp_path / "n", identity)
     own = OwnCertificate(config, now=lambda: world.now, spread=lambda: 0.5)
     await world.stop()
-    world.now = NOW - 2 * DAY
+    world.now = world.began - 2 * DAY
     async with world.channel(identity) as channel:
         with pytest.raises(Unavailable):
             await own.renew_if_due(channel)
@@ -367,7 +370,7 @@ async def test_a_node_outlives_its_daemon_and_says_when_it_is_too_late(
         own.check()
     with pytest.raises(NotPermitted, match="not now"):
         await world.report("n1", own.identity)
-    world.now = NOW
+    world.now = world.began
     again = await enrolled(await world.token(), identity.key_pem)
     assert not own.reread()
     config.tls_cert.write_bytes(again.cert_pem)
@@ -404,11 +407,11 @@ async def test_the_daemon_renews_its_own_certificate(
     before = doors.shown()
     doors.look()
     assert doors.shown() is before
-    world.now = NOW + datetime.timedelta(days=5)
+    world.now = world.began + datetime.timedelta(days=5)
     doors.look()
     assert doors.shown() is not before
     assert certificates.is_issued_by(doors.shown().cert_pem, world.authority_pem)
-    world.now = NOW
+    world.now = world.began
     doors.look()  # a clock that was set back would show a certificate of the future
     await world.report("n1", identity)
 
@@ -492,7 +495,7 @@ async def test_a_daemon_that_joins_waits_until_people_admit_it(
         files = await enrol_client.trust_files(channel)
         assert tuple(files) == read_files(world.home / "trust")
         listen = f"127.0.0.1:{free_ports(1)[0]}"
-        request = ceremony.join(home, files, "us-east", listen, "", NOW)
+        request = ceremony.join(home, files, "us-east", listen, "", world.began)
         for _ in range(2):
             await enrol_client.join(channel, request)
     for version, raw in enumerate(files, start=1):
@@ -504,7 +507,9 @@ async def test_a_daemon_that_joins_waits_until_people_admit_it(
     config = load(home)
     authority = Identity(config.tls_cert.read_bytes(), config.tls_key.read_bytes())
     uri = certificates.daemon_uri("harbour", "us-east", waiting["member"])
-    shown = certificates.issue(uri, authority, certificates.from_now(NOW, certificates.LIFE))
+    shown = certificates.issue(
+        uri, authority, certificates.from_now(world.began, certificates.LIFE)
+    )
     admission = asyncio.create_task(
         until_admitted(waiting["member"], shown, replay(tuple(files)), home / "trust", ask_s=0.05)
     )
@@ -526,7 +531,7 @@ async def test_a_request_for_another_region_than_the_token_names_is_refused(
     made = await world.daemon_token("us-west")
     async with enrol_client.token_channel(made) as channel:
         files = await enrol_client.trust_files(channel)
-        request = ceremony.join(tmp_path / "us", files, "us-east", "127.0.0.1:1", "", NOW)
+        request = ceremony.join(tmp_path / "us", files, "us-east", "127.0.0.1:1", "", world.began)
         with pytest.raises(NotPermitted, match="for region us-west"):
             await enrol_client.join(channel, request)
         changed = request.replace(b'"payload":"', b'"payload":"A', 1)
@@ -540,7 +545,7 @@ async def test_a_request_for_another_region_than_the_token_names_is_refused(
 async def test_a_refused_request_is_forgotten(world: World, tmp_path: Path) -> None:
     async with enrol_client.token_channel(await world.daemon_token()) as channel:
         files = await enrol_client.trust_files(channel)
-        request = ceremony.join(tmp_path / "us", files, "us-east", "127.0.0.1:1", "", NOW)
+        request = ceremony.join(tmp_path / "us", files, "us-east", "127.0.0.1:1", "", world.began)
         await enrol_client.join(channel, request)
     (waiting,) = (await world.ask("daemon.pending"))["pending"]
     await world.ask("daemon.refuse", member=waiting["member"])

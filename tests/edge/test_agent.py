@@ -20,7 +20,7 @@ import tritonclient.grpc.aio as triton
 from digit_releases import DIGITS, Release, holdout, release
 
 from hanse.core.assignment import Assignment, ModelAssignment, Source, signed_bytes
-from hanse.core.errors import InvalidSignature
+from hanse.core.errors import InvalidSignature, NotPermitted
 from hanse.core.ids import Digest, Segment, segment
 from hanse.core.signing import SigningKey
 from hanse.core.telemetry import ModelReport, Report, parse_report
@@ -29,9 +29,11 @@ from hanse.edge.agent import Agent
 from hanse.edge.certificate import OwnCertificate
 from hanse.edge.config import Config
 from hanse.edge.status import FILE_NAME
+from hanse.rpc import certificates
 from hanse.rpc.blob_service import BlobService
 from hanse.rpc.certificates import Identity
 from hanse.rpc.edge_service import EdgeService
+from hanse.rpc.enrol_service import EnrolService
 from hanse.rpc.server import build_server
 from hanse.rpc.tls import Peer
 
@@ -48,6 +50,7 @@ class Region:
     ca: Identity
     reports: list[Report] = field(default_factory=list)
     served: set[Digest] = field(default_factory=set)
+    shown: dict[str, bytes] = field(default_factory=dict)
     serial: int = 0
     heard: asyncio.Event = field(default_factory=asyncio.Event)
     address: str = "127.0.0.1:0"
@@ -59,9 +62,24 @@ class Region:
     async def on_report(
         self, peer: Peer, node: Segment, boot_nonce: bytes, seq: int, report: bytes
     ) -> int:
+        self.shown[node] = peer.cert_pem
         self.reports.append(parse_report(report))
         self.heard.set()
         return seq
+
+    def trust_files(self) -> list[bytes]:
+        return []
+
+    async def on_enroll(self, token: Peer, request: bytes) -> bytes:
+        raise NotPermitted("no tokens here")
+
+    async def on_join(self, token: Peer, request: bytes) -> None:
+        raise NotPermitted("no tokens here")
+
+    async def on_renew(self, node: Peer, request: bytes) -> bytes:
+        uri = certificates.edge_uri(daemons.FEDERATION, daemons.REGION, node.name)
+        span = certificates.from_now(daemons.NOW, certificates.LIFE)
+        return certificates.certify(uri, request, self.ca, span)
 
     def may_fetch(self, peer: Peer, digest: Digest, release: Digest) -> Path | None:
         self.served.add(digest)
@@ -74,7 +92,7 @@ class Region:
         self.server, port = await build_server(
             self.daemon.shown,
             daemons.doorkeeper(lambda: daemons.members([], self.ca)),
-            [self.edge, BlobService(self)],
+            [self.edge, BlobService(self), EnrolService(self)],
             address=self.address,
         )
         self.address = f"127.0.0.1:{port}"
@@ -350,3 +368,32 @@ async def test_a_damaged_state_is_set_aside_and_the_node_asks_anew(
     async with running(config):
         await region.until(lambda m: m.running == v1.digest)
     assert (config.state / "assignment.json.damaged").read_bytes() == b"{"
+
+
+async def test_a_certificate_is_renewed_under_a_node_that_goes_on(
+    region: Region, tmp_path: Path
+) -> None:
+    """It is due from the start here: the agent asks, stores what it gets, and shows it."""
+    config = configured(region, tmp_path)
+    now = daemons.NOW
+    half = (now - 4 * daemons.DAY, now + 2 * daemons.DAY)
+    uri = certificates.edge_uri(daemons.FEDERATION, daemons.REGION, NODE)
+    old = certificates.issue(uri, region.ca, half)
+    config.tls_key.write_bytes(old.key_pem)
+    config.tls_cert.write_bytes(old.cert_pem)
+    region.assign()
+    async with running(config) as agent:
+        await holds(lambda: region.shown.get(NODE) not in (None, old.cert_pem))
+        shown = region.shown.get(NODE)
+        assert config.tls_cert.read_bytes() == shown
+        assert shown is not None
+        assert certificates.spki_hash(shown) == certificates.spki_hash(old.cert_pem)
+        assert certificates.span_of(shown)[1] > half[1]
+        count = len(region.reports)
+        await holds(lambda: len(region.reports) >= count + 2 and agent._connected)
+
+
+async def holds(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110  # there is no event for all of these
+            await asyncio.sleep(0.02)

@@ -151,10 +151,11 @@ class Agent:
     async def _watch(self) -> None:
         facts = runtime_facts() | {f"label.{k}": v for k, v in self._config.labels.items()}
         facts[INTERVAL_FACT] = str(math.ceil(self._config.report_interval_s))
-        daemon, wait_s = self._daemon(), RECONNECT_FIRST_S
+        wait_s = RECONNECT_FIRST_S
         while True:
             try:
-                async for raw, signature in edge_client.watch(daemon, self._config.node, facts):
+                stream = edge_client.watch(self._daemon(), self._config.node, facts)
+                async for raw, signature in stream:
                     wait_s = RECONNECT_FIRST_S
                     await self._set_connected(True)
                     self._hear(raw, signature)
