@@ -63,6 +63,7 @@ class BlobService:
         try:
             async with self._slots:
                 path = self._gate_answer(peer, digest, release)
+                await context.send_initial_metadata(())
                 await _send_file(path, digest, request.offset, context)
         finally:
             self._by_peer[peer.spki] -= 1

@@ -134,15 +134,14 @@ class Doorkeeper(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # gener
     def _guarded(self, method: str, inner: Any) -> Any:
         """The same method behind this gate; `rpc.admission` has made a stream of every one."""
 
-        async def call(request: Any, raw_context: Context) -> None:
-            context: Any = Sending(raw_context)
-            under_way = await self._enter(method, context)
+        async def call(request: Any, context: Context) -> None:
+            under_way, line = await self._enter(method, context), Sending(context)
             try:
-                await inner.stream_stream(request, context)
+                await inner.stream_stream(request, line)
             except asyncio.CancelledError:
                 if under_way.refused is None:
                     raise
-                await _hang_up(under_way, context)
+                await _hang_up(under_way, line)
             finally:
                 self._calls.discard(under_way)
 
@@ -162,8 +161,8 @@ class Doorkeeper(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # gener
         return call
 
 
-async def _hang_up(call: _Call, context: Context) -> NoReturn:
+async def _hang_up(call: _Call, line: Sending) -> NoReturn:
     """The cancellation was ours, so it ends here, and the caller learns why."""
     assert call.refused is not None
     call.task.uncancel()
-    await refuse(context, call.refused)
+    await refuse(line, call.refused)  # type: ignore[arg-type]  # it stands in for a context

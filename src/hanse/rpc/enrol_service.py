@@ -53,6 +53,7 @@ class EnrolService:
         self, request: pb.TrustRequest, context: Context
     ) -> AsyncIterator[pb.TrustResponse]:
         self._take_turn()
+        await context.send_initial_metadata(())
         for version, raw in enumerate(self._handler.trust_files(), start=1):
             starts = range(0, len(raw), TRUST_PART_BYTES)
             for part, at in enumerate(starts):
