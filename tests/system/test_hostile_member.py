@@ -18,10 +18,12 @@ from hostile_peer import HostilePeer, Log
 from plan_texts import EVERYWHERE
 from system_federation import MODEL, REGIONS, WAIT_S, Daemon, Federation, done, hanse
 
+from hanse.core import limits
 from hanse.core.signing import SigningKey
 from hanse.v1 import event_pb2, sync_pb2
 
 pytestmark = pytest.mark.system
+VECTORS = Path(__file__).parents[1] / "vectors"
 HONEST = ("eu-north", "us-east")
 
 
@@ -109,6 +111,68 @@ async def oversize(peer: HostilePeer) -> None:
     assert "RESOURCE_EXHAUSTED" in peer.refusal
 
 
+async def a_frame_of_one_byte_too_many(peer: HostilePeer) -> None:
+    await peer.prove()
+    await peer.say(padded(limits.FRAME_BYTES_MAX + 1))
+    await peer.ended.wait()
+    assert "RESOURCE_EXHAUSTED" in peer.refusal
+
+
+async def a_frame_as_long_as_it_may_be(peer: HostilePeer) -> None:
+    """It is read, and says nothing that matters: the link stands."""
+    await peer.prove()
+    await peer.say(padded(limits.FRAME_BYTES_MAX))
+    await peer.say(sync_pb2.Frame(ping=sync_pb2.Ping(head_map_digest=bytes(32))))
+    await peer.hears("heads")
+    assert not peer.ended.is_set()
+
+
+def padded(size: int) -> bytes:
+    """A ping with a field that nobody knows, so that the frame has this many bytes."""
+    ping = sync_pb2.LinkRequest(
+        frame=sync_pb2.Frame(ping=sync_pb2.Ping(head_map_digest=bytes(32)))
+    ).SerializeToString()
+    rest = size - len(ping) - 5  # a tag of two bytes and a length of three
+    raw = ping + b"\xfa\x01" + bytes((rest & 0x7F | 0x80, rest >> 7 & 0x7F | 0x80, rest >> 14))
+    return raw + bytes(rest)
+
+
+async def an_event_of_one_byte_too_many(peer: HostilePeer) -> None:
+    await peer.prove()
+    await peer.say(peer.log.chunk(bytes(limits.EVENT_BYTES_MAX + 1)))
+    await peer.ended.wait()
+    assert "RESOURCE_EXHAUSTED" in peer.refusal
+
+
+async def a_head_with_too_many_signatures(peer: HostilePeer) -> None:
+    await peer.prove()
+    event = peer.log.text("signed by many")
+    note = peer.log.note(event)
+    line = note.rpartition(b"\n\n")[2]
+    many = note + line * limits.NOTE_SIGNATURES_MAX
+    await peer.say(peer.log.chunk(event, note=many))
+    await peer.say(peer.log.chunk(event, note=note + b" " * limits.NOTE_BYTES_MAX))
+    await peer.ended.wait()  # the second cannot even be a note
+
+
+async def announces_that_nothing_follows(peer: HostilePeer) -> None:
+    """Signed heads of a log that is never shown: it is asked for once and then forgotten."""
+    await peer.prove()
+    before = counted(peer, "pulls_late")
+    unseen = [peer.log.text(str(n), seq=len(peer.log.events) + n) for n in range(5)]
+    note = peer.log.note(*unseen)
+    start = len(peer.log.events) + len(unseen)
+    announce = sync_pb2.Announce(origin=str(peer.log.origin), note=note, start=start)
+    await peer.say(sync_pb2.Frame(announce=announce))
+    await peer.hears("pull")
+    while counted(peer, "pulls_late") == before:  # noqa: ASYNC110  # another process counts
+        await asyncio.sleep(0.1)
+
+
+def counted(peer: HostilePeer, name: str) -> int:
+    return int(peer.victim.ask("counters")["counters"][name])
+
+
 async def too_many_events(peer: HostilePeer) -> None:
     await peer.prove()
     await peer.say(peer.log.chunk(*[b"x"] * 257))
@@ -171,7 +235,8 @@ async def the_log_of_another_member(peer: HostilePeer) -> None:
 async def a_trust_file_of_its_own(peer: HostilePeer) -> None:
     await peer.prove()
     version = peer.log.trust.version + 1
-    for data in (b"{}", b"\xff" * 1000):
+    half = (VECTORS / "found/trust-version/half-a-character").read_bytes()
+    for data in (b"{}", b"\xff" * 1000, half):
         file = sync_pb2.TrustFile(version=version, part=0, parts=1, data=data)
         await peer.say(sync_pb2.Frame(trust_file=file))
 
@@ -217,6 +282,11 @@ ATTACKS: tuple[Attack, ...] = (
     random_bytes,
     deep_nesting,
     oversize,
+    a_frame_of_one_byte_too_many,
+    a_frame_as_long_as_it_may_be,
+    an_event_of_one_byte_too_many,
+    a_head_with_too_many_signatures,
+    announces_that_nothing_follows,
     too_many_events,
     wrong_root,
     signed_by_another_key,
@@ -234,14 +304,37 @@ ATTACKS: tuple[Attack, ...] = (
 )
 
 
+REASONS: dict[Attack, str] = {
+    unknown_kind: "frames_unreadable",
+    random_bytes: "frames_unreadable",
+    deep_nesting: "frames_unreadable",
+    oversize: "",  # refused inside gRPC, before anything of ours sees it
+    a_frame_of_one_byte_too_many: "frames_too_large",
+    a_frame_as_long_as_it_may_be: "",
+    an_event_of_one_byte_too_many: "frames_too_large",
+    a_head_with_too_many_signatures: "frames_rejected",
+    announces_that_nothing_follows: "pulls_late",
+    too_many_events: "frames_too_large",
+    the_log_of_another_member: "frames_unreadable",
+    an_event_that_lies_about_its_payload: "",
+    frames_before_it_has_proved_who_it_is: "",
+    a_greeting_from_another_federation: "",
+    a_greeting_in_another_name: "",
+}
+"""The counter that names why, where that is not that a frame was rejected."""
+
+
 @pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.__name__)
 async def test_a_lie_changes_nothing(world: World, attack: Attack) -> None:
     before = world.federation.agreed()
+    reason = REASONS.get(attack, "frames_rejected")
     async with asyncio.timeout(WAIT_S), world.peer() as peer:
+        noted = counted(peer, reason) if reason else 0
         await attack(peer)
         await world.sentinel(peer)
         if "INVALID_ARGUMENT" in peer.refusal:  # both sides are told why
             assert peer.refusal.partition(": ")[2] in world.victim.log.read_text()
+        assert not reason or counted(peer, reason) > noted
     assert world.federation.agreed() == before
     assert world.victim.row()["rollout"] == "r-1"
 

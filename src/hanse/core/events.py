@@ -10,6 +10,7 @@ Only decisions are logged. Telemetry, heartbeats and node states are latest-valu
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
@@ -306,10 +307,21 @@ def region_of(body: Body | None) -> str | None:
     return region
 
 
+# What steers a terminal or turns the direction of what follows, and half characters.
+_STEERS = re.compile(
+    "[\\x00-\\x1f\\x7f-\\x9f\\u061c\\u200e\\u200f\\u2028-\\u202e\\u2066-\\u2069\\ud800-\\udfff]"
+)
+
+
 def check_text(text: str, what: str) -> str:
     """Local authoring only: remote text is escaped where it is shown instead (T42)."""
+    check_plain(text, what)
     if len(text.encode()) > limits.TEXT_BYTES_MAX:
         raise TooLarge(f"{what} is longer than {limits.TEXT_BYTES_MAX} bytes", fix="shorten it")
-    if any(ord(c) < 32 or 0x7F <= ord(c) < 0xA0 or 0x202A <= ord(c) <= 0x202E for c in text):
-        raise InvalidSpec(f"{what} holds control characters", fix="use plain text")
     return text
+
+
+def check_plain(text: str, what: str) -> None:
+    """The same of a document, whose length has a bound of its own."""
+    if _STEERS.search(text):
+        raise InvalidSpec(f"{what} holds control characters", fix="use plain text")

@@ -24,6 +24,7 @@ from hanse.core.events import (
     Rollback,
     RolloutControl,
     RolloutIntent,
+    check_plain,
     check_text,
 )
 from hanse.core.ids import Digest, EventId, Segment, segment
@@ -43,6 +44,7 @@ def publish(node: Node, blobs: Blobs, args: Args, private: Sequence[str] = ()) -
     """
     raw, envelope = _text(args, "manifest").encode(), _text(args, "envelope").encode()
     manifest = parse_manifest(raw)
+    check_plain(raw.decode(), "the manifest")
     missing = [f.name for f in manifest.files if not blobs.has(f.digest)]
     if missing:
         raise Conflict(
@@ -71,6 +73,7 @@ def start_rollout(node: Node, args: Args) -> Answer:
     """Sign a plan into the log; each region that it names begins by itself."""
     raw, envelope = _text(args, "spec").encode(), _text(args, "envelope").encode()
     plan = read_plan(raw)
+    check_plain(raw.decode(), "the plan")
     view = model_view(node, plan.model)
     release = view.release(plan.release)
     if release is None:
