@@ -18,22 +18,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, Self
 
-from hanse.core.errors import Conflict, InvalidSpec, Rejected
+from hanse.core.errors import InvalidSpec, Rejected
 from hanse.core.evidence.grid import (
     POINTS,
-    ZERO,
-    add,
-    decode_weights,
-    encode_weights,
-    log_mean,
-    reaches,
     to_units,
 )
 from hanse.core.evidence.ratio import COUNT_MAX
+from hanse.core.evidence.weighted import Weighted
 
 STEPS: Final = 32
 LEVELS: Final = 2 * STEPS + 1
@@ -49,11 +44,10 @@ def level(difference: float) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class DifferenceProcess:
+class DifferenceProcess(Weighted):
     """Evidence that E[D] is above `margin`, or with `proof` that it is below."""
 
     margin: float
-    logw: tuple[int, ...] = ZERO
     proof: bool = False
 
     def __post_init__(self) -> None:
@@ -69,26 +63,7 @@ class DifferenceProcess:
         gains = (
             math.fsum(count * row[cell] for cell, count in sorted(levels.items())) for row in table
         )
-        return replace(self, logw=add(self.logw, to_units(gains)))
-
-    def merge(self, other: DifferenceProcess) -> Self:
-        """Join the evidence of two sets of ticks: exact, in any order."""
-        if (self.margin, self.proof) != (other.margin, other.proof):
-            raise Conflict("evidence of different hypotheses cannot be added")
-        return replace(self, logw=add(self.logw, other.logw))
-
-    def log_e(self) -> float:
-        return log_mean(self.logw)
-
-    def rejects(self, alpha: float) -> bool:
-        return reaches(self.logw, alpha)
-
-    def encode(self) -> dict[str, object]:
-        return encode_weights(self.logw)
-
-    def decoded(self, state: object) -> Self:
-        """This hypothesis with stored weights. Raises `Rejected` when they are malformed."""
-        return replace(self, logw=decode_weights(state))
+        return self.gained(to_units(gains))
 
 
 @lru_cache(maxsize=256)

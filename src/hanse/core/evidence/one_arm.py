@@ -16,30 +16,24 @@ for first releases, and the ratio of two arms wherever there are two arms.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Self
 
-from hanse.core.errors import Conflict, InvalidSpec, Rejected
+from hanse.core.errors import InvalidSpec, Rejected
 from hanse.core.evidence.grid import (
     GRID,
-    ZERO,
-    add,
-    decode_weights,
-    encode_weights,
-    log_mean,
-    reaches,
     to_units,
 )
 from hanse.core.evidence.ratio import Arms
+from hanse.core.evidence.weighted import Weighted
 
 
 @dataclass(frozen=True, slots=True)
-class OneArmProcess:
+class OneArmProcess(Weighted):
     """Evidence that the trial's rate is above `rate`, or with `proof` that it is below."""
 
     rate: float
-    logw: tuple[int, ...] = ZERO
     proof: bool = False
 
     def __post_init__(self) -> None:
@@ -58,26 +52,7 @@ class OneArmProcess:
 
     def observe(self, arms: Arms) -> Self:
         """Add one tick; the control's counts are not looked at."""
-        return replace(self, logw=add(self.logw, self.gains(arms)))
-
-    def merge(self, other: OneArmProcess) -> Self:
-        """Join the evidence of two sets of ticks: exact, in any order."""
-        if (self.rate, self.proof) != (other.rate, other.proof):
-            raise Conflict("evidence of different hypotheses cannot be added")
-        return replace(self, logw=add(self.logw, other.logw))
-
-    def log_e(self) -> float:
-        return log_mean(self.logw)
-
-    def rejects(self, alpha: float) -> bool:
-        return reaches(self.logw, alpha)
-
-    def encode(self) -> dict[str, object]:
-        return encode_weights(self.logw)
-
-    def decoded(self, state: object) -> Self:
-        """This hypothesis with stored weights. Raises `Rejected` when they are malformed."""
-        return replace(self, logw=decode_weights(state))
+        return self.gained(self.gains(arms))
 
 
 @lru_cache(maxsize=256)

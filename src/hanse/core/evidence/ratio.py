@@ -25,22 +25,18 @@ the very same evidence and keeps the number of pairs for people to read.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Self
 
-from hanse.core.errors import Conflict, InvalidSpec, Rejected
+from hanse.core.errors import InvalidSpec, Rejected
 from hanse.core.evidence.grid import (
     GRID,
     LOG_GRID,
     ZERO,
-    add,
-    decode_weights,
-    encode_weights,
-    log_mean,
-    reaches,
     to_units,
 )
+from hanse.core.evidence.weighted import Weighted
 
 COUNT_MAX = 2**40
 """No tick of any region counts more; a larger number is an error or a lie."""
@@ -82,14 +78,13 @@ class Arms:
 
 
 @dataclass(frozen=True, slots=True)
-class RatioProcess:
+class RatioProcess(Weighted):
     """Evidence that trial/control is above `margin`, or with `proof` that it is below.
 
-    `margin` comes from the signed spec; `logw` is the state: 12 integers of 2**-32 nats.
+    `margin` comes from the signed spec.
     """
 
     margin: float
-    logw: tuple[int, ...] = ZERO
     proof: bool = False
 
     def __post_init__(self) -> None:
@@ -104,26 +99,7 @@ class RatioProcess:
 
     def observe(self, arms: Arms) -> Self:
         """Add one tick. Ticks of different weight must not be added up before this."""
-        return replace(self, logw=add(self.logw, self.gains(arms)))
-
-    def merge(self, other: RatioProcess) -> Self:
-        """Join the evidence of two sets of ticks: exact, in any order."""
-        if (self.margin, self.proof) != (other.margin, other.proof):
-            raise Conflict("evidence of different hypotheses cannot be added")
-        return replace(self, logw=add(self.logw, other.logw))
-
-    def log_e(self) -> float:
-        return log_mean(self.logw)
-
-    def rejects(self, alpha: float) -> bool:
-        return reaches(self.logw, alpha)
-
-    def encode(self) -> dict[str, object]:
-        return encode_weights(self.logw)
-
-    def decoded(self, state: object) -> Self:
-        """This hypothesis with stored weights. Raises `Rejected` when they are malformed."""
-        return replace(self, logw=decode_weights(state))
+        return self.gained(self.gains(arms))
 
 
 def _increments(margin: float, arms: Arms) -> tuple[int, ...]:
