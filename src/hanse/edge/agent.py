@@ -76,6 +76,7 @@ class Agent:
         )
         self._outbox = Outbox(config.node)
         self._status = status.StatusFile(config.state)
+        self._status_lock = asyncio.Lock()
         self._connected = False
         self._steps: asyncio.Queue[DeviceStep] = asyncio.Queue()
         self._changed = asyncio.Event()
@@ -244,16 +245,18 @@ class Agent:
             await self._write_status()
 
     async def _write_status(self) -> None:
-        document = {
-            "node": self._config.node,
-            "federation": self._config.federation,
-            "region": self._config.region,
-            "listen": self._config.listen,
-            "daemon": {"address": self._config.daemon, "connected": self._connected},
-            "certificate_until": self._own.until.isoformat(),
-            **status.describe(self.device),
-        }
-        await finished(self._status.write, document)
+        # Several duties write it: one at a time, and each what holds by then.
+        async with self._status_lock:
+            document = {
+                "node": self._config.node,
+                "federation": self._config.federation,
+                "region": self._config.region,
+                "listen": self._config.listen,
+                "daemon": {"address": self._config.daemon, "connected": self._connected},
+                "certificate_until": self._own.until.isoformat(),
+                **status.describe(self.device),
+            }
+            await finished(self._status.write, document)
 
     def _daemon(self) -> Channel:
         return self._channels.to(self._config.daemon, self._config.daemon_cert.read_text())
