@@ -121,6 +121,12 @@ def status(*regions: shapes.RegionStatus, own: str = "eu-north") -> shapes.Statu
             "address": "127.0.0.1:7420",
             "trust_version": 2,
             "log_size": 17,
+            "disk": {
+                "level": "enough",
+                "free_bytes": 70 * 2**30,
+                "total_bytes": 100 * 2**30,
+                "reserve_kept": True,
+            },
             "state_digest": "ab" * 32,
             "started_ms": 1_780_000_000_000,
             "version": "0.1.0",

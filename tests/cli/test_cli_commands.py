@@ -68,6 +68,22 @@ def test_status_shows_sentence_counts_and_age(home, capsys):
     assert "peers 5/6" in out
 
 
+@pytest.mark.parametrize(
+    ("level", "kept", "words"),
+    [
+        ("low", True, "DISK LOW: 40 of 1000 MiB free, nothing new is begun here"),
+        ("full", False, "no events of others are taken; the reserve is used up"),
+    ],
+)
+def test_status_begins_with_a_disk_that_is_nearly_full(home, capsys, level, kept, words):
+    answer = fake.status(fake.region("eu-north", "healthy"))
+    room = {"free_bytes": 40 * 2**20, "total_bytes": 1000 * 2**20, "reserve_kept": kept}
+    answer["daemon"]["disk"] = {"level": level, **room}
+    with fake.running(home, {"status": answer}):
+        assert main(["status"]) == 0
+    assert words in capsys.readouterr().out.splitlines()[0]
+
+
 def test_json_carries_every_field_and_says_what_it_is(home, capsys):
     answer = fake.status(fake.region("eu-north", "healthy"))
     with fake.running(home, {"status": answer}):

@@ -40,7 +40,9 @@ from hanse.core.gossip.frames import Announce
 from hanse.core.ids import Digest, segment
 from hanse.core.node import Clock, Node
 from hanse.core.rollout.spec import parse_spec
+from hanse.core.rollout.stimuli import Cause
 from hanse.core.rollout.table import State
+from hanse.core.room import Room
 from hanse.core.step import AppendEvents, PutLocal, Step, Write
 from hanse.core.telemetry import Counts, ModelReport, Report, Window
 from hanse.core.trust import statements
@@ -445,3 +447,15 @@ def test_health_is_attested_and_served() -> None:
     last = [e for e in daemon.effects if isinstance(e, PublishAssignment)][-1]
     (model,) = parse_assignment(last.assignment).models
     assert (model.active, model.candidate) == (DIGEST, None)
+
+
+def test_a_rollout_waits_while_the_disk_is_nearly_full_and_goes_on_by_itself() -> None:
+    daemon = running()
+    daemon.node.set_room(Room(4, 100, 1, True))
+    daemon.until(State.HELD)
+    (execution,) = daemon.node.region.executions.values()
+    assert execution.progress.reason == Cause.NO_ROOM
+    daemon.step()
+    assert daemon.state is State.HELD
+    daemon.node.set_room(Room(5, 100, 1, True))
+    daemon.until(State.WEIGHTING)

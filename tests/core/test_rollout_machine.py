@@ -133,6 +133,7 @@ FORBIDS_A_RAISE: tuple[str, ...] = (
     "held elsewhere",
     "paused",
     "frozen",
+    "no_room",
     "held_here",
 )
 FORBIDS_A_RAISE += ("aborted", "barred", "superseded")
@@ -146,7 +147,7 @@ MILD = [
     "nodes lag",
     "nodes away",
 ]
-MILD += ["paused", "frozen", "held_here", "slow", "resumed"]
+MILD += ["paused", "frozen", "no_room", "held_here", "slow", "resumed"]
 GRAVE = ["harm", "aborted", "barred", "superseded"]
 moods = st.lists(st.sampled_from(["good"] * 30 + MILD + ["slow", "resumed"] + GRAVE), max_size=45)
 calm_moods = st.lists(st.sampled_from(["good"] * 16 + MILD), max_size=60)
@@ -483,6 +484,7 @@ def test_old_news_prevent_the_promotion() -> None:
     [
         ("paused", Cause.OPERATOR),
         ("frozen", Cause.FROZEN),
+        ("no_room", Cause.NO_ROOM),
         ("held_here", Cause.HELD_HERE),
         ("held elsewhere", Cause.HELD_ELSEWHERE),
     ],

@@ -15,6 +15,7 @@ from hanse.core import bundle
 from hanse.core.bundle import Held, Manifest, Part
 from hanse.core.errors import Conflict, HanseError, InvalidProof, NotFound, Rejected, Unavailable
 from hanse.core.ids import Digest, Origin, Segment
+from hanse.core.room import Room
 from hanse.core.signing import SigningKey
 from hanse.core.trust.chain import Chain, extend, replay, sign
 
@@ -119,6 +120,19 @@ async def test_taking_a_bundle_twice_changes_nothing() -> None:
         taken = await receiver.bundles.take(pieces(raw))
         assert (taken.trust, taken.events, taken.files, taken.refused) == (0, 0, 0, [])
         assert await receiver.store.heads() == before
+
+
+async def test_a_bundle_waits_for_room_on_a_full_disk_and_says_so() -> None:
+    a, b = known(1, 1)
+    async with lonely(HERE, a) as sender, lonely(THERE, b) as receiver:
+        await sender.publish("1.0.0", FILE)
+        raw = await made(sender, receiver)
+        receiver.node.set_room(Room(0, 100, 1, False))
+        with pytest.raises(Unavailable, match=r"the disk is full.*free some space"):
+            await receiver.bundles.take(pieces(raw))
+        receiver.node.set_room(Room(50, 100, 1, True))
+        await receiver.bundles.take(pieces(raw))
+        assert state(sender) == state(receiver) != bytes(32)
 
 
 async def test_a_model_file_goes_only_where_its_release_may_lie() -> None:

@@ -84,7 +84,7 @@ class Store:
         self.pinned.add(digest)
 
     def _delete(self, store: BlobStore, digest: Digest, _: bytes) -> None:
-        if digest in self.kept and digest not in self.pinned and self._rng.random() < 0.3:
+        if digest in self.kept and not store.pins(digest) and self._rng.random() < 0.3:
             self.kept.discard(digest)  # from here on it may be gone
             store.delete(digest)
 

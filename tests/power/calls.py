@@ -18,7 +18,7 @@ from typing import NamedTuple
 from hanse.core.errors import Broken, HanseError
 from hanse.core.step import Write
 from hanse.storage.memory import MemoryEventStore
-from hanse.storage.sqlite import SqliteEventStore
+from hanse.storage.sqlite import MakeRoom, SqliteEventStore
 from power.disk import Disk
 from power.history import ORIGINS, History, check_roots, shown
 from power.sqlite import Machine
@@ -43,7 +43,7 @@ def fails(n: int, how: str) -> Before:
             return
         if how.startswith("EIO"):
             raise OSError(errno.EIO, os.strerror(errno.EIO))
-        if kind in ("write", "truncate"):
+        if kind in ("write", "extend", "truncate"):
             raise ShortWrite if how.startswith("SHORT") else OSError(errno.ENOSPC, "full")
 
     return before
@@ -52,12 +52,12 @@ def fails(n: int, how: str) -> Before:
 WAYS = ("EIO", "EIO+", "ENOSPC", "ENOSPC+", "SHORT", "SHORT+")
 
 
-async def live(disk: Disk, folder: Path) -> Life:
+async def live(disk: Disk, folder: Path, make_room: MakeRoom = lambda: False) -> Life:
     """Start, write, read and stop as a daemon does, as far as the disk lets it."""
     history, acknowledged = History(Random(3)), MemoryEventStore()
     step: tuple[Write, ...] = ()
     try:
-        store = await Machine(disk, folder, Random(4), checkpoint_pages=12).open()
+        store = await Machine(disk, folder, Random(4), checkpoint_pages=12).open(make_room)
     except HanseError as error:
         return Life(acknowledged, step, str(error))
     try:
@@ -89,11 +89,21 @@ async def _check_refuses(store: SqliteEventStore) -> None:
         assert await store.events(origin, 0, 0, 10**6) == []
 
 
-async def check_one(n: int, how: str, folder: Path) -> bool:
-    """Whether anything was refused. Raises if anything is lost or wrong."""
+async def check_one(n: int, how: str, folder: Path, *, reserve: bool = False) -> bool:
+    """Whether anything was refused. Raises if anything is lost or wrong.
+
+    With a `reserve`, whatever fails works again once the store has asked for room.
+    """
     disk = Disk()
     disk.before = fails(n, how)
-    life = await live(disk, folder)
+
+    def make_room() -> bool:
+        if not reserve or disk.before is None:
+            return False
+        disk.before = None
+        return True
+
+    life = await live(disk, folder, make_room)
     crashed = disk.after_cut(Random(n))
     for found in (disk.after_kill(), crashed):
         store = await Machine(found, folder, Random(n)).open()

@@ -121,11 +121,11 @@ class Daemon:
             self._history = before
 
     def _arm(self, calls: int) -> None:
-        """Cut the power at the call after so many, and count it."""
-        last = self.disk.changes + calls
+        """Cut the power after so many calls, often when data is about to be called durable."""
+        last, wanted = self.disk.changes + calls, self._rng.choice(("", "", "sync"))
 
-        def before(change: int, _: str) -> None:
-            if change >= last:
+        def before(change: int, kind: str) -> None:
+            if change >= last and wanted in ("", kind):
                 raise self.disk.cut()
 
         self.disk.before = before

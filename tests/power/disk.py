@@ -62,6 +62,8 @@ class File:
         self._clean()
 
     def after_cut(self, rng: Random) -> File:
+        if rng.random() < 0.2:
+            self.sync()  # all of it had just been written, though nobody was told
         kept = bytearray(self.durable)
         self._set_length(kept, rng.choice([len(self.durable), *self._lengths[-3:]]))
         for i, versions in self._pending.items():

@@ -7,6 +7,7 @@ others. `MemoryEventStore` says what must be there, so every kind of write is co
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from random import Random
 
 from hanse.core.ids import Origin, member_id
@@ -20,6 +21,7 @@ from hanse.core.step import (
     PutLocal,
     PutTrust,
     PutView,
+    PutWitness,
     Write,
 )
 from hanse.storage.contract import EventStore
@@ -42,12 +44,15 @@ class History:
     def __init__(self, rng: Random) -> None:
         self._rng = rng
         self._logs = {region: Frontier.empty() for region in KEYS}
+        self._final: dict[str, tuple[int, bytes]] = {}
+        self._witnessed: dict[str, int] = {}
         self._trust = 0
         self._count = 0
 
     def __copy__(self) -> History:
         """The same past, and another future: the random numbers go on."""
         twin = History(self._rng)
+        twin._final, twin._witnessed = dict(self._final), dict(self._witnessed)
         twin._logs, twin._trust, twin._count = dict(self._logs), self._trust, self._count
         return twin
 
@@ -61,6 +66,8 @@ class History:
         if rng.random() < 0.15:
             self._trust += 1
             writes.append(PutTrust(self._trust, rng.randbytes(rng.choice((700, 9000)))))
+        if rng.random() < 0.5:
+            writes += self._witness(rng.choice(list(KEYS)))
         if rng.random() < 0.5:
             writes.append(PutView(rng.choice(MODELS), rng.randbytes(32), rng.randbytes(900)))
         if rng.random() < 0.3:
@@ -79,8 +86,18 @@ class History:
         origin = ORIGINS[region]
         checkpoint = Checkpoint(str(origin), after.size, after.root())
         note = sign_checkpoint(checkpoint, KEYS[region])
-        head = Head(origin, after.size, after.root(), after.encode(), note)
+        if rng.random() < 0.3:
+            self._final[region] = (after.size, note)  # who signs does not matter to a store
+        final = self._final.get(region, (0, b""))
+        head = Head(origin, after.size, after.root(), after.encode(), note, *final)
         return AppendEvents(head, before.size, events)
+
+    def _witness(self, region: str) -> Iterator[PutWitness]:
+        """A head that this daemon cosigns, if it is a larger one than before."""
+        log = self._logs[region]
+        if log.size > self._witnessed.get(region, 0):
+            self._witnessed[region] = log.size
+            yield PutWitness(str(ORIGINS[region]), log.size, log.root())
 
     def _index(self) -> PutIndex:
         parents = {f"r{self._rng.randrange(self._count + 3)}" for _ in range(2)}
@@ -91,6 +108,7 @@ async def shown(store: EventStore) -> tuple[object, ...]:
     """Everything that a store can be asked for."""
     return (
         await store.heads(),
+        await store.witnessed(),
         [row async for row in store.scan()],
         await store.trust(),
         [await store.local(space) for space in SPACES],

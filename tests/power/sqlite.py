@@ -17,7 +17,7 @@ from typing import Any
 
 import apsw
 
-from hanse.storage.sqlite import SqliteEventStore
+from hanse.storage.sqlite import MakeRoom, SqliteEventStore
 from power.disk import Disk
 from power.vfs import Files
 
@@ -39,25 +39,38 @@ class Machine:
             "PRAGMA locking_mode = EXCLUSIVE",
             # Few pages, so that reads reach the disk and a large step is written before its end.
             "PRAGMA cache_size = 10",
-            f"PRAGMA wal_autocheckpoint = {checkpoint_pages}",
         )
+        self._checkpoint_pages = checkpoint_pages
         self._connection: apsw.Connection | None = None
 
-    async def open(self) -> SqliteEventStore:
-        return await SqliteEventStore.open(self._lock, factory=self._connect)
+    async def open(self, make_room: MakeRoom = lambda: False) -> SqliteEventStore:
+        return await SqliteEventStore.open(self._lock, make_room, factory=self._connect)
 
     def _connect(self, path: str, **_: Any) -> Any:
-        if self._connection is not None:
+        if "?mode=ro" in path:
+            assert self._connection is not None
             return Reader(self._connection)
         with _errors():
-            self._connection = apsw.Connection(path.rpartition("/")[2], vfs=self._files.name)
+            made = apsw.Connection(path.rpartition("/")[2], vfs=self._files.name)
             try:
                 for sql in self._settings:
-                    self._connection.execute(sql).fetchall()
+                    made.execute(sql).fetchall()
             except apsw.Error:
-                self._connection.close(True)
+                made.close(True)
                 raise
-        return Writer(self._connection)
+            made.set_wal_hook(self._committed)
+        self._connection = made
+        return Writer(made)
+
+    def _committed(self, connection: apsw.Connection, _: str, pages: int) -> int:
+        """As SQLite's own hook: a checkpoint that fails is no failure of the commit before it.
+
+        APSW would raise it from the commit, which SQLite does not.
+        """
+        if pages >= self._checkpoint_pages:
+            with contextlib.suppress(apsw.Error):
+                connection.wal_checkpoint()
+        return apsw.SQLITE_OK
 
 
 class Reader:

@@ -21,6 +21,7 @@ _LOGS = apsw.SQLITE_OPEN_WAL | apsw.SQLITE_OPEN_MAIN_JOURNAL | apsw.SQLITE_OPEN_
 _CODES = {
     "read": apsw.SQLITE_IOERR_READ,
     "write": apsw.SQLITE_IOERR_WRITE,
+    "extend": apsw.SQLITE_IOERR_WRITE,
     "sync": apsw.SQLITE_IOERR_FSYNC,
     "truncate": apsw.SQLITE_IOERR_TRUNCATE,
     "delete": apsw.SQLITE_IOERR_DELETE,
@@ -84,8 +85,9 @@ class OpenFile(apsw.VFSFile):
 
     def xWrite(self, data: bytes, offset: int) -> None:
         with _errors("write"):
+            longer = offset + len(data) > len(self._file.now)
             try:
-                self._disk.change("write")
+                self._disk.change("extend" if longer else "write")
             except ShortWrite:
                 self._file.write(offset, bytes(data[: len(data) // 2]))
                 raise
@@ -151,7 +153,7 @@ def _errors(kind: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        full = error.errno == errno.ENOSPC and kind in ("write", "truncate")
+        full = error.errno == errno.ENOSPC and kind in ("write", "extend", "truncate")
         found = (apsw.FullError if full else _CLASSES.get(kind, apsw.IOError))(str(error))
         found.extendedresult = apsw.SQLITE_FULL if full else _CODES[kind]
         found.result = found.extendedresult & 0xFF

@@ -135,7 +135,7 @@ async def test_a_second_daemon_on_the_folder_is_refused(tmp_path: Path) -> None:
 async def test_a_full_disk_undoes_the_step_and_ends_the_store(tmp_path: Path) -> None:
     store = await SqliteEventStore.open(tmp_path)
     await store.apply([append(0, 5), PutLocal("clock", "hlc", b"1")])
-    await store._writer.execute("PRAGMA max_page_count = 30")
+    await store._writer.execute_fetchall("PRAGMA max_page_count = 30")
     with pytest.raises(Broken, match="full"):
         await store.apply(
             [append(5, 5), PutLocal("clock", "hlc", b"2"), PutView("ocr", b"", bytes(200_000))]

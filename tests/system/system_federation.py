@@ -66,7 +66,7 @@ def until(
     deadline, why = time.monotonic() + within_s, ""
     while time.monotonic() < deadline:
         try:
-            found = happened()
+            found, why = happened(), ""
             if found:
                 return found
         except HanseError as error:
@@ -81,6 +81,7 @@ class Process:
 
     home: Path
     words: tuple[str, ...]
+    under: tuple[str, ...] = ()  # a command that runs it, such as a tracer
     handle: subprocess.Popen[bytes] | None = None
 
     @property
@@ -88,7 +89,7 @@ class Process:
         return self.home.with_suffix(".log")
 
     def start(self) -> None:
-        command = [str(HANSE), *self.words, "--home", str(self.home)]
+        command = [*self.under, str(HANSE), *self.words, "--home", str(self.home)]
         with self.log.open("ab") as log:
             self.handle = subprocess.Popen(command, stdout=log, stderr=log, env=ENVIRONMENT)
 
@@ -185,9 +186,9 @@ class Federation:
     def logs(self) -> list[Path]:
         return [p.log for p in (*self.daemons.values(), *self.nodes)]
 
-    def found(self, nodes: Sequence[str] = NODES) -> None:
-        ports = iter(free_ports(len(REGIONS) + len(nodes)))
-        for region in REGIONS:
+    def found(self, nodes: Sequence[str] = NODES, regions: Sequence[str] = REGIONS) -> None:
+        ports = iter(free_ports(len(regions) + len(nodes)))
+        for region in regions:
             home, address = self.home / region, f"127.0.0.1:{next(ports)}"
             how = ("join", "--via", self.founder.home) if self.daemons else ("init",)
             name = () if self.daemons else ("--federation", "harbour")

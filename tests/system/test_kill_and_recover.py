@@ -5,65 +5,22 @@ from __future__ import annotations
 import random
 import threading
 import time
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 from digit_releases import paths
 from digit_users import Users, answers
 from plan_texts import FIRST
-from system_federation import Daemon, Federation, Process, hanse
-
-from hanse.cli import client
-from hanse.core.catalog.manifest import File, Manifest, Variant
-from hanse.core.errors import HanseError
-from hanse.core.ids import Digest, Version, segment
-from hanse.core.trust.statements import sign_release
+from publisher import Publisher, releases
+from system_federation import Federation, Process, hanse
 
 pytestmark = pytest.mark.system
 KILLS = 6
-NOTES = segment("notes")  # a model that nothing runs; its releases are all one small file
-
-
-@dataclass
-class Publisher:
-    """Publishes releases as fast as the daemon answers; notes what it was told is done."""
-
-    daemon: Daemon
-    file: Path
-    acknowledged: list[str] = field(default_factory=list)
-    number: int = 0
-
-    def run(self) -> None:
-        """Until the daemon is gone."""
-        try:
-            while True:
-                self.publish()
-        except (HanseError, ConnectionError):
-            return
-
-    def publish(self) -> None:
-        self.number += 1
-        raw = self.manifest(Version(f"1.0.{self.number}"))
-        counter = self.daemon.ask("release.prepare", model=NOTES)["counter"]
-        name = f"{NOTES}@1.0.{self.number}"
-        envelope = sign_release(name, Digest.of(raw), counter, [self.daemon.operator_key()])
-        done = self.daemon.ask(
-            "release.publish", manifest=raw.decode(), envelope=envelope.decode(), counter=counter
-        )
-        self.acknowledged.append(done["release"])
-
-    def manifest(self, version: Version) -> bytes:
-        data = self.file.read_bytes()
-        name = segment("model.onnx")
-        file = File(name, Digest.of(data), len(data))
-        variant = Variant(segment("onnx"), "onnx", name)
-        return Manifest(NOTES, version, (file,), (variant,), (), ()).encode()
 
 
 @pytest.fixture(scope="module")
 def world(federation: Federation, folder: Path) -> Federation:
-    """1.0.0 of the digits is on both nodes of eu-north."""
+    """1.0.0 of the digits is on both nodes of eu-north, and no rollout writes anything more."""
     (folder / "first.yaml").write_text(FIRST)
     federation.start()
     federation.publish(paths()["v1"], "1.0.0")
@@ -71,7 +28,14 @@ def world(federation: Federation, folder: Path) -> Federation:
     federation.until(
         "both nodes serve 1.0.0", lambda: all(answers(node.address) for node in federation.nodes)
     )
+    with Users(node.address for node in federation.nodes):
+        federation.until("the rollout is over", lambda: _state(federation) == "healthy")
     return federation
+
+
+def _state(federation: Federation) -> str:
+    (model,) = federation.founder.ask("status")["models"]
+    return next(str(r["state"]) for r in model["regions"] if r["region"] == "eu-north")
 
 
 def test_sigkill_while_publishing_loses_nothing_and_nodes_serve_meanwhile(
@@ -79,11 +43,8 @@ def test_sigkill_while_publishing_loses_nothing_and_nodes_serve_meanwhile(
 ) -> None:
     chance = random.Random(20260)
     daemon, witness = world.founder, world.daemons["us-east"]
-    file = folder / "note.bin"
-    file.write_bytes(b"a small file")
-    digest = str(Digest.of(file.read_bytes()))
-    client.put_blob(daemon.home, file, digest, file.stat().st_size, lambda _: None)
-    publisher = Publisher(daemon, file)
+    publisher = Publisher(daemon, folder / "note.bin")
+    publisher.upload()
     with Users(node.address for node in world.nodes) as users:
         for _ in range(KILLS):
             before = len(publisher.acknowledged)
@@ -176,10 +137,6 @@ def test_a_flipped_byte_in_a_stored_event_stops_the_start(world: Federation, pla
     assert "broken" in words
     assert "backup" in words
     assert "Traceback" not in words
-
-
-def releases(daemon: Daemon) -> set[str]:
-    return {row["release"] for row in daemon.ask("release.list", model=NOTES)["releases"]}
 
 
 def place_in(database: Path, place: str) -> int:

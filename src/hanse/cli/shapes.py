@@ -83,6 +83,13 @@ class Peers(TypedDict):
     oldest_s: float | None  # longest silence among the regions, seconds
 
 
+class DiskStatus(TypedDict):
+    level: str  # enough | low (nothing new is begun) | full (and no events of others are taken)
+    free_bytes: int
+    total_bytes: int
+    reserve_kept: bool  # False: it was given up so that something could be written, or is 0
+
+
 class DaemonStatus(TypedDict):
     federation: str
     region: str
@@ -93,6 +100,7 @@ class DaemonStatus(TypedDict):
     log_size: int
     state_digest: str  # equal on all daemons with equal events
     started_ms: int
+    disk: DiskStatus | None  # None until it was measured
     version: str  # of the program
 
 

@@ -14,7 +14,7 @@ from hanse.cli.errors import OK, UNHEALTHY
 from hanse.cli.output import Table, age, emit, nodes
 
 if TYPE_CHECKING:
-    from hanse.cli.shapes import ModelStatus, RegionStatus, Status
+    from hanse.cli.shapes import DiskStatus, ModelStatus, RegionStatus, Status
 
 WATCH_S = 1.0
 COLUMNS = ("MODEL", "REGION", "STATE", "ACTIVE", "NODES", "QUALITY", "HEARD", "WHY")
@@ -63,13 +63,27 @@ def _table(found: dict[str, Any]) -> Table:
     return Table(
         COLUMNS,
         rows or [("-",) * len(COLUMNS)],
-        head=[m["sentence"] for m in found["models"]],
+        head=[*_disk(daemon["disk"]), *(m["sentence"] for m in found["models"])],
         foot=[
             f"seen from {daemon['region']}, trust version {daemon['trust_version']}; "
             f"peers {peers['connected']}/{peers['of']}, "
             f"longest silence {age(peers['oldest_s']) if peers['of'] else '-'}"
         ],
     )
+
+
+def _disk(disk: DiskStatus | None) -> list[str]:
+    """One line, and only when somebody has to act."""
+    if disk is None or disk["level"] == "enough":
+        return []
+    free, total = disk["free_bytes"] / 2**20, disk["total_bytes"] / 2**20
+    what = (
+        "nothing new is begun here; holds and rollbacks are still taken"
+        if disk["level"] == "low"
+        else "only holds and rollbacks are still written, and no events of others are taken"
+    )
+    used = "" if disk["reserve_kept"] else "; the reserve is used up"
+    return [f"DISK {disk['level'].upper()}: {free:.0f} of {total:.0f} MiB free, {what}{used}"]
 
 
 def _row(model: str, region: RegionStatus) -> tuple[str, ...]:

@@ -41,6 +41,7 @@ from hanse.core.log.merkle import SIZE_MAX
 from hanse.core.log.witness import Seen
 from hanse.core.logbook import Entry, Logbook, header
 from hanse.core.region import Region
+from hanse.core.room import Level, Room, check_intake, check_room
 from hanse.core.signing import SigningKey
 from hanse.core.step import Head, PutTrust, Step, Write
 from hanse.core.trust.authority import judge
@@ -93,6 +94,7 @@ class Node:
         self.counters = zeros()
         self.sync = Sync(me, key, spki, self.book, rng, self.counters)
         self.region = Region(me, key, self.catalog, self.fleet)
+        self.room: Room | None = None  # on our disk; None until somebody has looked
         self.region.waiting = self.finality.waiting
         self.started_ms: int | None = None  # wall time of the first step, for display
         self._key, self._rng, self._codec = key, rng, codec
@@ -136,6 +138,20 @@ class Node:
     def resync(self, peer: MemberId) -> None:
         self.sync.resync(peer)
 
+    def set_room(self, room: Room) -> None:
+        """What was measured just now of our disk."""
+        self.room = room
+        self.sync.intake = room.level is not Level.FULL
+        self.region.no_room = room.level is not Level.ENOUGH
+
+    def bring(self, origin: Origin, start: int, events: tuple[bytes, ...], note: bytes) -> int:
+        """Take in what a person carried here; how many events were new.
+
+        Raises `Rejected`, or `Unavailable` while the disk is full.
+        """
+        check_intake(self.room)
+        return self.sync.bring(origin, start, events, note)
+
     def propose(
         self,
         body: Body,
@@ -147,8 +163,9 @@ class Node:
 
         It is judged as any peer will judge it; what would be void is refused here instead,
         with the reason. Raises `NotPermitted`, `TooLarge`, `InvalidSpec`, or `Unavailable` once
-        a day's bytes are written and `body` does not make anything safer.
+        a day's bytes are written, or the disk is nearly full, and `body` makes nothing safer.
         """
+        check_room(self.room, body)
         ticket = Ticket(body, tuple(supersedes), tuple(attestations))
         # Encoded here at its longest, so that nothing can be refused once it is in a group.
         draft = self._draft(ticket, SIZE_MAX, SIZE_MAX)

@@ -46,6 +46,7 @@ class Region:
         self.local: set[Digest] = set()  # releases whose every file is here and pinned
         self.executions: dict[str, Execution] = {}
         self.duty = Duty(me, key)
+        self.no_room = False  # the disk is nearly full: rollouts wait, harm is still undone
         self._catalog, self._fleet = catalog, fleet
         self._wanted: set[Digest] = set()
         self._fetches: list[FetchRelease] = []
@@ -114,6 +115,7 @@ class Region:
             self.local,
             heard,
             now_s,
+            self.no_room,
             self.waiting,
             self.barriers,
         )

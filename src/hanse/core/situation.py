@@ -48,6 +48,7 @@ class Surroundings:
     local: set[Digest]
     heard_age_s: Mapping[str, float]
     now_s: float
+    no_room: bool = False
     waiting: Callable[[Origin], str] = str
     """What the end of a log waits for until it is final."""
     barriers: tuple[tuple[str, str], ...] = ()
@@ -69,6 +70,7 @@ def facts(
         held_here=around.region in holds,
         held_elsewhere=tuple(sorted(holds - {around.region})),
         frozen=view.frozen(around.region) is not None,
+        no_room=around.no_room,
         paused=rollout.says(rollout.paused, around.region),
         aborted=rollout.says(rollout.aborted, around.region),
         resumed=execution.resumed,

@@ -215,11 +215,11 @@ class Bundles:
         assert origin is not None
         try:
             if part.kind == "final":
-                await self._driver.do(lambda node, _: node.sync.bring(origin, 0, (), raw))
+                await self._driver.do(lambda node, _: node.bring(origin, 0, (), raw))
                 return
             note, events = bundle.unpack_events(part, raw)
             new = await self._driver.do(
-                lambda node, _: node.sync.bring(origin, part.start, events, note)
+                lambda node, _: node.bring(origin, part.start, events, note)
             )
         except Rejected as error:
             # As on a link: one log that cannot enter keeps no other out.

@@ -19,6 +19,7 @@ from typing import Any
 from hanse.core.catalog.private import check_policy
 from hanse.core.errors import InvalidName, InvalidSpec, NotFound
 from hanse.core.ids import Segment, segment
+from hanse.core.limits import DISK_RESERVE_BYTES_MIN
 from hanse.core.reading import Reader
 from hanse.daemon.private_files import check_private
 
@@ -75,6 +76,12 @@ SETTINGS = {
         "Default 1 GiB. Larger: fewer releases fit, but the log can go on for longer.",
         1024**3,
     ),
+    "disk_reserve_bytes": Setting(
+        "Size of a file that is set aside in the data folder and given up when the disk is full,\n"
+        "so that holds and rollbacks can still be written; at least 8 MiB, or 0 for none.\n"
+        "Default 32 MiB.",
+        32 * 1024**2,
+    ),
     "daemon_key": Setting("Seed of the key that signs this daemon's log.", "keys/daemon.key"),
     "witness_key": Setting(
         "Seed of the key that cosigns the logs of others; the members file lists it too.",
@@ -115,6 +122,7 @@ class Config:
     tick_interval_s: float
     control_socket: Path
     blob_reserve_bytes: int
+    disk_reserve_bytes: int
     daemon_key: Path
     witness_key: Path
     tls_key: Path
@@ -210,6 +218,7 @@ def _parse(document: dict[str, Any], home: Path) -> Config:
             blob_reserve_bytes=reader.integer(
                 "blob_reserve_bytes", SETTINGS["blob_reserve_bytes"].default, high=2**50
             ),
+            disk_reserve_bytes=_reserve(reader),
             daemon_key=home / _text(reader, "daemon_key"),
             witness_key=home / _text(reader, "witness_key"),
             tls_key=home / _text(reader, "tls_key"),
@@ -217,6 +226,17 @@ def _parse(document: dict[str, Any], home: Path) -> Config:
             edge_ca_key=home / _text(reader, "edge_ca_key"),
             edge_ca_cert=home / _text(reader, "edge_ca_cert"),
         )
+
+
+def _reserve(reader: Reader) -> int:
+    """A smaller one would be used up by SQLite's log before it is emptied into the database."""
+    size = reader.integer("disk_reserve_bytes", SETTINGS["disk_reserve_bytes"].default, high=2**40)
+    if 0 < size < DISK_RESERVE_BYTES_MIN:
+        raise InvalidSpec(
+            f"disk_reserve_bytes: {size} is too small to be of use",
+            fix=f"write at least {DISK_RESERVE_BYTES_MIN}, or 0 for no reserve",
+        )
+    return size
 
 
 def _text(reader: Reader, key: str) -> str:

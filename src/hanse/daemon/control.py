@@ -63,6 +63,8 @@ async def serve(path: Path, verbs: Mapping[str, Handler]) -> AsyncIterator[None]
         try:
             async with turns:
                 await _answer(verbs, reader, writer)
+        except asyncio.CancelledError:
+            pass  # the daemon stops: the caller sees that the connection closes
         finally:
             at_work.discard(task)
             writer.close()

@@ -29,7 +29,7 @@ from hanse.core.signing import SigningKey
 from hanse.core.step import PutTrust
 from hanse.core.telemetry import parse_report
 from hanse.core.trust.chain import Chain, replay
-from hanse.daemon import control, enrol_verbs, verbs
+from hanse.daemon import control, disk_watch, enrol_verbs, verbs
 from hanse.daemon.bundles import Bundles
 from hanse.daemon.config import Config
 from hanse.daemon.doors import Doors, read_authority
@@ -54,6 +54,7 @@ from hanse.rpc.renewal import Renewed
 from hanse.rpc.server import build_server
 from hanse.rpc.tls import Peer
 from hanse.storage.blobs import BlobStore
+from hanse.storage.reserve import Reserve
 from hanse.storage.sqlite import SqliteEventStore
 
 log = structlog.get_logger("hanse.daemon")
@@ -71,15 +72,19 @@ async def run(config: Config) -> None:
         for sign in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(sign, stop.set)
         driving = asyncio.create_task(daemon.driver.run())
-        watching = asyncio.create_task(daemon.doors.watch())
+        watches = (
+            asyncio.create_task(daemon.doors.watch()),
+            asyncio.create_task(disk_watch.watch(daemon.driver, daemon.reserve)),
+        )
         stopping = asyncio.create_task(stop.wait())
         log.info("started", region=config.region, listen=config.listen, pid=os.getpid())
-        await asyncio.wait({driving, watching, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({driving, *watches, stopping}, return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
-        for work in (driving, watching):
+        for work in (driving, *watches):
             if work.done():
                 work.result()  # raises what ended it
-        watching.cancel()
+        for watch in watches:
+            watch.cancel()
         await daemon.stop(driving)
         log.info("stopped")
 
@@ -88,9 +93,15 @@ class Daemon:
     """One running daemon; made by `assemble`."""
 
     def __init__(
-        self, driver: Driver, edge: EdgeService, transfers: Transfers, doors: Doors
+        self,
+        driver: Driver,
+        edge: EdgeService,
+        transfers: Transfers,
+        doors: Doors,
+        reserve: Reserve,
     ) -> None:
         self.driver = driver
+        self.reserve = reserve
         self.doors = doors
         self._edge, self._transfers = edge, transfers
         self._server: object | None = None
@@ -139,7 +150,8 @@ async def assemble(
     """Build every part and open every door, in the order in which they may fail."""
     key = SigningKey(read_seed(config.daemon_key))
     authority = read_authority(config)
-    store = await SqliteEventStore.open(config.home / "data")
+    reserve = Reserve(config.home / "data", config.disk_reserve_bytes)
+    store = await SqliteEventStore.open(config.home / "data", reserve.release)
     stack.push_async_callback(store.close)
     blobs = BlobStore(config.home / "blobs", reserve_bytes=config.blob_reserve_bytes)
     await asyncio.to_thread(blobs.sweep_temporaries)
@@ -152,9 +164,10 @@ async def assemble(
     transport = doors.transport
     driver = Driver(node, store, transport, tick_interval_s=config.tick_interval_s)
     transport.accept(driver.converse)
+    node.set_room(await asyncio.to_thread(reserve.measure))
     transfers = Transfers(driver, transport, blobs, config.region)
     edge = EdgeService(config.federation, config.region, Nodes(driver), node.counters)
-    daemon = Daemon(driver, edge, transfers, doors)
+    daemon = Daemon(driver, edge, transfers, doors, reserve)
     driver.outside = daemon
     enroller = Enroller(config, driver, now=now)
     services = (

@@ -28,10 +28,8 @@ from typing import BinaryIO, Protocol
 
 from hanse.core.errors import Conflict, NotFound, TooLarge, Unavailable
 from hanse.core.ids import Digest, segment
-from hanse.core.limits import BLOB_CHUNK_BYTES, FILE_BYTES_MAX
+from hanse.core.limits import BLOB_CHUNK_BYTES, DISK_FREE_SHARE_MIN, FILE_BYTES_MAX
 from hanse.storage.incoming import BlobWriter, Part, disk_errors, mark_of, sync_folder
-
-FREE_SHARE_MIN = 0.05
 
 
 class Writer(Protocol):
@@ -126,7 +124,7 @@ class BlobStore:
         """Refuse before the first byte, while reads and holds still have room to go on (T48)."""
         with self._mutex, disk_errors("measure the free space"):
             usage = shutil.disk_usage(self.folder)
-            keep = max(int(usage.total * FREE_SHARE_MIN), self._reserve_bytes)
+            keep = max(int(usage.total * DISK_FREE_SHARE_MIN), self._reserve_bytes)
             if usage.free - self._promised_bytes - size < keep:
                 raise Unavailable(
                     f"no room for a blob of {size} bytes: {usage.free} are free, "

@@ -14,7 +14,7 @@ import fcntl
 import os
 import sqlite3
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,12 @@ PRAGMA trusted_schema = OFF;
 PRAGMA cell_size_check = ON;
 """
 
+
+_FULL = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE, sqlite3.SQLITE_CANTOPEN}
+"""What SQLite says when there is no room for data, for the index of the log, for a new file."""
+
+Work = Sequence[tuple[str, Collection[tuple[Any, ...]]]]
+"""Statements, each with the rows to run it for."""
 
 Factory = Callable[..., sqlite3.Connection]
 """Connects as `sqlite3.connect` does. Tests put a SQLite here whose disk loses what it may."""
@@ -111,22 +117,41 @@ async def connect_reader(
 
 
 async def in_one_hop(
-    connection: aiosqlite.Connection, work: Sequence[tuple[str, Iterable[tuple[Any, ...]]]]
+    connection: aiosqlite.Connection, work: Work, make_room: Callable[[], object]
 ) -> None:
     """One transaction in a single visit to the database thread; raises as sqlite3 does.
+
+    When the disk is full, all of it is tried once more, after `make_room` and after the log was
+    emptied into the database, which gives its space back. No sync has failed then.
 
     Statement by statement, the visits cost as much as the rows. aiosqlite has no public way
     to run a function in its thread, so this uses the one that its own methods use.
     """
 
     def transact(database: sqlite3.Connection) -> None:
-        database.execute("BEGIN IMMEDIATE")
-        for sql, rows in work:
-            database.executemany(sql, rows)
-        database.execute("COMMIT")
+        try:
+            _transact(database, work)
+        except sqlite3.OperationalError as error:
+            if not may_be_full(error):
+                raise
+            make_room()  # SQLite has rolled back by itself
+            database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            _transact(database, work)
 
     visit: Any = connection._execute
     await visit(transact, connection._conn)
+
+
+def may_be_full(error: BaseException) -> bool:
+    """Whether the disk may be full, and nothing worse is said."""
+    return isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode in _FULL
+
+
+def _transact(database: sqlite3.Connection, work: Work) -> None:
+    database.execute("BEGIN IMMEDIATE")
+    for sql, rows in work:
+        database.executemany(sql, rows)
+    database.execute("COMMIT")
 
 
 async def _connect(uri: str, pragmas: str, factory: Factory) -> aiosqlite.Connection:

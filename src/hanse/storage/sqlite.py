@@ -4,6 +4,7 @@ Durable when `apply` returns, all or nothing; `connections` says why that holds.
 
 - **The first I/O error is the last**: SQLite reports a failed fsync once and then goes on, with
   holes (T46). This store does not: after an error every call raises `Broken`.
+- A full disk is the exception: nothing was synced yet, so after `make_room` it is tried again.
 - Readers see committed rows only, since they have a connection of their own.
 """
 
@@ -12,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -29,6 +30,7 @@ from hanse.storage.connections import (
     connect_writer,
     in_one_hop,
     lock_folder,
+    may_be_full,
 )
 from hanse.storage.contract import EMPTY, SCAN_EVENTS, Tail, check_writes
 from hanse.storage.migrations import migrate
@@ -48,6 +50,13 @@ SELECT release FROM ancestor JOIN release USING (id) WHERE release <> ?1 ORDER B
 """
 
 
+MakeRoom = Callable[[], bool]
+
+
+def _nothing() -> bool:
+    return False
+
+
 class _Log(NamedTuple):
     id: int
     tail: Tail
@@ -57,9 +66,14 @@ class SqliteEventStore:
     """`EventStore` in `<folder>/registry.sqlite3`. Make one with `open`."""
 
     def __init__(
-        self, lock: int, writer: aiosqlite.Connection, reader: aiosqlite.Connection
+        self,
+        lock: int,
+        writer: aiosqlite.Connection,
+        reader: aiosqlite.Connection,
+        make_room: MakeRoom,
     ) -> None:
         self._lock = lock
+        self._make_room = make_room
         self._writer = writer
         self._reader = reader
         self._turn = asyncio.Lock()  # held for one transaction at a time
@@ -70,8 +84,13 @@ class SqliteEventStore:
         self._closed = False
 
     @classmethod
-    async def open(cls, folder: Path, *, factory: Factory = DefensiveConnection) -> Self:
+    async def open(
+        cls, folder: Path, make_room: MakeRoom = _nothing, *, factory: Factory = DefensiveConnection
+    ) -> Self:
         """Open or create the registry in `folder` and bring its schema up to date.
+
+        `make_room` is called when the disk is full: it frees what was set aside for that, and
+        says whether there was any.
 
         Raises `Unavailable` when another daemon has it, when SQLite is too old or the database
         too new, and `Broken` when the file cannot be read.
@@ -83,15 +102,19 @@ class SqliteEventStore:
             opened.append(await connect_writer(folder / DATABASE, factory))
             await migrate(opened[0])
             opened.append(await connect_reader(folder / DATABASE, factory))
-            store = cls(lock, *opened)
+            store = cls(lock, opened[0], opened[1], make_room)
             await store._load()
         except BaseException as error:
-            for connection in reversed(opened):
-                await connection.close()
-            os.close(lock)
-            if isinstance(error, sqlite3.Error):
+            try:
+                for connection in reversed(opened):
+                    await connection.close()
+            finally:
+                os.close(lock)
+            if not isinstance(error, sqlite3.Error):
+                raise
+            if not (may_be_full(error) and make_room()):
                 raise _broken("open", str(error)) from error
-            raise
+            return await cls.open(folder, make_room, factory=factory)
         return store
 
     async def apply(self, writes: Sequence[Write]) -> None:
@@ -124,7 +147,7 @@ class SqliteEventStore:
     async def _transact(self, work: Sequence[Statement]) -> None:
         """One durable transaction; the caller holds `_turn`. Any error ends the store."""
         try:
-            await in_one_hop(self._writer, work)
+            await in_one_hop(self._writer, work, self._make_room)
         except BaseException as error:
             # No retry: a failed fsync may have dropped pages, so only a restart can tell.
             self._refusal = f"{type(error).__name__}: {error}"

@@ -6,13 +6,13 @@ order is kept. Logs come before the events and checkpoints that refer to them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from hanse.core.ids import Origin
 from hanse.core.step import AppendEvents, PutIndex, PutLocal, PutTrust, PutView, PutWitness, Write
 
-Statement = tuple[str, Iterable[tuple[Any, ...]]]
+Statement = tuple[str, Collection[tuple[Any, ...]]]
 """SQL with parameters only, and the rows to run it for."""
 
 _PUT_HEAD = """

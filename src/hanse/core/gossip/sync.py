@@ -74,6 +74,7 @@ class Sync:
         self.proven_now = False  # a link was proven in this step
         self.trusted: list[bytes] = []
         self.must_hear: Collection[MemberId] = ()
+        self.intake = True  # False while there is no room for anybody's events
         self.last_word_s: dict[MemberId, float] = {}  # of members, kept when their link is gone
         self.counters = zeros() if counters is None else counters
         self.quotas = Quotas()
@@ -269,7 +270,7 @@ class Sync:
     def _ingest(
         self, source: MemberId, origin: Origin, start: int, events: tuple[bytes, ...], note: bytes
     ) -> None:
-        if origin == self._me:
+        if origin == self._me or not self.intake:
             return  # nobody extends our log but we; recovery is decided at boot
         added = self._book.extend(origin, start, events, note)
         if added is None:
@@ -326,6 +327,8 @@ class Sync:
 
     def pull_missing(self, now_s: float) -> None:
         """Ask for every suffix that somebody claims to hold and we do not."""
+        if not self.intake:
+            return
         links = self.proven()
         for origin in list(self._lacking):
             if all(link.busy for link in links):

@@ -43,6 +43,8 @@ class Facts:
     """Regions whose signed hold on the release stands."""
     frozen: bool = False
     """A freeze on the model or on this region stands."""
+    no_room: bool = False
+    """The disk of this daemon is nearly full."""
     paused: bool = False
     aborted: bool = False
     resumed: bool = False

@@ -32,6 +32,7 @@ class Cause(StrEnum):
     DEADLINE = "deadline"
     OPERATOR = "operator"
     FROZEN = "frozen"
+    NO_ROOM = "noRoom"
     HELD_HERE = "heldHere"
     HELD_ELSEWHERE = "heldElsewhere"
     STALE = "stale"
@@ -130,6 +131,8 @@ def _hold_cause(view: View, harm: Verdict | None) -> Call | None:
         return _hold(Cause.OPERATOR, "an operator paused the rollout")
     if facts.frozen:
         return _hold(Cause.FROZEN, "the model or the region is frozen")
+    if facts.no_room:
+        return _hold(Cause.NO_ROOM, "the disk of this region's daemon is nearly full")
     if facts.held_here:
         return _hold(Cause.HELD_HERE, "this region holds the release")
     if facts.held_elsewhere:

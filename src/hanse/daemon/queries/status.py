@@ -9,6 +9,7 @@ from hanse.core.catalog.view import Release
 from hanse.core.ids import Segment
 from hanse.core.limits import SHOWN_MS_MAX
 from hanse.core.node import Clock, Node
+from hanse.core.room import Room
 from hanse.daemon.queries.matter import Answer, Args, Matter, asked
 from hanse.daemon.queries.parts import newest_part
 from hanse.daemon.queries.readings import fall_back, heard_s, nodes, quality, quality_elsewhere
@@ -132,7 +133,19 @@ def _daemon(node: Node, clock: Clock) -> Answer:
         "log_size": node.book.size(node.me),
         "state_digest": node.catalog.state_digest.hex(),
         "started_ms": node.started_ms or clock.wall_ms,
+        "disk": _disk(node.room),
         "version": _VERSION,
+    }
+
+
+def _disk(room: Room | None) -> Answer | None:
+    if room is None:
+        return None
+    return {
+        "level": room.level,
+        "free_bytes": room.free_bytes,
+        "total_bytes": room.total_bytes,
+        "reserve_kept": room.reserve_kept,
     }
 
 
