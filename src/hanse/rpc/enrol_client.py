@@ -13,7 +13,7 @@ from typing import TypeVar
 import grpc
 
 from hanse.core.errors import InvalidSpec, Unavailable
-from hanse.core.gossip.sync import TRUST_PART_BYTES, TRUST_PARTS_MAX
+from hanse.core.gossip.trust_parts import PART_BYTES, PARTS_MAX
 from hanse.core.token import Token
 from hanse.rpc import certificates, tls
 from hanse.rpc.status import error_of, reraise_if_ours
@@ -62,7 +62,7 @@ async def _trust_files(channel: grpc.aio.Channel) -> list[bytes]:
     files: list[bytes] = []
     parts: list[bytes] = []
     async for piece in stub.Trust(enrol_pb2.TrustRequest(), timeout=CALL_S):
-        fits = piece.parts <= TRUST_PARTS_MAX and len(piece.data) <= TRUST_PART_BYTES
+        fits = piece.parts <= PARTS_MAX and len(piece.data) <= PART_BYTES
         if not fits or (piece.version, piece.part) != (len(files) + 1, len(parts)):
             raise InvalidSpec("the daemon sends its trust files in a wrong order")
         parts.append(piece.data)

@@ -14,7 +14,7 @@ import grpc
 from hanse.core import limits
 from hanse.core.errors import NotPermitted, TooLarge, Unavailable
 from hanse.core.gossip.budget import Budget
-from hanse.core.gossip.sync import TRUST_PART_BYTES
+from hanse.core.gossip.trust_parts import PART_BYTES
 from hanse.rpc import certificates, tls
 from hanse.rpc.status import Context, translated
 from hanse.rpc.tls import Peer
@@ -55,9 +55,9 @@ class EnrolService:
         self._take_turn()
         await context.send_initial_metadata(())
         for version, raw in enumerate(self._handler.trust_files(), start=1):
-            starts = range(0, len(raw), TRUST_PART_BYTES)
+            starts = range(0, len(raw), PART_BYTES)
             for part, at in enumerate(starts):
-                data = raw[at : at + TRUST_PART_BYTES]
+                data = raw[at : at + PART_BYTES]
                 yield pb.TrustResponse(version=version, part=part, parts=len(starts), data=data)
 
     @translated

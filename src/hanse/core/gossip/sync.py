@@ -38,7 +38,9 @@ from hanse.core.gossip.frames import (
 from hanse.core.gossip.heads import EVERYTHING, lacks
 from hanse.core.gossip.links import Link
 from hanse.core.gossip.patience import Patience, cost_s, is_in_vain
+from hanse.core.gossip.pulls import Pulls
 from hanse.core.gossip.quota import Quotas
+from hanse.core.gossip.trust_parts import Gathering, parts_of
 from hanse.core.ids import MemberId, Origin, member_id
 from hanse.core.log.checkpoint import Checkpoint, open_checkpoint
 from hanse.core.log.note import Note
@@ -48,10 +50,7 @@ from hanse.core.step import AppendEvents
 from hanse.core.trust.chain import extend
 
 _PROOF_DOMAIN = b"hanse-hello/v1\n"
-TRUST_PART_BYTES = 192 * 1024
-TRUST_PARTS_MAX = -(-limits.TRUST_BUNDLE_BYTES_MAX // TRUST_PART_BYTES)
 PROOF_TIMEOUT_S = 5.0
-CLAIMS_SPARE = 1000  # logs of earlier incarnations and former members
 
 
 class Sync:
@@ -83,8 +82,8 @@ class Sync:
         self._news = Budget(limits.NEWS_BYTES_PER_S, limits.NEWS_BYTES_BURST, 0.0)
         self._me, self._key, self._spki, self._book, self._rng = me, key, spki, book, rng
         self._next_ping_s = 0.0
-        self._lacking: dict[Origin, None] = {}  # logs of which somebody claims more than we have
-        self._parts: dict[MemberId, tuple[tuple[int, int], dict[int, bytes]]] = {}
+        self._pulls = Pulls(me, book, self.quotas)
+        self._parts = Gathering()
 
     # -- links -----------------------------------------------------------------
 
@@ -110,7 +109,7 @@ class Sync:
 
     def link_down(self, peer: MemberId) -> None:
         self.links.pop(peer, None)
-        self._parts.pop(peer, None)
+        self._parts.forget(peer)
 
     def proven(self) -> list[Link]:
         return [self.links[peer] for peer in sorted(self.links) if self.links[peer].proven]
@@ -237,12 +236,7 @@ class Sync:
         return self.pull_missing(now_s)
 
     def _learn(self, link: Link, origin: Origin, size: int) -> None:
-        """Note a claim, unless it is of a log that could never enter: claims take memory."""
-        members = len(self._book.chain.current.members)
-        if self._book.knows(origin) and len(link.theirs) < members + CLAIMS_SPARE:
-            link.learn(origin, size)
-            self._lacking[origin] = None
-        else:
+        if not self._pulls.learn(link, origin, size):
             self.counters["claims_ignored"] += 1
 
     def _pull(self, link: Link, frame: Pull) -> None:
@@ -327,26 +321,8 @@ class Sync:
 
     def pull_missing(self, now_s: float) -> None:
         """Ask for every suffix that somebody claims to hold and we do not."""
-        if not self.intake:
-            return
-        links = self.proven()
-        for origin in list(self._lacking):
-            if all(link.busy for link in links):
-                return
-            have = self._book.size(origin)
-            holders = [link for link in links if link.theirs.get(origin, 0) > have]
-            if not holders or origin == self._me:
-                del self._lacking[origin]
-            elif self._waits(origin, links, now_s):
-                continue
-            elif link := next((link for link in holders if not link.busy), None):
-                self.quotas.pulled(origin.member, now_s)
-                self._send(link.peer, link.pull(origin, have, now_s))
-
-    def _waits(self, origin: Origin, links: list[Link], now_s: float) -> bool:
-        asked = any(origin in link.pulls for link in links)
-        slowed = not self.quotas.may_pull(origin.member, now_s)
-        return asked or slowed or origin in self._book.stalled
+        if self.intake:
+            self.out += self._pulls.next(self.proven(), now_s)
 
     def tick(self, now_s: float) -> None:
         self.now_s = now_s
@@ -392,24 +368,14 @@ class Sync:
 
     def _send_trust(self, peer: MemberId, after: int) -> None:
         for version, raw in enumerate(self._book.chain.files[after:], start=after + 1):
-            parts = [raw[i : i + TRUST_PART_BYTES] for i in range(0, len(raw), TRUST_PART_BYTES)]
-            for i, data in enumerate(parts):
-                self._send(peer, TrustFile(version, i, len(parts), data))
+            for part in parts_of(version, raw):
+                self._send(peer, part)
 
     def _trust_file(self, link: Link, frame: TrustFile) -> None:
-        if frame.version != self._book.chain.current.version + 1 or not (
-            0 <= frame.part < frame.parts <= TRUST_PARTS_MAX
-        ):
-            return
-        # One file at a time from each peer: another version or split begins anew.
-        split = (frame.version, frame.parts)
-        if self._parts.get(link.peer, (None,))[0] != split:
-            self._parts[link.peer] = (split, {})
-        parts = self._parts[link.peer][1]
-        parts[frame.part] = frame.data
-        if len(parts) == frame.parts:
-            del self._parts[link.peer]
-            self.extend_trust(b"".join(parts[i] for i in range(frame.parts)), link.peer)
+        if frame.version == self._book.chain.current.version + 1:
+            whole = self._parts.take(link.peer, frame)
+            if whole is not None:
+                self.extend_trust(whole, link.peer)
 
     def extend_trust(self, raw: bytes, source: MemberId | None) -> None:
         """Adopt the next members file and tell everybody but whoever told us."""
