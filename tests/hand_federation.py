@@ -130,7 +130,7 @@ class Federation:
         self.appends: dict[tuple[Origin, int], AppendEvents] = {}
         for i, (region, key) in enumerate(zip(REGIONS, self.keys, strict=True)):
             me = Origin(members.federation, region, member_id(key.public), 1)
-            node = Node(me, key, b"spki%d" % i, EventCodec(), chain, Random(i))
+            node = Node(me, key, b"spki%d" % i, EventCodec(), chain, Random(i), timestamp_key=root)
             node.open("first")
             self.nodes[me.member] = node
             self.edges[region] = [Edge(segment(f"edge-{region}-{n + 1}")) for n in range(edges)]

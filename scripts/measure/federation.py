@@ -54,7 +54,7 @@ def _ceremony(folder: Path) -> tuple[list[Path], SigningKey]:
         files = read_files(homes[0] / "trust")
         ceremony.join(home, files, region, f"127.0.0.1:{port}", "", now)
         request = (home / "join-request.json").read_bytes()
-        admitted = ceremony.admit(request, files, ceremony.root_keys([founded.root_key]))
+        admitted = ceremony.admit(request, files, ceremony.root_keys([founded.root_key]), now)
         add_file(homes[0] / "trust", len(files) + 1, admitted)
     chain = read_files(homes[0] / "trust")
     for home in homes[1:]:

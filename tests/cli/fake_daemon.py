@@ -120,6 +120,7 @@ def status(*regions: shapes.RegionStatus, own: str = "eu-north") -> shapes.Statu
             "origin": f"acme/{own}/{'0' * 32}/i1",
             "address": "127.0.0.1:7420",
             "trust_version": 2,
+            "trust_stale": "",
             "log_size": 17,
             "disk": {
                 "level": "enough",

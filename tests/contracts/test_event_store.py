@@ -17,6 +17,7 @@ from hanse.core.errors import Broken
 from hanse.core.ids import Origin
 from hanse.core.step import (
     AppendEvents,
+    DropTrust,
     Head,
     PutIndex,
     PutLocal,
@@ -291,6 +292,22 @@ async def test_trust_versions_follow_each_other_for_ever(store: EventStore, reop
             await again.apply([PutTrust(2, b"other")])
         await again.apply([PutTrust(3, b"three")])
         assert await again.trust() == [b"one", b"two", b"three"]
+    finally:
+        await again.close()
+
+
+async def test_the_line_of_trust_is_replaced_from_a_version_on(
+    store: EventStore, reopen: Reopen
+) -> None:
+    await store.apply([PutTrust(1, b"one"), PutTrust(2, b"two"), PutTrust(3, b"three")])
+    for after in (0, 3, 4):
+        with pytest.raises(Broken):
+            await store.apply([DropTrust(after)])
+    await store.apply([DropTrust(1), PutTrust(2, b"other"), PutTrust(3, b"third")])
+    again = await reopen(store)
+    try:
+        assert await again.trust() == [b"one", b"other", b"third"]
+        await again.apply([PutTrust(4, b"four")])
     finally:
         await again.close()
 

@@ -14,6 +14,7 @@ from federation import (
     MODEL,
     OPERATOR,
     REGIONS,
+    ROOT,
     Author,
     control,
     key,
@@ -60,7 +61,8 @@ class Daemon:
         self.now_s = 1000.0
         self.sent: list[Send] = []
         self.effects: list[object] = []
-        self.node = Node(origin(region), key(region), region.encode(), CODEC, CHAIN, Random(region))
+        me, own = origin(region), key(region)
+        self.node = Node(me, own, region.encode(), CODEC, CHAIN, Random(region), timestamp_key=ROOT)
         logs: dict[object, list[AppendEvents]] = {}
         for write in self.stored:
             if isinstance(write, AppendEvents):

@@ -29,6 +29,7 @@ from hanse.core.gossip.sync import PROOF_TIMEOUT_S, Sync
 from hanse.core.ids import MemberId, Segment
 from hanse.core.log.checkpoint import open_checkpoint
 from hanse.core.logbook import Logbook
+from hanse.core.step import PutTrust
 from hanse.core.trust import chain
 
 EU, US, AP = (origin(r) for r in REGIONS)
@@ -444,17 +445,17 @@ def versions(net: Net) -> list[int]:
 
 def test_a_trust_file_spreads() -> None:
     net = trio()
-    net["eu"].sync.extend_trust(SECOND, None)
+    net["eu"].sync.trust.extend(SECOND, None)
     net.settle()
     assert versions(net) == [2, 2, 2]
-    assert net["ap"].sync.trusted == [SECOND]
+    assert net["ap"].sync.trust.writes == [PutTrust(2, SECOND)]
 
 
 def test_who_comes_late_gets_every_version_it_lacks() -> None:
     net = Net("eu", "us")
     third = chain.sign(members(version=3), (ROOT,), chain.extend(CHAIN, SECOND))
-    net["eu"].sync.extend_trust(SECOND, None)
-    net["eu"].sync.extend_trust(third, None)
+    net["eu"].sync.trust.extend(SECOND, None)
+    net["eu"].sync.trust.extend(third, None)
     net.link("eu", "us")
     net.settle()
     assert versions(net) == [3, 3]
@@ -463,7 +464,7 @@ def test_who_comes_late_gets_every_version_it_lacks() -> None:
 def test_a_lost_trust_file_is_missed_at_the_next_ping() -> None:
     net = pair()
     net.lost = {"TrustFile"}
-    net["eu"].sync.extend_trust(SECOND, None)
+    net["eu"].sync.trust.extend(SECOND, None)
     net.settle()
     assert versions(net) == [2, 1]
     net.lost = set()
@@ -475,7 +476,7 @@ def test_a_trust_file_that_comes_while_a_link_is_proved_is_not_missed() -> None:
     """eu greets under version 1, learns version 2, and only then knows who us is."""
     net = Net("eu", "us")
     net.link("eu", "us")
-    net["eu"].sync.extend_trust(SECOND, None)
+    net["eu"].sync.trust.extend(SECOND, None)
     net.settle()
     net.tick(limits.ANTI_ENTROPY_S * 1.2)
     assert versions(net) == [2, 2]
@@ -484,7 +485,7 @@ def test_a_trust_file_that_comes_while_a_link_is_proved_is_not_missed() -> None:
 def test_an_author_that_stalled_goes_on_when_trust_arrives() -> None:
     net = pair()
     net.lost = {"TrustFile"}
-    net["eu"].sync.extend_trust(SECOND, None)
+    net["eu"].sync.trust.extend(SECOND, None)
     net["eu"].write()
     net.settle()
     assert net["us"].book.stalled == {EU: "trust version 2 has not reached us"}

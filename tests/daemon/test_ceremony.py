@@ -109,7 +109,7 @@ def test_a_wrong_name_or_address_makes_no_files(tmp_path, federation, region, li
 def test_an_admitted_daemon_stands_in_the_next_members_file(founder, tmp_path):
     request = ask(tmp_path / "us", founder)
     files = read_files(founder / "trust")
-    raw = ceremony.admit(request, files, root_of(founder))
+    raw = ceremony.admit(request, files, root_of(founder), NOW)
     current = chain.replay((*files, raw)).current
     assert current.version == 2
     assert [m.region for m in current.members] == ["eu-north", "us-east"]
@@ -176,27 +176,27 @@ def test_an_address_is_listed_once(founder, tmp_path):
     request = ask(tmp_path / "us", founder)
     forged = resigned(request, tmp_path / "us", address="127.0.0.1:7420")
     with pytest.raises(Conflict, match="is the address of"):
-        ceremony.admit(forged, read_files(founder / "trust"), root_of(founder))
+        ceremony.admit(forged, read_files(founder / "trust"), root_of(founder), NOW)
 
 
 def test_nobody_is_admitted_twice(founder, tmp_path):
     request, files = ask(tmp_path / "us", founder), read_files(founder / "trust")
-    raw = ceremony.admit(request, files, root_of(founder))
+    raw = ceremony.admit(request, files, root_of(founder), NOW)
     with pytest.raises(Conflict, match="a member already"):
-        ceremony.admit(request, (*files, raw), root_of(founder))
+        ceremony.admit(request, (*files, raw), root_of(founder), NOW)
 
 
 def test_a_request_for_another_federation_is_refused(founder, tmp_path):
     ceremony.init(tmp_path / "other", "umbrella", "eu-north", "127.0.0.1:7", "", NOW)
     request = ask(tmp_path / "us", tmp_path / "other")
     with pytest.raises(Conflict, match="umbrella"):
-        ceremony.admit(request, read_files(founder / "trust"), root_of(founder))
+        ceremony.admit(request, read_files(founder / "trust"), root_of(founder), NOW)
 
 
 def test_another_root_key_admits_nobody(founder, tmp_path):
     request = ask(tmp_path / "us", founder)
     with pytest.raises(InvalidSignature):
-        ceremony.admit(request, read_files(founder / "trust"), [SigningKey(bytes(31) + b"\2")])
+        ceremony.admit(request, read_files(founder / "trust"), [SigningKey(bytes(31) + b"\2")], NOW)
 
 
 def test_a_second_daemon_of_a_region_must_carry_its_edge_ca(founder, tmp_path):
@@ -206,7 +206,7 @@ def test_a_second_daemon_of_a_region_must_carry_its_edge_ca(founder, tmp_path):
     authority = ceremony.read_edge_ca(founder)
     request = ask(tmp_path / "two", founder, region="eu-north", edge_ca=authority)
     files = read_files(founder / "trust")
-    raw = ceremony.admit(request, files, root_of(founder))
+    raw = ceremony.admit(request, files, root_of(founder), NOW)
     current = chain.replay((*files, raw)).current
     assert [r.name for r in current.regions] == ["eu-north"]
     assert len(current.members) == 2
@@ -219,7 +219,7 @@ def test_a_request_with_another_edge_ca_for_a_known_region_is_refused(founder, t
     other = certificates.authority("spiffe://acme/eu-north/edge-ca/x", span, "x")
     forged = resigned(request, tmp_path / "two", edge_ca=other.cert_pem.decode())
     with pytest.raises(Conflict, match="edge CA"):
-        ceremony.admit(forged, read_files(founder / "trust"), root_of(founder))
+        ceremony.admit(forged, read_files(founder / "trust"), root_of(founder), NOW)
 
 
 def test_edge_cas_of_two_regions_have_different_names(founder, tmp_path):

@@ -524,7 +524,7 @@ async def test_a_daemon_that_joins_waits_until_people_admit_it(
     assert not admission.done()  # a request gives no right
 
     root = ceremony.root_keys([world.home / "keys/root.key"])
-    raw = ceremony.admit(waiting["request"].encode(), files, root)
+    raw = ceremony.admit(waiting["request"].encode(), files, root, world.began)
     await world.ask("trust.extend", file=raw.decode())
     async with asyncio.timeout(WAIT_S):
         await admission
@@ -541,7 +541,7 @@ async def test_a_daemon_that_waits_believes_no_chain_but_its_own(
     files = read_files(other / "trust")
     request = ceremony.join(home, files, "us-east", "127.0.0.1:2", "", world.began)
     root = ceremony.root_keys([other / "keys/root.key"])
-    forged = [*files, ceremony.admit(request, files, root)]
+    forged = [*files, ceremony.admit(request, files, root, world.began)]
     asked = asyncio.Event()
 
     async def lie(_: grpc.aio.Channel) -> list[bytes]:

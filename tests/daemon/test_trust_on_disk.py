@@ -29,7 +29,7 @@ async def home(tmp_path: Path) -> Path:
     files = read_files(home / "trust")
     request = ceremony.join(tmp_path / "us", files, "us-east", "127.0.0.1:7421", "", NOW)
     root = ceremony.root_keys([home / "keys/root.key"])
-    add_file(home / "trust", 2, ceremony.admit(request, files, root))
+    add_file(home / "trust", 2, ceremony.admit(request, files, root, NOW))
     await trusted(home)
     return home
 

@@ -14,7 +14,8 @@ from random import Random
 from typing import Any
 
 from hanse.core.errors import Broken
-from hanse.core.step import PutTrust
+from hanse.core.step import PutLocal, PutTrust
+from hanse.core.trust.freshness import SPACE as TRUST_SPACE
 from hanse.sim.process import done
 from hanse.sim.run import Outcome, build, play
 from hanse.storage.contract import EventStore
@@ -64,6 +65,8 @@ def play_on_disks(seed: int, folder: Path) -> Outcome:
                 store: Any = Registry(loop, folder / name, Disk(), Random(f"disk/{seed}/{name}"))
                 trust = enumerate(done(process.store.trust()), start=1)
                 done(store.apply([PutTrust(version, raw) for version, raw in trust]))
+                stamp = done(process.store.local(TRUST_SPACE))
+                done(store.apply([PutLocal(TRUST_SPACE, key, raw) for key, raw in stamp.items()]))
                 process.store = store
             return play(world)
         finally:

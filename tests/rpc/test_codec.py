@@ -49,6 +49,7 @@ NAMED: dict[str, st.SearchStrategy[Any]] = {
     "nonce": st.binary(min_size=16, max_size=32),
     "signature": st.binary(min_size=64, max_size=64),
     "root_prefix": st.binary(min_size=8, max_size=8),
+    "trust_prefix": st.binary(min_size=8, max_size=8),
     "note": st.binary(max_size=1000),
     "data": st.binary(max_size=1000),
     "events": batches,

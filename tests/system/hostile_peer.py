@@ -175,7 +175,11 @@ class HostilePeer:
         async with asyncio.timeout(WAIT_S):
             while True:
                 self.heard.clear()
-                await self.say(sync_pb2.Frame(ping=sync_pb2.Ping(head_map_digest=bytes(32))))
+                await self.say(
+                    sync_pb2.Frame(
+                        ping=sync_pb2.Ping(head_map_digest=bytes(32), trust_prefix=bytes(8))
+                    )
+                )
                 heads = (await self.hears("heads")).heads.heads
                 if wanted in [(h.origin, h.size, h.root_prefix) for h in heads]:
                     return

@@ -184,7 +184,9 @@ async def trust_files_without_end(world: World) -> None:
 async def frames_as_fast_as_they_go(world: World) -> None:
     async with world.peer() as peer:
         ping = sync_pb2.LinkRequest(
-            frame=sync_pb2.Frame(ping=sync_pb2.Ping(head_map_digest=bytes(32)))
+            frame=sync_pb2.Frame(
+                ping=sync_pb2.Ping(head_map_digest=bytes(32), trust_prefix=bytes(8))
+            )
         )
         for _ in range(limits.FRAMES_BURST + 100):
             await peer.say(ping.SerializeToString())

@@ -122,7 +122,9 @@ async def a_frame_as_long_as_it_may_be(peer: HostilePeer) -> None:
     """It is read, and says nothing that matters: the link stands."""
     await peer.prove()
     await peer.say(padded(limits.FRAME_BYTES_MAX))
-    await peer.say(sync_pb2.Frame(ping=sync_pb2.Ping(head_map_digest=bytes(32))))
+    await peer.say(
+        sync_pb2.Frame(ping=sync_pb2.Ping(head_map_digest=bytes(32), trust_prefix=bytes(8)))
+    )
     await peer.hears("heads")
     assert not peer.ended.is_set()
 
@@ -130,7 +132,7 @@ async def a_frame_as_long_as_it_may_be(peer: HostilePeer) -> None:
 def padded(size: int) -> bytes:
     """A ping with a field that nobody knows, so that the frame has this many bytes."""
     ping = sync_pb2.LinkRequest(
-        frame=sync_pb2.Frame(ping=sync_pb2.Ping(head_map_digest=bytes(32)))
+        frame=sync_pb2.Frame(ping=sync_pb2.Ping(head_map_digest=bytes(32), trust_prefix=bytes(8)))
     ).SerializeToString()
     rest = size - len(ping) - 5  # a tag of two bytes and a length of three
     raw = ping + b"\xfa\x01" + bytes((rest & 0x7F | 0x80, rest >> 7 & 0x7F | 0x80, rest >> 14))

@@ -185,7 +185,7 @@ def _admit(request: bytes, home: Path, root_keys: list[Path]) -> Path:
     from hanse.daemon.trust_folder import add_file, chain_beside
 
     files = chain_beside(home)
-    raw = ceremony.admit(request, files, ceremony.root_keys(root_keys))
+    raw = ceremony.admit(request, files, ceremony.root_keys(root_keys), _now())
     path = add_file(home / "trust", len(files) + 1, raw)
     click.echo(f"members file  {path}")
     try:

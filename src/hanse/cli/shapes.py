@@ -97,6 +97,7 @@ class DaemonStatus(TypedDict):
     origin: str
     address: str
     trust_version: int
+    trust_stale: str  # why trust stops forward moves, or soon will; empty if it does not
     log_size: int
     state_digest: str  # equal on all daemons with equal events
     started_ms: int

@@ -28,7 +28,7 @@ from hanse.core.trust.members import Members
 
 MAGIC = b"hanse-bundle/v1\n"
 LENGTH_BYTES = 4
-KINDS = ("trust", "events", "final", "blob")
+KINDS = ("trust", "timestamp", "events", "final", "blob")
 """In this order: what comes first is needed to judge what follows."""
 
 

@@ -69,6 +69,13 @@ class PublishAssignment:
 
 
 @dataclass(frozen=True, slots=True)
+class Restart:
+    """End the process once the step is stored: what it was built on has been replaced."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Log:
     """Something an operator should see, as an event name with fields."""
 
@@ -77,4 +84,4 @@ class Log:
     fields: tuple[tuple[str, str | int], ...] = ()
 
 
-Effect = Dial | Undial | HangUp | Serve | FetchRelease | PublishAssignment | Log
+Effect = Dial | Undial | HangUp | Serve | FetchRelease | PublishAssignment | Restart | Log

@@ -17,7 +17,7 @@ from random import Random
 from hanse.core import limits
 from hanse.core.catalog.catalog import Catalog
 from hanse.core.counters import zeros
-from hanse.core.effects import Log
+from hanse.core.effects import Log, Restart
 from hanse.core.enrolment import Enrolment
 from hanse.core.errors import NotPermitted, Rejected, Unavailable
 from hanse.core.events import (
@@ -33,7 +33,7 @@ from hanse.core.events import (
 )
 from hanse.core.finality import Finality
 from hanse.core.fleet import Fleet
-from hanse.core.gossip.frames import Frame
+from hanse.core.gossip.frames import Frame, Timestamp
 from hanse.core.gossip.overlay import Overlay
 from hanse.core.gossip.sync import Sync
 from hanse.core.ids import EventId, MemberId, Origin
@@ -41,6 +41,7 @@ from hanse.core.log.merkle import SIZE_MAX
 from hanse.core.log.witness import Seen
 from hanse.core.logbook import Entry, Logbook, header
 from hanse.core.region import Region
+from hanse.core.rollout.stimuli import Cause
 from hanse.core.room import Level, Room, check_intake, check_room
 from hanse.core.signing import SigningKey
 from hanse.core.step import Head, PutTrust, Step, Write
@@ -82,6 +83,7 @@ class Node:
         *,
         witness: SigningKey | None = None,
         witnessed: Mapping[str, tuple[int, bytes]] | None = None,
+        timestamp_key: SigningKey | None = None,
     ) -> None:
         self.me = me
         self.book = Logbook(codec, chain)
@@ -93,6 +95,7 @@ class Node:
         self.enrolment = Enrolment()
         self.counters = zeros()
         self.sync = Sync(me, key, spki, self.book, rng, self.counters)
+        self.sync.trust.key = timestamp_key
         self.region = Region(me, key, self.catalog, self.fleet)
         self.room: Room | None = None  # on our disk; None until somebody has looked
         self.region.waiting = self.finality.waiting
@@ -114,6 +117,11 @@ class Node:
         for entry in entries:
             self.catalog.add(self.book.judged(entry))
 
+    def restore_trust(self, kept: Mapping[str, bytes], clock: Clock) -> None:
+        """Take back what is stored of timestamps, of the clock, and of another line of trust."""
+        self.sync.trust.restore(kept)
+        self.sync.trust.freshness.see(clock.wall_ms)
+
     def open(self, boot_reason: str) -> None:
         """Begin our own log if this is its first start."""
         self.catalog.refold()
@@ -123,17 +131,24 @@ class Node:
     # -- stimuli ---------------------------------------------------------------
 
     def link_up(self, peer: MemberId, spki: bytes, clock: Clock) -> None:
+        self.sync.trust.freshness.see(clock.wall_ms)
         self.sync.link_up(peer, spki, clock.now_s)
 
     def link_down(self, peer: MemberId) -> None:
         self.sync.link_down(peer)
 
     def frame(self, peer: MemberId, frame: Frame, clock: Clock) -> None:
+        self.sync.trust.freshness.see(clock.wall_ms)
         self.sync.frame(peer, frame, clock.now_s)
 
     def extend_trust(self, raw: bytes) -> None:
-        """An operator brings the next members file. Raises `Rejected`."""
-        self.sync.extend_trust(raw, None)
+        """An operator brings the next trust version. Raises `Rejected`."""
+        self.sync.trust.extend(raw, None)
+
+    def bring_timestamp(self, raw: bytes, clock: Clock) -> None:
+        """A person or a bundle brings a timestamp of trust. Raises `Rejected`."""
+        self.sync.trust.freshness.see(clock.wall_ms)
+        self.sync.trust.timestamp(None, Timestamp(raw))
 
     def resync(self, peer: MemberId) -> None:
         self.sync.resync(peer)
@@ -190,6 +205,8 @@ class Node:
     def tick(self, clock: Clock) -> None:
         self._ticked = True
         self.enrolment.tick(clock.wall_ms)
+        self.sync.trust.freshness.see(clock.wall_ms)
+        self.sync.trust.tick()
         self.sync.tick(clock.now_s)
 
     # -- the step --------------------------------------------------------------
@@ -208,6 +225,8 @@ class Node:
             self.finality.trust_changed(clock.now_s)
         writes += self._finalise(clock)
         views = self.catalog.refold()
+        stale = self.sync.trust.stale
+        self.region.barriers = ((Cause.TRUST, stale),) if stale else ()
         if views or self._ticked:
             for proposal in self.region.advance(self._heard(clock.now_s), clock.now_s):
                 self._propose_own(proposal.body, proposal.supersedes)
@@ -226,14 +245,17 @@ class Node:
         return step
 
     def _trusted(self) -> list[Write]:
-        files = self.sync.trusted
-        first = len(self.book.chain.files) - len(files) + 1
-        writes: list[Write] = [PutTrust(first + i, raw) for i, raw in enumerate(files)]
-        if files:
+        trust = self.sync.trust
+        writes = trust.take()
+        if any(isinstance(write, PutTrust) for write in writes):
             quorum = self.book.chain.current.quarantine_quorum
             self.catalog.rejudge(quorum, self.finality.finals(self.catalog.finals.sizes))
             self.enrolment.admitted(self.book.chain.current)
-        files.clear()
+        self.sync.effects += trust.alarms
+        trust.alarms.clear()
+        if trust.replaced:
+            why = "the root chose another line of trust: every event has to be judged anew"
+            self.sync.effects.append(Restart(why))
         return writes
 
     def _finalise(self, clock: Clock) -> list[Write]:

@@ -93,6 +93,13 @@ class PutWitness:
 
 
 @dataclass(frozen=True, slots=True)
+class DropTrust:
+    """The root chose others in place of the versions above `after`; they follow."""
+
+    after: int
+
+
+@dataclass(frozen=True, slots=True)
 class PutView:
     """The folded state of one model; derived, so it can be dropped and rebuilt."""
 
@@ -120,7 +127,7 @@ class PutLocal:
     value: bytes | None
 
 
-Write = AppendEvents | PutTrust | PutWitness | PutView | PutIndex | PutLocal
+Write = AppendEvents | PutTrust | DropTrust | PutWitness | PutView | PutIndex | PutLocal
 
 
 @dataclass(frozen=True, slots=True)

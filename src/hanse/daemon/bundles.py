@@ -87,7 +87,7 @@ class Bundles:
             raise NotFound(f"there is no region {region}", fix=f"regions: {known}")
         if held.federation != members.federation:
             raise Conflict(f"the receiver belongs to {held.federation}, not {members.federation}")
-        contents = [*await self._trust(held), *await self._logs(held)]
+        contents = [*await self._trust(held), *self._timestamp(), *await self._logs(held)]
         files = await self._files(held, region) if with_blobs else []
         heads = await self._store.heads()
         after = Held(
@@ -108,6 +108,13 @@ class Bundles:
             for version, raw in enumerate(versions, start=1)
             if version > held.trust
         ]
+
+    def _timestamp(self) -> list[_Item]:
+        """Whoever is reached by bundles alone moves forward only on these."""
+        stamp = self._driver.node.sync.trust.freshness.stamp
+        if stamp is None:
+            return []
+        return [_Item(Part("timestamp", len(stamp.raw), Digest.of(stamp.raw)), stamp.raw)]
 
     async def _logs(self, held: Held) -> list[_Item]:
         events: list[_Item] = []
@@ -188,7 +195,9 @@ class Bundles:
         taken.sender = bundle.check_sender(manifest, members)
         source_region = next(m.region for m in members.members if m.key == manifest.key)
         for part in parts[len(trust) :]:
-            if part.kind == "blob":
+            if part.kind == "timestamp":
+                await self._take_timestamp(await reader.whole(part), taken)
+            elif part.kind == "blob":
                 await self._take_file(part, reader, source_region, taken)
             else:
                 await self._take_log(part, await reader.whole(part), taken)
@@ -209,6 +218,12 @@ class Bundles:
             return known is None
 
         taken.trust += await self._driver.do(extend)
+
+    async def _take_timestamp(self, raw: bytes, taken: Taken) -> None:
+        try:
+            await self._driver.do(lambda node, clock: node.bring_timestamp(raw, clock))
+        except Rejected as error:
+            taken.refused.append(f"timestamp: {error}")
 
     async def _take_log(self, part: Part, raw: bytes, taken: Taken) -> None:
         origin = part.origin

@@ -20,7 +20,8 @@ from hanse.core.errors import Conflict, NotFound
 from hanse.core.ids import MemberId, Segment, member_id, segment
 from hanse.core.signing import SigningKey
 from hanse.core.trust import chain
-from hanse.core.trust.members import Member, Members, Person, Region
+from hanse.core.trust.members import Keys, Member, Members, Person, Region
+from hanse.core.trust.writing import Expiry
 from hanse.daemon.config import FILE_NAME, check_address, render
 from hanse.daemon.join_request import read_request, sign_request
 from hanse.daemon.private_files import read_private, read_seed, write_new, write_seed
@@ -55,7 +56,9 @@ def init(
     address = check_address(advertise or listen, "advertise")
     _check_free(home)
     daemon, witness, authority = _make_keys(home, name, place, now, None)
-    root, operator = _new_key(home / "keys/root.key"), _new_key(home / "keys/operator.key")
+    root, operator, stamping = (
+        _new_key(home / f"keys/{name}.key") for name in ("root", "operator", "timestamp")
+    )
     members = Members(
         federation=name,
         version=1,
@@ -65,8 +68,10 @@ def init(
         regions=(Region(place, authority.cert_pem.decode()),),
         members=(_listed(home, place, daemon, witness, address),),
         people=(Person("operator", operator.public, OPERATOR_ROLES, ("*",)),),
+        timestamp=Keys((stamping.public,)),
     )
-    add_file(home / "trust", 1, chain.sign(members, (root,)))
+    expiry = Expiry.after(int(now.timestamp()))
+    add_file(home / "trust", 1, chain.sign(members, (root,), expiry=expiry))
     _write_config(home, name, place, listen, advertise)
     return Founded(
         home, member_id(daemon.public), home / "keys/root.key", home / "keys/operator.key"
@@ -102,7 +107,12 @@ def join(
     return request
 
 
-def admit(request: bytes, files: Sequence[bytes], root_keys: Sequence[SigningKey]) -> bytes:
+def admit(
+    request: bytes,
+    files: Sequence[bytes],
+    root_keys: Sequence[SigningKey],
+    now: datetime.datetime,
+) -> bytes:
     """The next members file, with the daemon that asks. Raises `Conflict` or `NotPermitted`."""
     known = chain.replay(tuple(files))
     asked, current = read_request(request), known.current
@@ -123,7 +133,8 @@ def admit(request: bytes, files: Sequence[bytes], root_keys: Sequence[SigningKey
         regions=(*current.regions, *new),
         members=(*current.members, member),
     )
-    raw = chain.sign(following, root_keys, known)
+    expiry = Expiry.after(int(now.timestamp()))
+    raw = chain.sign(following, root_keys, known, expiry)
     chain.extend(known, raw)  # exactly what every daemon will check
     return raw
 

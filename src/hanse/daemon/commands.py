@@ -15,7 +15,7 @@ from hanse.core.catalog.fold import read_plan
 from hanse.core.catalog.lineage import rollback_target
 from hanse.core.catalog.manifest import Manifest, parse_manifest
 from hanse.core.catalog.view import ModelView, Release, RolloutView
-from hanse.core.errors import Conflict, InvalidSpec, NotFound, NotPermitted
+from hanse.core.errors import Conflict, InvalidSpec, NotFound, NotPermitted, Unavailable
 from hanse.core.events import (
     BlobHave,
     Hold,
@@ -82,6 +82,11 @@ def start_rollout(node: Node, args: Args) -> Answer:
         raise Conflict(
             f"{release.version} is {release.state}: no rollout of it can start",
             fix="publish a new release, or have the hold lifted",
+        )
+    if stale := node.sync.trust.stale:
+        raise Unavailable(
+            f"nothing can start: {stale}",
+            fix="see hanse trust show; holding, killing and rolling back go on working",
         )
     highest = max((r.generation for r in view.rollouts), default=0)
     if plan.generation <= highest:

@@ -87,6 +87,10 @@ SETTINGS = {
         "Seed of the key that cosigns the logs of others; the members file lists it too.",
         "keys/witness.key",
     ),
+    "timestamp_key": Setting(
+        "Seed of the key that signs timestamps of trust, on daemons that hold one.",
+        "keys/timestamp.key",
+    ),
     "tls_key": Setting(
         "Private key of this daemon's own authority. It issues the certificates that the daemon\n"
         "shows to peers and nodes, a new one every few days.",
@@ -125,6 +129,7 @@ class Config:
     disk_reserve_bytes: int
     daemon_key: Path
     witness_key: Path
+    timestamp_key: Path
     tls_key: Path
     tls_cert: Path
     edge_ca_key: Path
@@ -221,6 +226,7 @@ def _parse(document: dict[str, Any], home: Path) -> Config:
             disk_reserve_bytes=_reserve(reader),
             daemon_key=home / _text(reader, "daemon_key"),
             witness_key=home / _text(reader, "witness_key"),
+            timestamp_key=home / _text(reader, "timestamp_key"),
             tls_key=home / _text(reader, "tls_key"),
             tls_cert=home / _text(reader, "tls_cert"),
             edge_ca_key=home / _text(reader, "edge_ca_key"),

@@ -26,10 +26,11 @@ from hanse.core.effects import (
     HangUp,
     Log,
     PublishAssignment,
+    Restart,
     Serve,
     Undial,
 )
-from hanse.core.errors import HanseError, Rejected, Unavailable
+from hanse.core.errors import Broken, HanseError, Rejected, Unavailable
 from hanse.core.gossip.budget import Budget
 from hanse.core.ids import MemberId
 from hanse.core.node import Clock, Node
@@ -173,6 +174,8 @@ class Driver:
                     self._spawn(stream.close())
             case Log():
                 self._log(effect)
+            case Restart():
+                raise Broken(effect.reason, fix="start the daemon again; nothing is lost by it")
             case FetchRelease() if self.outside:
                 self.outside.fetch(effect)
             case PublishAssignment() if self.outside:

@@ -29,6 +29,7 @@ from hanse.core.signing import SigningKey
 from hanse.core.step import PutTrust
 from hanse.core.telemetry import parse_report
 from hanse.core.trust.chain import Chain, replay
+from hanse.core.trust.freshness import SPACE as TRUST_SPACE
 from hanse.daemon import control, disk_watch, enrol_verbs, verbs
 from hanse.daemon.bundles import Bundles
 from hanse.daemon.config import Config
@@ -222,7 +223,9 @@ async def restore(
         SystemRandom(),
         witness=SigningKey(read_seed(config.witness_key)),
         witnessed=await store.witnessed(),
+        timestamp_key=_timestamp_key(config),
     )
+    node.restore_trust(await store.local(TRUST_SPACE), now())
     for head in await store.heads():
         events = [raw async for raw in _log_of(store, head.origin, head.size)]
         node.restore(head, events)
@@ -232,6 +235,12 @@ async def restore(
     )
     node.enrolment.restore({space: await store.local(space) for space in enrolment.SPACES})
     return node
+
+
+def _timestamp_key(config: Config) -> SigningKey | None:
+    """Only some daemons of a federation hold one."""
+    path = config.timestamp_key
+    return SigningKey(read_seed(path)) if path.exists() else None
 
 
 async def rebuild(config: Config) -> int:

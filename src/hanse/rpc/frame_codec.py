@@ -106,10 +106,19 @@ FRAMES: dict[str, Shape] = {
             "data": bounded(limits.FRAME_BYTES_MAX),
         },
     ),
+    "timestamp": Shape(
+        frames.Timestamp, pb.Timestamp, {"raw": bounded(limits.TIMESTAMP_BYTES_MAX)}
+    ),
     "ping": Shape(
         frames.Ping,
         pb.Ping,
-        {"head_map_digest": HASH, "trust_version": PLAIN, "answer": PLAIN},
+        {
+            "head_map_digest": HASH,
+            "trust_version": PLAIN,
+            "answer": PLAIN,
+            "timestamp_s": PLAIN,
+            "trust_prefix": exactly(8),
+        },
     ),
     "fingerprints": Shape(
         frames.Fingerprints, pb.Fingerprints, {"ranges": repeated(nested(_RANGE))}

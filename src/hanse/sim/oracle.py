@@ -19,10 +19,12 @@ diameter, and the state that the naive reference computes from the union of all 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from hanse.core import limits
 from hanse.core.assignment import parse_assignment
 from hanse.core.catalog.lineage import rollback_target
+from hanse.core.catalog.view import ModelView
 from hanse.core.effects import Log, PublishAssignment
 from hanse.core.events import Promote, Rollback
 from hanse.core.gossip.frames import Announce, Frame, Heads
@@ -151,7 +153,7 @@ class Oracle:
             if release is not None and not release.usable(process.name):
                 self._fail(f"{process.name} promoted {release.version} before it was final")
         if isinstance(body, Rollback):
-            view = process.node.catalog.views[body.model]
+            view = _without_holds(process.node.catalog.views[body.model], body.to_release)
             target = rollback_target(view, body.from_release, process.name)
             if target is None or target.digest != body.to_release:
                 self._fail(f"{process.name} rolled back to {body.to_release.short}, not the target")
@@ -237,3 +239,9 @@ class Oracle:
 
     def _fail(self, what: str) -> None:
         raise Violated(f"{what}, at {self._time.now_s:.3f} s")
+
+
+def _without_holds(view: ModelView, target: Digest) -> ModelView:
+    """Before others held the target: their word may have come in the step that goes back to it."""
+    releases = tuple(replace(r, held=()) if r.digest == target else r for r in view.releases)
+    return replace(view, releases=releases)

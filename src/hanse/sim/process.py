@@ -14,7 +14,16 @@ from typing import Any, TypeVar
 
 from hanse.core import limits
 from hanse.core.catalog.manifest import Manifest
-from hanse.core.effects import Dial, FetchRelease, HangUp, Log, PublishAssignment, Serve, Undial
+from hanse.core.effects import (
+    Dial,
+    FetchRelease,
+    HangUp,
+    Log,
+    PublishAssignment,
+    Restart,
+    Serve,
+    Undial,
+)
 from hanse.core.errors import Broken
 from hanse.core.events import Body
 from hanse.core.gossip.frames import Chunk, Frame
@@ -23,8 +32,9 @@ from hanse.core.log.checkpoint import Checkpoint
 from hanse.core.log.note import Note
 from hanse.core.node import Clock, Node, Ticket
 from hanse.core.signing import SigningKey
-from hanse.core.step import PutTrust, Step
+from hanse.core.step import Step, Write
 from hanse.core.trust import chain
+from hanse.core.trust.freshness import SPACE as TRUST_SPACE
 from hanse.rpc.codec import EventCodec
 from hanse.sim.faults import Crash, Skew
 from hanse.sim.timeline import Timeline
@@ -82,7 +92,7 @@ class Process:
         origin: Origin,
         key: SigningKey,
         witness: SigningKey,
-        trust: Sequence[bytes],
+        stored: Sequence[Write],
         skew: Skew,
     ) -> None:
         self.world, self.origin, self.skew = world, origin, skew
@@ -100,7 +110,7 @@ class Process:
         self._step_due = False
         self._tickets: list[Ticket] = []
         self._told: PublishAssignment | None = None
-        done(self.store.apply([PutTrust(i, raw) for i, raw in enumerate(trust, start=1)]))
+        done(self.store.apply(stored))
 
     # -- life ------------------------------------------------------------------
 
@@ -120,6 +130,7 @@ class Process:
             witness=self.witness,
             witnessed=done(self.store.witnessed()),
         )
+        node.restore_trust(done(self.store.local(TRUST_SPACE)), self.clock())
         for head in done(self.store.heads()):
             node.restore(head, done(self.store.events(head.origin, 0, head.size, 2**60)))
         node.open("first start" if self.boots == 1 else "restart")
@@ -234,6 +245,10 @@ class Process:
             case PublishAssignment():
                 self._told = effect
                 self.world.tell_edge(self, effect)
+            case Restart():
+                self.node, self._told = None, None
+                self.world.died(self)
+                self.world.after(1.0, self.boot)
             case Log(level) if level == "error":
                 self.world.alarmed(self, effect)
             case _:

@@ -21,6 +21,7 @@ from hanse.core.node import Ticket
 from hanse.core.signing import SigningKey
 from hanse.core.step import (
     AppendEvents,
+    DropTrust,
     PutIndex,
     PutLocal,
     PutTrust,
@@ -30,7 +31,9 @@ from hanse.core.step import (
     Write,
 )
 from hanse.core.trust import chain
-from hanse.core.trust.members import Member, Members, Person, Region
+from hanse.core.trust.freshness import SPACE as TRUST_SPACE
+from hanse.core.trust.members import Keys, Member, Members, Person, Region
+from hanse.core.trust.timestamp import sign_stamp
 from hanse.sim.answers import Nature
 from hanse.sim.byzantine import Misdeeds
 from hanse.sim.edge import EdgeNode
@@ -39,7 +42,7 @@ from hanse.sim.history import History
 from hanse.sim.links import Links
 from hanse.sim.network import CLEAR, Network
 from hanse.sim.oracle import Oracle
-from hanse.sim.process import Process, Surroundings
+from hanse.sim.process import EPOCH_MS, Process, Surroundings
 from hanse.storage.memory import Disk
 
 FEDERATION = segment("league")
@@ -79,7 +82,13 @@ class World(Surroundings):
         key = key_of(self.seed, name)
         origin = Origin(FEDERATION, name, member_id(key.public), 1)
         skew = self.plan.skews.get(name, Skew())
-        return Process(self, origin, key, witness_of(self.seed, name), self.trust.files, skew)
+        # Fresh by every clock of this world, however wrong: so they differ in nothing but time.
+        ahead_ms = max((abs(s.offset_ms) for s in self.plan.skews.values()), default=0)
+        stamping = key_of(self.seed, "timestamp")
+        stamp = sign_stamp(self.trust.current, stamping, (EPOCH_MS + ahead_ms) // 1000)
+        disk: list[Write] = [PutLocal(TRUST_SPACE, "timestamp", stamp.raw)]
+        disk += [PutTrust(i, raw) for i, raw in enumerate(self.trust.files, start=1)]
+        return Process(self, origin, key, witness_of(self.seed, name), disk, skew)
 
     # -- what processes do to each other -----------------------------------------
 
@@ -203,6 +212,8 @@ def _bytes_of(write: Write) -> bytes:
             return b"".join((head.origin.hash, head.root, head.note, *events))
         case PutTrust():
             return write.raw
+        case DropTrust():
+            return b"%d" % write.after
         case PutWitness():
             return write.origin.encode() + write.root
         case PutView():
@@ -252,4 +263,5 @@ def _members(seed: int, names: Sequence[Segment]) -> Members:
         members=tuple(_member(seed, name) for name in names),
         witness_policy=default_policy(FEDERATION, witnesses),
         people=(Person("operator", operator, roles, ("*",)),),
+        timestamp=Keys((key_of(seed, "timestamp").public,)),
     )

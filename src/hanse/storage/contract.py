@@ -17,7 +17,7 @@ from typing import NamedTuple, Protocol
 
 from hanse.core.errors import Broken
 from hanse.core.ids import Origin
-from hanse.core.step import AppendEvents, Head, PutTrust, PutWitness, Write
+from hanse.core.step import AppendEvents, DropTrust, Head, PutTrust, PutWitness, Write
 
 SCAN_EVENTS = 256
 """Events a scan holds in memory at a time: at most 4 MiB."""
@@ -100,8 +100,11 @@ def check_writes(
     tail: Callable[[Origin], Tail],
     trust_version: int,
     witnessed: Mapping[str, tuple[int, bytes]],
-) -> None:
-    """Refuse what no store may take, before any of it is written. Raises `Broken`."""
+) -> int:
+    """Refuse what no store may take, before any of it is written. Raises `Broken`.
+
+    Returns the trust version that stands after them.
+    """
     tails: dict[Origin, Tail] = {}
     vouched = dict(witnessed)
     for write in writes:
@@ -113,11 +116,16 @@ def check_writes(
                 if version != trust_version + 1:
                     raise Broken(f"trust version {version} does not follow {trust_version}")
                 trust_version = version
+            case DropTrust(after=after):
+                if not 1 <= after < trust_version:
+                    raise Broken(f"trust of {trust_version} versions has none above {after}")
+                trust_version = after
             case PutWitness(origin=name, size=size, root=root):
                 before = vouched.get(name, (0, root))
                 if size < before[0] or (size == before[0] and root != before[1]):
                     raise Broken(f"{name}: a head of {size} contradicts that of {before[0]}")
                 vouched[name] = (size, root)
+    return trust_version
 
 
 def _check_append(write: AppendEvents, tail: Tail) -> None:

@@ -13,6 +13,7 @@ from hanse.core.errors import Broken
 from hanse.core.ids import Origin
 from hanse.core.step import (
     AppendEvents,
+    DropTrust,
     Head,
     PutIndex,
     PutLocal,
@@ -168,6 +169,8 @@ def _write(disk: Disk, write: Write) -> None:
             if head.final_size and not write.events:
                 log.checkpoints[head.final_size] = head.final_note
             log.head = head
+        case DropTrust():
+            del disk.trust[write.after :]
         case PutTrust():
             disk.trust.append(write.raw)
         case PutWitness():

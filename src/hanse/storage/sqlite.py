@@ -21,7 +21,7 @@ import aiosqlite
 
 from hanse.core.errors import Broken
 from hanse.core.ids import Origin
-from hanse.core.step import AppendEvents, Head, PutTrust, PutWitness, Write
+from hanse.core.step import AppendEvents, Head, PutWitness, Write
 from hanse.storage.connections import (
     DefensiveConnection,
     Factory,
@@ -126,12 +126,12 @@ class SqliteEventStore:
     async def _apply(self, writes: tuple[Write, ...]) -> None:
         async with self._turn:
             self._check_usable()
-            check_writes(writes, self._tail, self._trust_version, self._witnessed)
+            trust = check_writes(writes, self._tail, self._trust_version, self._witnessed)
             logs = self._extended(writes)
             ids = {origin: log.id for origin, log in logs.items()}
             await self._transact(statements(writes, ids))
             self._logs.update(logs)
-            self._trust_version += sum(isinstance(write, PutTrust) for write in writes)
+            self._trust_version = trust
             for write in writes:
                 if isinstance(write, PutWitness):
                     self._witnessed[write.origin] = (write.size, write.root)

@@ -10,7 +10,16 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from hanse.core.ids import Origin
-from hanse.core.step import AppendEvents, PutIndex, PutLocal, PutTrust, PutView, PutWitness, Write
+from hanse.core.step import (
+    AppendEvents,
+    DropTrust,
+    PutIndex,
+    PutLocal,
+    PutTrust,
+    PutView,
+    PutWitness,
+    Write,
+)
 
 Statement = tuple[str, Collection[tuple[Any, ...]]]
 """SQL with parameters only, and the rows to run it for."""
@@ -29,6 +38,7 @@ _PUT_CHECKPOINT = """
 INSERT INTO checkpoint (log, size, note) VALUES (?, ?, ?)
 ON CONFLICT (log, size) DO UPDATE SET note = excluded.note
 """
+_DROP_TRUST = "DELETE FROM trust_file WHERE version > ?"
 _PUT_TRUST = "INSERT INTO trust_file (version, raw) VALUES (?, ?)"
 _PUT_WITNESS = """
 INSERT INTO witness (origin, size, root) VALUES (?, ?, ?)
@@ -66,6 +76,7 @@ def statements(writes: Sequence[Write], logs: Mapping[Origin, int]) -> list[Stat
     """The statements of one transaction, in order; `logs` gives each touched log's id."""
     grouped = [
         *_append([write for write in writes if isinstance(write, AppendEvents)], logs),
+        (_DROP_TRUST, [(w.after,) for w in writes if isinstance(w, DropTrust)]),
         (_PUT_TRUST, [(w.version, w.raw) for w in writes if isinstance(w, PutTrust)]),
         (_PUT_WITNESS, [(w.origin, w.size, w.root) for w in writes if isinstance(w, PutWitness)]),
         (_PUT_VIEW, [(w.model, w.digest, w.document) for w in writes if isinstance(w, PutView)]),

@@ -29,7 +29,7 @@ class ProbeResponse(_message.Message):
     def __init__(self, region: _Optional[str] = ...) -> None: ...
 
 class Frame(_message.Message):
-    __slots__ = ("hello", "hello_proof", "heads", "announce", "pull", "chunk", "trust_file", "ping", "fingerprints")
+    __slots__ = ("hello", "hello_proof", "heads", "announce", "pull", "chunk", "trust_file", "ping", "timestamp", "fingerprints")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     HELLO_PROOF_FIELD_NUMBER: _ClassVar[int]
     HEADS_FIELD_NUMBER: _ClassVar[int]
@@ -38,6 +38,7 @@ class Frame(_message.Message):
     CHUNK_FIELD_NUMBER: _ClassVar[int]
     TRUST_FILE_FIELD_NUMBER: _ClassVar[int]
     PING_FIELD_NUMBER: _ClassVar[int]
+    TIMESTAMP_FIELD_NUMBER: _ClassVar[int]
     FINGERPRINTS_FIELD_NUMBER: _ClassVar[int]
     hello: Hello
     hello_proof: HelloProof
@@ -47,8 +48,9 @@ class Frame(_message.Message):
     chunk: Chunk
     trust_file: TrustFile
     ping: Ping
+    timestamp: Timestamp
     fingerprints: Fingerprints
-    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., hello_proof: _Optional[_Union[HelloProof, _Mapping]] = ..., heads: _Optional[_Union[Heads, _Mapping]] = ..., announce: _Optional[_Union[Announce, _Mapping]] = ..., pull: _Optional[_Union[Pull, _Mapping]] = ..., chunk: _Optional[_Union[Chunk, _Mapping]] = ..., trust_file: _Optional[_Union[TrustFile, _Mapping]] = ..., ping: _Optional[_Union[Ping, _Mapping]] = ..., fingerprints: _Optional[_Union[Fingerprints, _Mapping]] = ...) -> None: ...
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., hello_proof: _Optional[_Union[HelloProof, _Mapping]] = ..., heads: _Optional[_Union[Heads, _Mapping]] = ..., announce: _Optional[_Union[Announce, _Mapping]] = ..., pull: _Optional[_Union[Pull, _Mapping]] = ..., chunk: _Optional[_Union[Chunk, _Mapping]] = ..., trust_file: _Optional[_Union[TrustFile, _Mapping]] = ..., ping: _Optional[_Union[Ping, _Mapping]] = ..., timestamp: _Optional[_Union[Timestamp, _Mapping]] = ..., fingerprints: _Optional[_Union[Fingerprints, _Mapping]] = ...) -> None: ...
 
 class Hello(_message.Message):
     __slots__ = ("protocol", "reader_level", "federation", "origin", "trust_version", "trust_digest", "nonce", "head_map_digest")
@@ -154,12 +156,22 @@ class TrustFile(_message.Message):
     data: bytes
     def __init__(self, version: _Optional[int] = ..., part: _Optional[int] = ..., parts: _Optional[int] = ..., data: _Optional[bytes] = ...) -> None: ...
 
+class Timestamp(_message.Message):
+    __slots__ = ("raw",)
+    RAW_FIELD_NUMBER: _ClassVar[int]
+    raw: bytes
+    def __init__(self, raw: _Optional[bytes] = ...) -> None: ...
+
 class Ping(_message.Message):
-    __slots__ = ("head_map_digest", "trust_version", "answer")
+    __slots__ = ("head_map_digest", "trust_version", "answer", "timestamp_s", "trust_prefix")
     HEAD_MAP_DIGEST_FIELD_NUMBER: _ClassVar[int]
     TRUST_VERSION_FIELD_NUMBER: _ClassVar[int]
     ANSWER_FIELD_NUMBER: _ClassVar[int]
+    TIMESTAMP_S_FIELD_NUMBER: _ClassVar[int]
+    TRUST_PREFIX_FIELD_NUMBER: _ClassVar[int]
     head_map_digest: bytes
     trust_version: int
     answer: bool
-    def __init__(self, head_map_digest: _Optional[bytes] = ..., trust_version: _Optional[int] = ..., answer: bool = ...) -> None: ...
+    timestamp_s: int
+    trust_prefix: bytes
+    def __init__(self, head_map_digest: _Optional[bytes] = ..., trust_version: _Optional[int] = ..., answer: bool = ..., timestamp_s: _Optional[int] = ..., trust_prefix: _Optional[bytes] = ...) -> None: ...

@@ -103,12 +103,34 @@ class TrustFile:
 
 
 @dataclass(frozen=True, slots=True)
+class Timestamp:
+    """The newest TUF timestamp that we know."""
+
+    raw: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Ping:
     """What we hold and trust, in short. `answer` asks for a ping back if all is equal."""
 
     head_map_digest: bytes
     trust_version: int = 0
     answer: bool = False
+    timestamp_s: int = 0
+    """Version of the newest timestamp that we know; 0 if we know none."""
+    trust_prefix: bytes = bytes(8)
+    """Beginning of our trust digest: two files of one version are news at once."""
 
 
-Frame = Hello | HelloProof | Heads | Announce | Pull | Chunk | TrustFile | Ping | Fingerprints
+Frame = (
+    Hello
+    | HelloProof
+    | Heads
+    | Announce
+    | Pull
+    | Chunk
+    | TrustFile
+    | Timestamp
+    | Ping
+    | Fingerprints
+)

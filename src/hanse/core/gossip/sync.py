@@ -19,7 +19,7 @@ from random import Random
 
 from hanse.core import limits
 from hanse.core.counters import Counters, zeros
-from hanse.core.effects import HangUp, Log, Send, Serve
+from hanse.core.effects import HangUp, Log, Restart, Send, Serve
 from hanse.core.errors import Rejected
 from hanse.core.gossip import reconcile
 from hanse.core.gossip.budget import Budget
@@ -33,6 +33,7 @@ from hanse.core.gossip.frames import (
     HelloProof,
     Ping,
     Pull,
+    Timestamp,
     TrustFile,
 )
 from hanse.core.gossip.heads import EVERYTHING, lacks
@@ -40,14 +41,13 @@ from hanse.core.gossip.links import Link
 from hanse.core.gossip.patience import Patience, cost_s, is_in_vain
 from hanse.core.gossip.pulls import Pulls
 from hanse.core.gossip.quota import Quotas
-from hanse.core.gossip.trust_parts import Gathering, parts_of
+from hanse.core.gossip.trust_exchange import TrustExchange
 from hanse.core.ids import MemberId, Origin, member_id
 from hanse.core.log.checkpoint import Checkpoint, open_checkpoint
 from hanse.core.log.note import Note
 from hanse.core.logbook import Entry, Logbook
 from hanse.core.signing import SigningKey, verify
 from hanse.core.step import AppendEvents
-from hanse.core.trust.chain import extend
 
 _PROOF_DOMAIN = b"hanse-hello/v1\n"
 PROOF_TIMEOUT_S = 5.0
@@ -67,11 +67,10 @@ class Sync:
     ) -> None:
         self.links: dict[MemberId, Link] = {}
         self.out: list[Send] = []
-        self.effects: list[Serve | HangUp | Log] = []
+        self.effects: list[Serve | HangUp | Restart | Log] = []
         self.ingested: list[tuple[AppendEvents, list[Entry]]] = []
         self.noted: list[tuple[Announce, MemberId]] = []  # notes of heads that we hold
         self.proven_now = False  # a link was proven in this step
-        self.trusted: list[bytes] = []
         self.must_hear: Collection[MemberId] = ()
         self.intake = True  # False while there is no room for anybody's events
         self.last_word_s: dict[MemberId, float] = {}  # of members, kept when their link is gone
@@ -83,7 +82,9 @@ class Sync:
         self._me, self._key, self._spki, self._book, self._rng = me, key, spki, book, rng
         self._next_ping_s = 0.0
         self._pulls = Pulls(me, book, self.quotas)
-        self._parts = Gathering()
+        self.trust = TrustExchange(
+            book, me.region, self._send, lambda: [link.peer for link in self.proven()]
+        )
 
     # -- links -----------------------------------------------------------------
 
@@ -109,7 +110,7 @@ class Sync:
 
     def link_down(self, peer: MemberId) -> None:
         self.links.pop(peer, None)
-        self._parts.forget(peer)
+        self.trust.forget(peer)
 
     def proven(self) -> list[Link]:
         return [self.links[peer] for peer in sorted(self.links) if self.links[peer].proven]
@@ -148,7 +149,9 @@ class Sync:
             case Chunk():
                 self._chunk(link, frame, now_s)
             case TrustFile():
-                self._trust_file(link, frame)
+                self.trust.file(link.peer, frame)
+            case Timestamp():
+                self.trust.timestamp(link.peer, frame)
             case Fingerprints():
                 self._fingerprints(link, frame)
             case Ping():
@@ -166,10 +169,7 @@ class Sync:
         link.peer_nonce = hello.nonce
         proof = self._key.sign(_proof_text(self._spki, link.spki, link.nonce, hello.nonce))
         self._send(link.peer, HelloProof(proof))
-        if hello.trust_version < current.version:
-            self._send_trust(link.peer, hello.trust_version)
-        if hello.trust_version == current.version and hello.trust_digest != current.digest:
-            self._log("error", "trust_differs", link.peer, version=current.version)
+        self.trust.hello(link.peer, hello)
         if hello.head_map_digest != self._book.digest and self._me.member < link.peer:
             self._compare(link, [EVERYTHING])  # one end begins: two would do everything twice
         return None
@@ -178,7 +178,9 @@ class Sync:
         key = self._member_key(link.peer)
         text = _proof_text(link.spki, self._spki, link.peer_nonce, link.nonce)
         verify(key, proof.signature, text)
-        link.proven = self.proven_now = True
+        if not link.proven:
+            link.proven = self.proven_now = True
+            self.trust.greeted(link.peer)
 
     def _heads(self, link: Link, frame: Heads, now_s: float) -> None:
         for theirs in frame.heads:
@@ -351,40 +353,23 @@ class Sync:
 
     def _send_ping(self, link: Link, *, answer: bool) -> None:
         link.pinged_s = self.now_s
-        version = self._book.chain.current.version
-        self._send(link.peer, Ping(self._book.digest, version, answer))
+        current, stamp = self._book.chain.current, self.trust.freshness.stamp
+        stamped_s = stamp.signed_s if stamp else 0
+        prefix = current.digest[:8]
+        ping = Ping(self._book.digest, current.version, answer, stamped_s, prefix)
+        self._send(link.peer, ping)
 
     def _pinged(self, link: Link, ping: Ping) -> None:
         link.pinged_s = self.now_s
+        self.trust.ping(link.peer, ping)
         if ping.head_map_digest == self._book.digest:
             if ping.answer:
                 self._send_ping(link, answer=False)
             return
-        if ping.trust_version != self._book.chain.current.version:
+        current = self._book.chain.current
+        if (ping.trust_version, ping.trust_prefix) != (current.version, current.digest[:8]):
             self._greet(link)
         self._compare(link, [EVERYTHING])
-
-    # -- trust -----------------------------------------------------------------
-
-    def _send_trust(self, peer: MemberId, after: int) -> None:
-        for version, raw in enumerate(self._book.chain.files[after:], start=after + 1):
-            for part in parts_of(version, raw):
-                self._send(peer, part)
-
-    def _trust_file(self, link: Link, frame: TrustFile) -> None:
-        if frame.version == self._book.chain.current.version + 1:
-            whole = self._parts.take(link.peer, frame)
-            if whole is not None:
-                self.extend_trust(whole, link.peer)
-
-    def extend_trust(self, raw: bytes, source: MemberId | None) -> None:
-        """Adopt the next members file and tell everybody but whoever told us."""
-        self._book.chain = extend(self._book.chain, raw)
-        self.trusted.append(raw)
-        self._book.stalled.clear()
-        for link in self.proven():
-            if link.peer != source:
-                self._send_trust(link.peer, self._book.chain.current.version - 1)
 
     # -- small helpers ---------------------------------------------------------
 

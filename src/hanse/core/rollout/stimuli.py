@@ -4,8 +4,8 @@
 
 The first that the row of the current state knows is taken. Nothing here changes anything.
 
-The weight is never raised on old news: a start, a raise and a promotion need that what others
-recorded is final, and the gate's quorum of regions both healthy and heard within
+The weight is never raised on old news: a start, a raise and a promotion need fresh trust, that
+what others recorded is final, and the gate's quorum of regions both healthy and heard within
 `freshness.within`. Going on at the same weight, and going back, need nobody.
 """
 
@@ -40,12 +40,20 @@ class Cause(StrEnum):
     DISAGREEMENT = "disagreement"
     CLOCK = "clock"
     GATE = "gate"
+    TRUST = "trust"
     NODES = "nodes"
     DURATION = "duration"
     PREFETCH = "prefetch"
 
 
-WAITING: Final = (Cause.STALE, Cause.GATE, Cause.FINALITY, Cause.DISAGREEMENT, Cause.CLOCK)
+WAITING: Final = (
+    Cause.STALE,
+    Cause.GATE,
+    Cause.TRUST,
+    Cause.FINALITY,
+    Cause.DISAGREEMENT,
+    Cause.CLOCK,
+)
 """Held for these, a rollout goes on by itself once they are gone."""
 
 STICKY: Final = (Reason.WORSE, Cause.DEADLINE)

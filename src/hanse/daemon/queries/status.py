@@ -130,6 +130,7 @@ def _daemon(node: Node, clock: Clock) -> Answer:
         "origin": str(node.me),
         "address": member.address if member else "",
         "trust_version": current.version,
+        "trust_stale": node.sync.trust.stale or node.sync.trust.freshness.ageing,
         "log_size": node.book.size(node.me),
         "state_digest": node.catalog.state_digest.hex(),
         "started_ms": node.started_ms or clock.wall_ms,
