@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 
 from hanse.core.evidence.cusum import Cusum
 from hanse.core.evidence.difference import DifferenceProcess, level
+from hanse.core.evidence.metrics import Process
 from hanse.core.evidence.one_arm import OneArmProcess
 from hanse.core.evidence.ratio import Arms, RatioProcess
+from hanse.core.evidence.watch import alarm_level, rate_at_most
 from measure import streams
 from measure.rules import RULES, Rule, ticks_until
 from measure.streams import DAY, RUNS
@@ -104,14 +107,27 @@ def _errors() -> str:
 # -- late regressions ------------------------------------------------------------
 
 
-def _watch_for(watch: Callable[[], object], healthy: int, seed: int) -> int | None:
-    """Ticks from the onset until the watch fires."""
-    rng, state = np.random.default_rng([11, seed]), watch()
-    for n, arms in enumerate(ticks(rng, _onset(healthy), 100, 900), start=1):
-        state = state.observe(arms)  # type: ignore[attr-defined]  # any of the tests
-        if n > healthy and _fires(state):
-            return n - healthy
-    return None
+@dataclass(frozen=True)
+class Watch:
+    test: Process
+    alpha: float
+
+    def ticks_from(self, healthy: int, seed: int) -> int | None:
+        """Ticks from the onset until it fires."""
+        rng, state = np.random.default_rng([11, seed]), self.test
+        for n, arms in enumerate(ticks(rng, _onset(healthy), 100, 900), start=1):
+            state = state.observe(arms)
+            if n > healthy and state.rejects(self.alpha):
+                return n - healthy
+        return None
+
+    def ever(self, count: int, seed: int) -> bool:
+        state = self.test
+        for arms in ticks(np.random.default_rng([13, seed]), constant(0.01, 0.01, count), 100, 900):
+            state = state.observe(arms)
+            if state.rejects(self.alpha):
+                return True
+        return False
 
 
 def _onset(healthy: int) -> Rates:
@@ -119,32 +135,25 @@ def _onset(healthy: int) -> Rates:
     return lambda rng: (p_t, np.full(len(p_t), 0.01))
 
 
-def _fires(state: object) -> bool:
-    return state.alarmed if isinstance(state, Cusum) else state.rejects(0.01)  # type: ignore[attr-defined]
-
-
-def _ever(watch: Callable[[], object], count: int, seed: int) -> bool:
-    state = watch()
-    for arms in ticks(np.random.default_rng([13, seed]), constant(0.01, 0.01, count), 100, 900):
-        state = state.observe(arms)  # type: ignore[attr-defined]
-        if _fires(state):
-            return True
-    return False
-
-
 def _late() -> str:
-    watches: dict[str, Callable[[], object]] = {
-        "one long e-process, 0.01": lambda: RatioProcess(1.0),
-        "e-CUSUM, 1e4": lambda: Cusum(RatioProcess(1.0), 1e4),
-        "**e-CUSUM, 1e5 (shipped)**": lambda: Cusum(RatioProcess(1.0)),
+    cusum = Cusum(RatioProcess(1.0))
+    # What ships watches one arm, for want of another: against twice what 5,000 answers left open.
+    limit = 2 * rate_at_most(50, 5000)
+    watches = {
+        "one long e-process, 0.01": Watch(RatioProcess(1.0), 0.01),
+        "e-CUSUM, 1e4": Watch(cusum, 1e-4),
+        "e-CUSUM, 1e5": Watch(cusum, 1e-5),
+        f"**one arm, above {limit:.1%}, 1e6 (shipped)**": Watch(
+            Cusum(OneArmProcess(limit)), alarm_level(1)
+        ),
     }
     runs = max(20, RUNS // 4)
     rows = [
         (
             name,
-            wilson(sum(_ever(watch, 14 * DAY, seed) for seed in range(runs)), runs),
+            wilson(sum(watch.ever(14 * DAY, seed) for seed in range(runs)), runs),
             *(
-                delay([_watch_for(watch, healthy, seed) for seed in range(runs)], 100)
+                delay([watch.ticks_from(healthy, seed) for seed in range(runs)], 100)
                 for healthy in (0, 100, 1440, 5000)
             ),
         )

@@ -13,6 +13,8 @@ from hanse.core.evidence.cusum import Cusum
 from hanse.core.evidence.one_arm import OneArmProcess
 from hanse.core.evidence.ratio import Arms, RatioProcess
 
+ALPHA = 1e-5
+
 
 def tick(rng: Random, rate_t: float, rate_c: float) -> Arms:
     bad_t = sum(rng.random() < rate_t for _ in range(100))
@@ -22,10 +24,10 @@ def tick(rng: Random, rate_t: float, rate_c: float) -> Arms:
 def ticks_to_alarm(watch: Cusum, rng: Random, healthy: int) -> int:
     for _ in range(healthy):
         watch = watch.observe(tick(rng, 0.01, 0.01))
-        assert not watch.alarmed
+        assert not watch.rejects(ALPHA)
     for n in range(1, 200):
         watch = watch.observe(tick(rng, 0.03, 0.01))
-        if watch.alarmed:
+        if watch.rejects(ALPHA):
             return n
     raise AssertionError("never found")
 
@@ -41,7 +43,7 @@ def test_one_long_test_grows_deaf_where_the_watch_does_not() -> None:
     for _ in range(400):
         arms = tick(rng, 0.01, 0.01)
         long, watch = long.observe(arms), watch.observe(arms)
-    while not watch.alarmed:
+    while not watch.rejects(ALPHA):
         arms = tick(rng, 0.03, 0.01)
         long, watch = long.observe(arms), watch.observe(arms)
     assert not long.rejects(0.01)
@@ -64,8 +66,8 @@ def test_good_ticks_are_forgotten_and_bad_ones_are_not() -> None:
     assert good.observe(bad).observe(bad).log_e() > good.observe(bad).log_e()
 
 
-def test_a_level_that_would_always_alarm_is_refused() -> None:
+def test_a_level_that_would_always_alarm_and_a_broken_state_are_refused() -> None:
     with pytest.raises(InvalidSpec):
-        Cusum(RatioProcess(1.0), level=1.0)
+        Cusum(RatioProcess(1.0)).rejects(1.0)
     with pytest.raises(Rejected):
         Cusum(RatioProcess(1.0)).decoded({"logw": [0]})

@@ -58,7 +58,7 @@ def alarm_at(wrong: Any, rate: float) -> int | None:
     watch = Cusum(OneArmProcess(rate))
     for n, part in enumerate(parts(wrong), start=1):
         watch = watch.observe(Arms(int(part.sum()), 0, len(part), 0))
-        if watch.alarmed:
+        if watch.rejects(1e-5):
             return n * TICK
     return None
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from hanse.core.ids import Digest
 from hanse.core.rollout.table import State
 from hanse.sim import story
@@ -32,14 +34,18 @@ def serving(world: World, region: str) -> set[str]:
     return out
 
 
-def up_to_the_bad_release(world: World) -> story.Story:
+def settled(world: World) -> bool:
+    return story.settled(world, BAD_RELEASE)
+
+
+def up_to_the_bad_release(world: World, end: Callable[[World], bool] = settled) -> story.Story:
     names = list(world.processes)
     yield from story.publish(world, names[0], FIRST_RELEASE, 1)
     yield from story.roll_out(world, names[0], FIRST_RELEASE, 1, None)
     yield from story.until(lambda: story.everywhere(world, FIRST_RELEASE, State.HEALTHY))
     yield from story.publish(world, names[0], BAD_RELEASE, 2)
     yield from story.roll_out(world, names[0], BAD_RELEASE, 2, FIRST_RELEASE)
-    yield from story.until(lambda: story.settled(world, BAD_RELEASE))
+    yield from story.until(lambda: end(world))
 
 
 def states(world: World) -> dict[str, State | None]:
@@ -152,3 +158,48 @@ def _weight(world: World, region: str) -> int:
         if execution.plan.release == digest(BAD_RELEASE):
             return execution.progress.weight_percent
     return 0
+
+
+LATE_S = 500.0
+
+
+def all_healthy(world: World) -> story.Story:
+    yield from up_to_the_bad_release(
+        world, lambda w: w.now_s >= LATE_S and story.everywhere(w, BAD_RELEASE, State.HEALTHY)
+    )
+
+
+def test_a_release_that_turns_bad_after_its_rollout_is_undone_where_it_did() -> None:
+    """Nobody compares any more: the region knows what the release was like when it was proven."""
+    nature = Nature({("2.0.0", BAD_REGION): Quality(error=0.1)}, from_s=LATE_S)
+    world = build(21, 3, FaultPlan(), nature)
+    assert story.run_story(world, all_healthy, LATE_S + 60)
+    assert story.everywhere(world, BAD_RELEASE, State.HEALTHY), "as good as any until then"
+    world.run_until(LATE_S + 120)
+    assert states(world)[BAD_REGION] is State.ROLLED_BACK
+    assert serving(world, BAD_REGION) == {"1.0.0"}
+    assert serving(world, PILOT) == {"2.0.0"}, "one region's word holds, and undoes nothing here"
+    shared = story.view(world.processes[PILOT])
+    assert shared is not None
+    assert shared.versions("2.0.0")[0].held == (BAD_REGION,)
+
+
+def test_what_makes_every_release_bad_undoes_one_promotion_and_no_second() -> None:
+    """The older release, once it is back, shows the same; going on would end with nothing."""
+    third = story.manifest("3.0.0", BAD_RELEASE)
+
+    def three(world: World) -> story.Story:
+        names = list(world.processes)
+        yield from up_to_the_bad_release(
+            world, lambda w: story.everywhere(w, BAD_RELEASE, State.HEALTHY)
+        )
+        yield from story.publish(world, names[0], third, 3)
+        yield from story.roll_out(world, names[0], third, 3, BAD_RELEASE)
+        yield from story.until(lambda: story.everywhere(world, third, State.HEALTHY))
+
+    bad = {(v, BAD_REGION): Quality(error=0.2) for v in ("1.0.0", "2.0.0", "3.0.0")}
+    world = build(22, 3, FaultPlan(), Nature(bad, from_s=LATE_S + 300))
+    assert story.run_story(world, three, LATE_S + 290)
+    world.run_until(LATE_S + 700)
+    assert story.state(world.processes[BAD_REGION], third) is State.ROLLED_BACK
+    assert serving(world, BAD_REGION) == {"2.0.0"}

@@ -53,6 +53,7 @@ class Fleet:
         self.nodes: dict[Segment, NodeStatus] = {}
         self.recent: dict[Segment, Recent] = {}
         self._windows: dict[tuple[str, str, int, int, int], Window] = {}
+        self._stable: dict[Segment, tuple[Digest, Counts]] = {}
 
     def watch(self, name: Segment, facts: dict[str, str], now_s: float) -> None:
         status = self._status(name)
@@ -87,6 +88,11 @@ class Fleet:
         """Forget what no running rollout asked for, so that nothing gathers for a later one."""
         self._windows.clear()
 
+    def take_stable(self, model: Segment, release: Digest) -> Counts:
+        """What the stable arm answered while it was `release`; handed out once."""
+        found, counts = self._stable.pop(model, (release, Counts()))
+        return counts if found == release else Counts()
+
     def online(self, now_s: float) -> list[NodeStatus]:
         return [self.nodes[n] for n in sorted(self.nodes) if self.nodes[n].online(now_s)]
 
@@ -108,6 +114,9 @@ class Fleet:
         for window in report.windows:
             if window.stable != Counts():
                 recent.add(report.running, window.stable, now_s)
+                found, counts = self._stable.get(report.model, (report.running, Counts()))
+                sum_of = counts if found == report.running else Counts()
+                self._stable[report.model] = (report.running, sum_of + window.stable)
 
     def _status(self, name: Segment) -> NodeStatus:
         if name not in self.nodes and len(self.nodes) >= limits.NODES_MAX:

@@ -187,10 +187,23 @@ class Region:
                 return None
             profile = profile_of(view.release(rollout.release))
             found = self.executions[key] = Execution(plan, begin(plan, self.name, now_s, profile))
-        done = found.progress.state in TERMINAL
-        if done and (found.progress.state is not State.HEALTHY or not rollout.current):
+        if found.progress.state in TERMINAL and not self._watched(view, rollout, found):
             return None
         return found
+
+    def _watched(self, view: ModelView, rollout: RolloutView, execution: Execution) -> bool:
+        """Whether it is promoted and still what counts here.
+
+        An activation that is itself a way back is not watched: an incident that hits every
+        release alike would undo one after the other.
+        """
+        if execution.progress.state is not State.HEALTHY:
+            return False
+        active = view.active(self.name)
+        ours = active and (active.release, active.cause) == (rollout.release, "promote")
+        others = (e.progress for e in self.executions.values() if e.plan.model == view.model)
+        trial = any(p.exposed and p.state not in TERMINAL for p in others)
+        return rollout.current or bool(ours and not trial)
 
     def _serving_execution(self, view: ModelView) -> Execution | None:
         rollout = view.current_rollout()

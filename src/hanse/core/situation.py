@@ -15,6 +15,7 @@ from hanse.core.catalog.profile import references
 from hanse.core.catalog.view import ModelView, Release, RolloutView
 from hanse.core.errors import Rejected
 from hanse.core.evidence.drift import Reference
+from hanse.core.evidence.watch import TICK_S
 from hanse.core.evidence.window import ArmCounts, PairCounts, Trial, Window
 from hanse.core.fleet import Fleet
 from hanse.core.ids import Digest, Origin, Segment
@@ -78,9 +79,10 @@ def facts(
         barriers=(*around.barriers, *_barriers(release, rollout, around)),
         unheard={r: around.waiting(log) for r, log in rollout.waiting if r != around.region},
         prefetched=rollout.release in local and (target is None or target in local),
+        way_back=target is not None,
         nodes=_nodes(view, rollout, execution, target, around),
         references=profile_of(release),
-        windows=_windows(execution, around.fleet),
+        windows=_windows(execution, around),
     )
 
 
@@ -141,12 +143,14 @@ def _nodes(
     return Nodes(len(online), weight, len(confirmed), len(ready), on_target)
 
 
-def _windows(execution: Execution, fleet: Fleet) -> tuple[Window, ...]:
+def _windows(execution: Execution, around: Surroundings) -> tuple[Window, ...]:
     """Counts of the arms that are set now; those of earlier arms must not be pooled."""
     plan, progress = execution.plan, execution.progress
+    if progress.watching:
+        return _since_promotion(execution, around)
     arms = (progress.weight_percent * 100, progress.shadow_percent * 100)
     found = []
-    for window in fleet.take(plan.model, plan.name, plan.generation):
+    for window in around.fleet.take(plan.model, plan.name, plan.generation):
         if (window.weight_bp, window.shadow_bp) == arms:
             try:
                 found.append(_evidence_window(window))
@@ -154,6 +158,20 @@ def _windows(execution: Execution, fleet: Fleet) -> tuple[Window, ...]:
                 continue  # counts that nobody can have counted: a node lies
             _add(execution.totals, f"{progress.stage}.{arms[0]}.{arms[1]}", window)
     return tuple(found)
+
+
+def _since_promotion(execution: Execution, around: Surroundings) -> tuple[Window, ...]:
+    """What the promoted release answered, one tick of the watch at a time."""
+    plan, progress = execution.plan, execution.progress
+    if around.now_s - progress.telemetry_at_s < TICK_S:
+        return ()
+    counts = around.fleet.take_stable(plan.model, plan.release)
+    if counts == telemetry.Counts():
+        return ()
+    try:
+        return (Window(Trial.CANARY, _arm(counts), series=counts.series),)
+    except Rejected:
+        return ()  # counts that nobody can have counted: a node lies
 
 
 def _runs(report: telemetry.ModelReport | None, release: Digest) -> bool:

@@ -34,9 +34,11 @@ class Nature:
     """`bad` names the (version, region) pairs in which a release does not work."""
 
     bad: Mapping[tuple[str, str], Quality] = field(default_factory=dict)
+    from_s: float = 0.0
+    """The second from which it is bad; before, it is as good as the others."""
 
-    def quality(self, version: str, region: str) -> Quality:
-        return self.bad.get((version, region), GOOD)
+    def quality(self, version: str, region: str, now_s: float) -> Quality:
+        return self.bad.get((version, region), GOOD) if now_s >= self.from_s else GOOD
 
 
 def answer(rng: Random, quality: Quality, requests: int) -> tuple[Counts, Counts]:

@@ -15,56 +15,31 @@ its own, and what crosses regions are counts.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Final, Protocol, Self
+from typing import Protocol, Self
 
-from hanse.core.errors import InvalidSpec
-from hanse.core.evidence.grid import (
-    ZERO,
-    add,
-    decode_weights,
-    encode_weights,
-    log_mean,
-    log_threshold,
-)
+from hanse.core.errors import Conflict
 from hanse.core.evidence.ratio import Arms
+from hanse.core.evidence.weighted import Weighted
 
-LEVEL: Final = 1e5
 
-
-class Gains(Protocol):
+class Test(Protocol):
     """A sequential test that can say what one tick is worth to each grid point."""
 
     def gains(self, arms: Arms) -> tuple[int, ...]: ...
 
 
 @dataclass(frozen=True, slots=True)
-class Cusum:
-    """Evidence that `test`'s null has lately stopped to hold; `logw` is the whole state."""
+class Cusum(Weighted):
+    """Evidence that `test`'s null has lately stopped to hold.
 
-    test: Gains
-    level: float = LEVEL
-    logw: tuple[int, ...] = ZERO
+    It alarms at `alpha` once in 1/alpha ticks at most, while the null holds.
+    """
 
-    def __post_init__(self) -> None:
-        if not self.level > 1:
-            raise InvalidSpec(
-                f"level is {self.level}", fix="write how many ticks may pass between false alarms"
-            )
+    test: Test
 
     def observe(self, arms: Arms) -> Self:
         kept = tuple(max(weight, 0) for weight in self.logw)
-        return replace(self, logw=add(kept, self.test.gains(arms)))
+        return replace(self, logw=kept).gained(self.test.gains(arms))
 
-    def log_e(self) -> float:
-        return log_mean(self.logw)
-
-    @property
-    def alarmed(self) -> bool:
-        return self.log_e() >= log_threshold(1 / self.level)
-
-    def encode(self) -> dict[str, object]:
-        return encode_weights(self.logw)
-
-    def decoded(self, state: object) -> Self:
-        """This watch with stored weights. Raises `Rejected` when they are malformed."""
-        return replace(self, logw=decode_weights(state))
+    def merge(self, other: Weighted) -> Self:
+        raise Conflict("what forgets cannot be added: each region watches its own")

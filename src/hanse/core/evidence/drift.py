@@ -21,9 +21,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate
-from typing import Final, Self
+from typing import Any, Final, Protocol, Self
 
 from hanse.core.errors import Conflict, InvalidSpec, Rejected
+from hanse.core.evidence.cusum import Cusum
 from hanse.core.evidence.grid import log_threshold
 from hanse.core.evidence.one_arm import OneArmProcess
 from hanse.core.evidence.ratio import COUNT_MAX, Arms
@@ -63,16 +64,32 @@ class Reference:
         return tuple((count / total + slack, count / total - slack) for count in below)
 
 
+class EdgeTest(Protocol):
+    """A test of one edge and side, over all ticks or over the latest."""
+
+    @property
+    def logw(self) -> tuple[int, ...]: ...
+    def observe(self, arms: Arms, /) -> Self: ...
+    def merge(self, other: Any, /) -> Self: ...
+    def log_e(self) -> float: ...
+    def decoded(self, state: object, /) -> Self: ...
+
+
 @dataclass(frozen=True)
 class DriftProcess:
     """Evidence that what is seen differs from `reference`; the state are its one-arm tests."""
 
     reference: Reference
-    tests: tuple[OneArmProcess, ...] = ()
+    tests: tuple[EdgeTest, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.tests:
             object.__setattr__(self, "tests", _fresh(self.reference))
+
+    @classmethod
+    def lately(cls, reference: Reference) -> Self:
+        """One that forgets what it lost, for watching without an end; such do not merge."""
+        return cls(reference, tuple(Cusum(test) for test in _fresh(reference)))
 
     def observe(self, counts: Sequence[int]) -> Self:
         """Add one tick: how many values fell into each bin. Raises `Rejected`."""

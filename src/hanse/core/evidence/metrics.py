@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Protocol, Self
 
 from hanse.core.errors import Rejected
+from hanse.core.evidence.cusum import Cusum
 from hanse.core.evidence.difference import LEVELS, DifferenceProcess
 from hanse.core.evidence.drift import DriftProcess, Reference
 from hanse.core.evidence.one_arm import OneArmProcess
@@ -132,6 +133,15 @@ def _drift_harm(metric: Metric, setting: Setting) -> Process:
     return DriftProcess(reference.within(metric.delta)) if reference else Silent()
 
 
+def _watch_harm(metric: Metric, _: Setting) -> Process:
+    return Cusum(OneArmProcess(metric.slo or 0))
+
+
+def _drift_watch_harm(metric: Metric, setting: Setting) -> Process:
+    reference = setting.references.get(metric.event)
+    return DriftProcess.lately(reference.within(metric.delta)) if reference else Silent()
+
+
 def _no_proof(_: float) -> Process:
     return Silent()
 
@@ -151,7 +161,11 @@ TESTS: Final[Mapping[str, Comparison]] = {
     "difference": Comparison(_difference_harm, _difference_proof, True, _differences),
     "sample-ratio": Comparison(_share_harm, _no_proof, False, _arms),
     "drift": Comparison(_drift_harm, _no_proof, False, _series),
+    # What `watch.watched` makes of them after a promotion; no plan names these.
+    "watch": Comparison(_watch_harm, _no_proof, False, _arms),
+    "drift-watch": Comparison(_drift_watch_harm, _no_proof, False, _series),
 }
+_OF_SERIES: Final = ("drift", "drift-watch")
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,10 +228,10 @@ EVENTS: Final[Mapping[str, Event]] = {
 
 def totals(metric: Metric, window: Window) -> Arms:
     """The plain counts of a window that people are shown for this metric."""
-    if metric.test == "drift":
+    if metric.test in _OF_SERIES:
         return Arms(0, 0, sum(window.series.get(metric.event, ())), 0)
     return EVENTS[metric.event].arms(window)
 
 
 def unit(metric: Metric) -> str:
-    return "values" if metric.test == "drift" else EVENTS[metric.event].unit
+    return "values" if metric.test in _OF_SERIES else EVENTS[metric.event].unit

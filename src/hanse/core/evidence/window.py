@@ -40,6 +40,16 @@ class ArmCounts:
         if max(self.errors, self.slow) > self.requests or self.wrong > self.labelled:
             raise Rejected(f"more bad events than observations: {self}")
 
+    def __add__(self, other: ArmCounts) -> ArmCounts:
+        """Raises `Rejected` beyond what anybody can have counted."""
+        return ArmCounts(
+            self.requests + other.requests,
+            self.errors + other.errors,
+            self.slow + other.slow,
+            self.labelled + other.labelled,
+            self.wrong + other.wrong,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class PairCounts:

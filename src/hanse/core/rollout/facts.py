@@ -57,6 +57,8 @@ class Facts:
     """Regions whose attestation is not final yet, and what it waits for."""
     prefetched: bool = False
     """Release and rollback target are both local, verified and pinned."""
+    way_back: bool = False
+    """Another release is there for this region's nodes to go back to."""
     nodes: Nodes = Nodes()
     references: Mapping[str, Reference] = field(default_factory=dict)
     """The profile that the release was signed with, by series."""

@@ -6,7 +6,8 @@ takes the first stimulus that the row of the current state in `table.TABLE` know
 - shadowing, weighting: the arms change, so the evidence starts anew;
 - held: traffic stays as it is (fail static), evidence goes on, the step's clock stands still;
 - rollingBack: a signed hold for the others, all traffic back, nodes to the target;
-- healthy: promote, then attest with the evidence of every analysis that passed.
+- healthy: promote, then attest with the evidence of every analysis that passed; from then on the
+  release is watched, and what became worse since is undone like any harm, once.
 
 Evidence restarts with each change of arms because pooled weights confound drift with harm, and
 because a long test grows deaf to a late regression; the plan pays for it by splitting alpha.
@@ -36,8 +37,8 @@ from hanse.core.rollout.actions import (
 )
 from hanse.core.rollout.facts import Facts
 from hanse.core.rollout.plan import RolloutSpec, SetWeight, Shadow
-from hanse.core.rollout.progress import Progress
-from hanse.core.rollout.stimuli import STICKY, Call, View, calls
+from hanse.core.rollout.progress import Progress, kept
+from hanse.core.rollout.stimuli import STICKY, Call, Cause, View, calls
 from hanse.core.rollout.table import TABLE, TERMINAL, State, Stimulus
 
 _TO_NEXT_STEP = (
@@ -47,6 +48,9 @@ _TO_NEXT_STEP = (
     Stimulus.TO_ANALYSIS,
     Stimulus.TO_SOAK,
 )
+
+_STAYS = (State.HELD, State.HEALTHY)
+"""Where harm that asks for no rollback is said to the others as a hold."""
 
 
 def advance(
@@ -65,7 +69,7 @@ def advance(
     stay = Call(None, heard.reason, heard.why)
     call = next((c for c in calls(view) if c.stimulus is None or c.stimulus in row), stay)
     after, actions = _enter(view, call)
-    if after.reason == Reason.WORSE != progress.reason and after.state is State.HELD:
+    if after.reason == Reason.WORSE != progress.reason and after.state in _STAYS:
         actions = (Hold(after.reason), *actions)
     if (after.state, after.step) != (progress.state, progress.step):
         actions = (*actions, _report(heard, after, call))
@@ -75,22 +79,26 @@ def advance(
 def _hear(view: View) -> Progress:
     """Take in the tick's telemetry, and an operator's word to start this step again."""
     progress, now_s = view.progress, view.now_s
-    if progress.state in TERMINAL or progress.state is State.ROLLING_BACK:
+    if progress.state is not State.HEALTHY and progress.state in (*TERMINAL, State.ROLLING_BACK):
         return progress
-    if view.facts.resumed and progress.state is State.HELD and progress.reason in STICKY:
+    if view.facts.resumed and progress.state in _STAYS and progress.reason in STICKY:
         # The operator has judged what the evidence said; it must not stop the step again.
         progress = progress.restarted(_fresh(view, progress), now_s)
+        if progress.watching:
+            progress = replace(progress, reason=str(Cause.OPERATOR), why="judged by a person")
     arm = Trial.CANARY if progress.weight_percent else Trial.SHADOW
-    evidence = progress.evidence
+    evidence, seen = progress.evidence, progress.seen
     for window in view.facts.windows:
         # Late windows of the shadow say nothing about the canary that followed it.
         if progress.has_traffic and window.arm is arm:
             with suppress(Rejected):  # more than anybody can have counted: a node lies
                 evidence = evidence.observe(window)
+                seen = seen if progress.watching else seen + window.trial
     windows = view.facts.windows
     return replace(
         progress,
         evidence=evidence,
+        seen=seen,
         telemetry_at_s=now_s if windows else progress.telemetry_at_s,
         traffic_at_s=now_s if any(w.requests for w in windows) else progress.traffic_at_s,
     )
@@ -160,6 +168,8 @@ def _arrive(view: View, progress: Progress, call: Call) -> tuple[Progress, tuple
             return replace(progress, stage_entered_at_s=view.now_s), (Prefetch(),)
         case State.HEALTHY:
             digests = canonical_json([str(proof) for proof in progress.proofs])
+            progress = replace(progress, watching=True, telemetry_at_s=view.now_s)
+            progress = replace(progress, evidence=_fresh(view, progress))
             return progress, (Promote(), Attest(True, Digest.of(digests)))
         case State.ROLLING_BACK:
             attest = _attest_harm(progress, call)
@@ -180,7 +190,8 @@ def _attest_harm(progress: Progress, call: Call) -> tuple[Action, ...]:
 
 def _fresh(view: View, progress: Progress) -> Evidence:
     setting = Setting(progress.share, view.facts.references)
-    return Evidence.fresh(view.spec.metrics(view.stage), setting)
+    seen = progress.seen if progress.watching else None
+    return Evidence.fresh(kept(view.spec, view.stage, seen), setting)
 
 
 def _evidence_bytes(progress: Progress) -> bytes:

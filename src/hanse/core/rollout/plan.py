@@ -6,10 +6,12 @@ Durations are whole milliseconds and weights whole percent, so a plan has one ca
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 from hanse.core.evidence.metrics import Metric
 from hanse.core.ids import Digest, Segment
+
+WATCH_FACTOR: Final[float | None] = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +153,8 @@ class RolloutSpec:
     propagation: Propagation = Propagation()
     background: tuple[Segment, ...] = ()
     """Templates judged for harm in every state with traffic, beside those of the stage."""
+    watch_factor: float | None = WATCH_FACTOR
+    """After promotion, harm is so many times the rate of the rollout; None: nobody watches."""
 
     def template(self, name: str) -> Template:
         return next(template for template in self.templates if template.name == name)

@@ -16,6 +16,7 @@ from hanse.core.rollout.fields import (
     duration_ms,
     duration_text,
     fail,
+    number,
     one_of,
     whole,
 )
@@ -71,6 +72,18 @@ def deadline_mapping(deadline: Deadline) -> dict[str, object]:
     lengths = {"step": deadline.step_ms, "stage": deadline.stage_ms}
     written = {key: duration_text(ms) for key, ms in lengths.items() if ms is not None}
     return {**written, "onExceeded": deadline.on_exceeded}
+
+
+def parse_watch(value: object, path: str) -> float | None:
+    """`watch: {factor: 2.0}`, or `watch: none` to leave a promoted release alone."""
+    if value == "none":
+        return None
+    fields = Fields.of(value, path, ("factor",))
+    return fields.required("factor", number(1, 100), "2.0")
+
+
+def watch_mapping(factor: float | None) -> object:
+    return "none" if factor is None else {"factor": factor}
 
 
 def parse_propagation(value: object, path: str) -> Propagation:

@@ -8,17 +8,20 @@ back so that the time while the process was down counts for nothing. Waiting lon
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, fields, replace
 from typing import Final, Self
 
 from hanse.core.errors import Conflict, NotFound, Rejected
 from hanse.core.evidence.drift import Reference
-from hanse.core.evidence.metrics import Setting
+from hanse.core.evidence.metrics import Metric, Setting
 from hanse.core.evidence.tally import Evidence
+from hanse.core.evidence.watch import watched
+from hanse.core.evidence.window import ArmCounts
 from hanse.core.ids import Digest
 from hanse.core.rollout.plan import RolloutSpec, Stage
 from hanse.core.rollout.table import State
 
+NOTHING_SEEN: Final = ArmCounts()
 NO_PROFILE: Final[Mapping[str, Reference]] = {}
 _TEXTS = ("state", "reason", "why")
 _NUMBERS = (
@@ -30,7 +33,7 @@ _NUMBERS = (
     "stage_elapsed_ms",
     "held_ms",
 )
-_KEYS = {*_TEXTS, *_NUMBERS, "resumes", "evidence", "proofs", "exposed"}
+_KEYS = {*_TEXTS, *_NUMBERS, "resumes", "evidence", "proofs", "exposed", "seen", "watching"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +62,10 @@ class Progress:
     held_at_s: float = 0.0
     proofs: tuple[Digest, ...] = ()
     """Digest of the evidence of each analysis that passed, in order."""
+    seen: ArmCounts = NOTHING_SEEN
+    """All that the release answered in this rollout: what it is watched against afterwards."""
+    watching: bool = False
+    """Promoted: the evidence is that of the watch."""
 
     @property
     def has_traffic(self) -> bool:
@@ -98,6 +105,8 @@ class Progress:
             "evidence": self.evidence.encode(),
             "proofs": [str(proof) for proof in self.proofs],
             "exposed": self.exposed,
+            "seen": list(astuple(self.seen)),
+            "watching": self.watching,
         }
 
     @classmethod
@@ -121,6 +130,7 @@ class Progress:
             raise Conflict("stored progress belongs to another spec")
         held_s = state["held_ms"] / 1000
         share = (state["weight_percent"] or state["shadow_percent"]) / 100
+        seen, watching = _seen(state["seen"]), state["watching"] is True
         return cls(
             state=State(state["state"]),
             stage=index,
@@ -130,7 +140,9 @@ class Progress:
             telemetry_at_s=now_s,
             traffic_at_s=now_s,
             evidence=Evidence.decode(
-                state["evidence"], spec.metrics(stage), Setting(share, references)
+                state["evidence"],
+                kept(spec, stage, seen if watching else None),
+                Setting(share, references),
             ),
             weight_percent=state["weight_percent"],
             shadow_percent=state["shadow_percent"],
@@ -140,6 +152,8 @@ class Progress:
             resumes=State(state["resumes"]) if state["resumes"] else None,
             held_at_s=now_s - held_s,
             proofs=tuple(Digest.parse(proof) for proof in state["proofs"]),
+            seen=seen,
+            watching=watching,
         )
 
     def restarted(self, evidence: Evidence, now_s: float) -> Self:
@@ -151,6 +165,22 @@ class Progress:
             stage_entered_at_s=now_s,
             held_at_s=now_s,
         )
+
+
+def kept(spec: RolloutSpec, stage: Stage, seen: ArmCounts | None) -> tuple[Metric, ...]:
+    """The metrics that evidence is kept for; those of the watch once `seen` is complete."""
+    metrics = spec.metrics(stage)
+    if seen is None:
+        return metrics
+    if (factor := spec.watch_factor) is None:
+        return ()
+    return tuple(w for metric in metrics if (w := watched(metric, seen, factor)) is not None)
+
+
+def _seen(value: object) -> ArmCounts:
+    if not isinstance(value, list) or len(value) != len(fields(ArmCounts)):
+        raise Rejected("stored progress is malformed")
+    return ArmCounts(*value)
 
 
 def begin(

@@ -3,7 +3,7 @@
     {apiVersion: hanse.dev/v1alpha1, kind: Rollout,
      metadata: {name, model, generation},
      spec: {release, predecessor, supersedes, rollback, stages, templates, background,
-            freshness, deadline, propagation}}
+            freshness, deadline, propagation, watch}}
 
 Analysis templates live in the document itself, so the signed bytes say all that will decide.
 `predecessor: null` marks a first release: there is no stable arm to compare with or to mirror, so
@@ -37,6 +37,7 @@ from hanse.core.rollout.fields import (
     whole,
 )
 from hanse.core.rollout.plan import (
+    WATCH_FACTOR,
     Deadline,
     Freshness,
     Propagation,
@@ -54,8 +55,10 @@ from hanse.core.rollout.policies import (
     parse_freshness,
     parse_propagation,
     parse_rollback,
+    parse_watch,
     propagation_mapping,
     rollback_mapping,
+    watch_mapping,
 )
 from hanse.core.rollout.steps import check_analyses, parse_stage, stage_mapping
 from hanse.core.rollout.templates import parse_template, template_mapping
@@ -75,6 +78,7 @@ _SPEC_FIELDS: Final = (
     "freshness",
     "deadline",
     "propagation",
+    "watch",
 )
 
 
@@ -99,6 +103,7 @@ def parse_spec(mapping: object) -> RolloutSpec:
         deadline=fields.optional("deadline", parse_deadline, Deadline()),
         propagation=fields.optional("propagation", parse_propagation, Propagation()),
         background=fields.optional("background", _background, ()),
+        watch_factor=fields.optional("watch", parse_watch, WATCH_FACTOR),
     )
     _check(spec)
     if len(canonical(spec)) > SPEC_BYTES_MAX:
@@ -132,6 +137,7 @@ def to_mapping(spec: RolloutSpec) -> dict[str, object]:
             "freshness": freshness_mapping(spec.freshness),
             "deadline": deadline_mapping(spec.deadline),
             "propagation": propagation_mapping(spec.propagation),
+            "watch": watch_mapping(spec.watch_factor),
         },
     }
 

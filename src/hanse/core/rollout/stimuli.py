@@ -17,6 +17,7 @@ from enum import StrEnum
 from typing import Final
 
 from hanse.core.evidence.verdict import Kind, Reason, Verdict, judge
+from hanse.core.evidence.watch import alarm_level
 from hanse.core.rollout.facts import Facts
 from hanse.core.rollout.plan import Analysis, Pause, RolloutSpec, SetWeight, Shadow, Stage
 from hanse.core.rollout.progress import Progress
@@ -88,6 +89,8 @@ class View:
 def calls(view: View) -> Iterator[Call]:
     harm = _harm(view)
     yield from _alarms(view, harm)
+    if harm and view.progress.state is State.HEALTHY:
+        yield Call(None, harm.reason, harm.why, harm)
     cause = _hold_cause(view, harm)
     if cause and view.progress.state is State.HELD:
         yield Call(None, cause.reason, cause.why, cause.verdict)
@@ -103,7 +106,8 @@ def _alarms(view: View, harm: Verdict | None) -> Iterator[Call]:
         yield Call(Stimulus.BARRED, Cause.QUARANTINED, "the release is killed or quarantined")
     if facts.aborted:
         yield Call(Stimulus.ABORT, Cause.ABORTED, "an operator aborted the rollout")
-    if harm and harm.on_fail == "rollback":
+    if harm and harm.on_fail == "rollback" and (facts.way_back or not view.progress.watching):
+        # Without a way back, a release in service is better than none (fail static).
         yield Call(Stimulus.HARM, harm.reason, harm.why, harm)
     if facts.superseded:
         yield Call(Stimulus.SUPERSEDE, Cause.SUPERSEDED, "a newer rollout of the model is signed")
@@ -114,6 +118,10 @@ def _alarms(view: View, harm: Verdict | None) -> Iterator[Call]:
 
 def _harm(view: View) -> Verdict | None:
     """The gravest harm that any watched template shows, in whatever state."""
+    if view.progress.watching:
+        metrics = [row.metric for row in view.progress.evidence.rows]
+        verdict = judge(view.progress.evidence, metrics, alarm_level(len(metrics)))
+        return verdict if verdict.kind is Kind.HARM else None
     found = [
         verdict
         for template in view.spec.watched(view.stage)

@@ -83,7 +83,7 @@ TABLE: Final[Mapping[State, Row]] = {
     # None: back to the state that was left, which only the progress knows.
     State.HELD: {**_ALARMS, Stimulus.RESUME: None},
     State.ROLLING_BACK: {Stimulus.ON_TARGET: State.ROLLED_BACK},
-    State.HEALTHY: {Stimulus.BARRED: State.QUARANTINED},
+    State.HEALTHY: {Stimulus.BARRED: State.QUARANTINED, Stimulus.HARM: State.ROLLING_BACK},
     State.ROLLED_BACK: {},
     State.SUPERSEDED: {},
     State.QUARANTINED: {},

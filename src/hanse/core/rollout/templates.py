@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
-from hanse.core.evidence.metrics import TESTS, Metric
+from hanse.core.evidence.metrics import Metric
 from hanse.core.ids import Segment
 from hanse.core.rollout.fields import (
     Fields,
@@ -87,7 +87,7 @@ def template_mapping(template: Template) -> dict[str, object]:
 
 def _metric(value: object, path: str) -> Metric:
     fields = Fields.of(value, path, _METRIC_FIELDS)
-    test = fields.required("test", one_of(*TESTS), "ratio")
+    test = fields.required("test", one_of(*_OF_TEST), "ratio")
     for key in fields.values:
         if key not in ("name", "test", "onFail", *_OF_TEST[test]):
             asked = ", ".join(_OF_TEST[test]) or "no parameter"
