@@ -163,7 +163,7 @@ def test_any_expired_file_stops_moving_forward(role: str) -> None:
     clock.renew(old.current, ROOT)
     assert clock.stale(old, "eu") == ""
     clock.see((NOW_S + 10) * 1000)
-    assert clock.stale(old, "eu").endswith("of trust version 1 expired")
+    assert clock.stale(old, "eu").count("of trust version 1 expired")
 
 
 def frozen() -> tuple[Federation, Node]:

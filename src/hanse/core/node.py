@@ -89,8 +89,9 @@ class Node:
         self.book = Logbook(codec, chain)
         seen = {log: Seen(*head) for log, head in (witnessed or {}).items()}
         self.finality = Finality(me, self.book, witness, seen)
-        quorum = chain.current.quarantine_quorum
-        self.catalog = Catalog(quorum, self.finality.finals({}))
+        trust = chain.current
+        finals = self.finality.finals({})
+        self.catalog = Catalog(trust.quarantine_quorum, finals, trust.all_floors)
         self.fleet = Fleet()
         self.enrolment = Enrolment()
         self.counters = zeros()
@@ -197,7 +198,7 @@ class Node:
         if verdict is not None:
             raise NotPermitted(
                 f"nobody would accept this: {verdict.reason}",
-                fix="sign it with a key that the members file lists for this role",
+                fix="have people who hold this role sign it: --draft FILE, hanse statement sign",
             )
         self._pending.append(ticket)
         return ticket
@@ -248,9 +249,10 @@ class Node:
         trust = self.sync.trust
         writes = trust.take()
         if any(isinstance(write, PutTrust) for write in writes):
-            quorum = self.book.chain.current.quarantine_quorum
-            self.catalog.rejudge(quorum, self.finality.finals(self.catalog.finals.sizes))
-            self.enrolment.admitted(self.book.chain.current)
+            now = self.book.chain.current
+            finals = self.finality.finals(self.catalog.finals.sizes)
+            self.catalog.rejudge(now.quarantine_quorum, finals, now.all_floors)
+            self.enrolment.admitted(now)
         self.sync.effects += trust.alarms
         trust.alarms.clear()
         if trust.replaced:

@@ -95,7 +95,8 @@ def audit(read: Read, bootstrap: bytes, codec: Codec) -> Audit:
     chain = replay_trust(read, index, bootstrap)
     book = Logbook(codec, chain)
     required = not read_policy(chain.current.witness_policy).requires_nothing
-    catalog = Catalog(chain.current.quarantine_quorum, Finals(required))
+    now = chain.current
+    catalog = Catalog(now.quarantine_quorum, Finals(required), now.all_floors)
     logs = {}
     for origin in index.logs:
         logs[origin] = _log(read, index, origin, book, catalog)

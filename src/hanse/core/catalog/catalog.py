@@ -8,22 +8,26 @@ from hashlib import sha256
 
 from hanse.core.catalog.facts import ModelFacts, Record
 from hanse.core.catalog.finals import EVERYTHING, WITNESSED, Finals
-from hanse.core.catalog.fold import activations, fold
+from hanse.core.catalog.fold import NO_FLOORS, activations, fold
 from hanse.core.catalog.view import Activation, ModelView
 from hanse.core.events import BlobDrop, BlobHave, ReleaseRecord, model_of
 from hanse.core.ids import Digest, EventId, Origin, Segment
 from hanse.core.log.merkle import leaf_hash, root_of
 from hanse.core.logbook import Entry
 from hanse.core.step import PutIndex, PutView, Write
+from hanse.core.trust.members import Floors
 
 
 class Catalog:
     """Owned by the node. Views change only in `refold`, so one step sees one state."""
 
-    def __init__(self, quarantine_quorum: int, finals: Finals = EVERYTHING) -> None:
+    def __init__(
+        self, quarantine_quorum: int, finals: Finals = EVERYTHING, floors: Floors = NO_FLOORS
+    ) -> None:
         self.views: dict[Segment, ModelView] = {}
         self.quarantine_quorum = quarantine_quorum
         self.finals = finals
+        self.floors = floors
         self._facts: dict[Segment, ModelFacts] = {}
         self._digests: dict[Segment, bytes] = {}
         self._dirty: set[Segment] = set()
@@ -54,7 +58,8 @@ class Catalog:
         writes: list[Write] = []
         for model in sorted(self._dirty):
             before = self.views.get(model)
-            view = fold(model, self._facts[model], self.quarantine_quorum, self.finals)
+            facts = self._facts[model]
+            view = fold(model, facts, self.quarantine_quorum, self.finals, self.floors)
             document = view.encode()
             self.views[model] = view
             self._digests[model] = sha256(document).digest()
@@ -100,11 +105,12 @@ class Catalog:
         )
         return min((seq for seq in seqs if seq >= size), default=None)
 
-    def rejudge(self, quarantine_quorum: int, finals: Finals) -> None:
-        """A new trust version may change quorums and policy: then every model is folded again."""
-        if quarantine_quorum == self.quarantine_quorum and finals == self.finals:
+    def rejudge(self, quarantine_quorum: int, finals: Finals, floors: Floors = NO_FLOORS) -> None:
+        """A new trust version may change quorums, policy and floors: then all is folded again."""
+        asked = (quarantine_quorum, finals, floors)
+        if asked == (self.quarantine_quorum, self.finals, self.floors):
             return
-        self.quarantine_quorum, self.finals = quarantine_quorum, finals
+        self.quarantine_quorum, self.finals, self.floors = asked
         self._dirty |= set(self._facts)
         self._not_final.clear()
         for model, facts in self._facts.items():

@@ -50,16 +50,26 @@ from hanse.core.ids import Digest, EventId, Origin, Segment
 from hanse.core.reading import parse_json
 from hanse.core.rollout.plan import RolloutSpec
 from hanse.core.rollout.spec import parse_spec, spec_digest
+from hanse.core.trust.members import Floors
+
+NO_FLOORS = Floors()
 
 
 def fold(
-    model: Segment, facts: ModelFacts, quarantine_quorum: int, finals: Finals = EVERYTHING
+    model: Segment,
+    facts: ModelFacts,
+    quarantine_quorum: int,
+    finals: Finals = EVERYTHING,
+    floors: Floors = NO_FLOORS,
 ) -> ModelView:
-    """Compute the view of one model. Pure; equal facts and equal finality give equal views."""
+    """Compute the view of one model. Pure; equal facts, finality and trust give equal views."""
     holds = _holds(facts)
     specs = _specs(facts)
     releases = _releases(facts, holds, specs, quarantine_quorum, finals)
-    floor = max((body.counter for _, body in facts.of(FloorRaise)), default=0)
+    floor = floors.of(
+        model,
+        ((b.counter, record.event.header.trust_version) for record, b in facts.of(FloorRaise)),
+    )
     return ModelView(
         model=model,
         floor=floor,

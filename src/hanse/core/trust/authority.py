@@ -7,8 +7,8 @@ reached us), so nothing of that author counts from here on until we can.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 
 from hanse.core.dsse import open_envelope
 from hanse.core.errors import Rejected
@@ -27,6 +27,7 @@ from hanse.core.ids import MemberId, Origin
 from hanse.core.trust import statements
 from hanse.core.trust.chain import Chain
 from hanse.core.trust.members import Members
+from hanse.core.trust.statements import CONTROL_TYPE
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,12 +85,37 @@ def judge_word(event: Event, origin: Origin, chain: Chain) -> Void | None:
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """The human or CI signature that an event needs: by one of `keys`, over `payload`."""
+    """The human or CI signatures that an event needs: by `count` people who hold `keys`.
+
+    A plan may also need `approvals`, by people whom the others do not count: who holds both
+    roles still is one person.
+    """
 
     role: str
     keys: dict[MemberId, bytes]
     payload_type: str
     payload: bytes
+    count: int = 1
+    approvers: Mapping[MemberId, bytes] = field(default_factory=dict)
+    approvals: int = 0
+
+    def signers(self, envelopes: Iterable[bytes]) -> frozenset[MemberId]:
+        keys = {**self.keys, **self.approvers}
+        return signers(envelopes, keys, self.payload_type, self.payload)
+
+    def unmet(self, envelopes: Iterable[bytes], members: Members) -> str:
+        """What is missing; empty if enough people signed. A second key makes no second person."""
+        signed = self.signers(envelopes)
+        held = {members.name_of(key) for key in signed if key in self.keys}
+        approved = {members.name_of(key) for key in signed if key in self.approvers}
+        if len(held) < self.count:
+            if self.count == 1:
+                return f"no {self.role} signed it"
+            return f"{len(held)} of {self.count} people who are {self.role} signed it"
+        if len(approved) < self.approvals or len(held | approved) < self.count + self.approvals:
+            more = f"{self.count} {self.role} and {self.approvals} approver"
+            return f"{len(held | approved)} people signed it, and it needs {more}"
+        return ""
 
 
 def demand(body: Body | None, origin: Origin, members: Members) -> Demand | None:
@@ -98,10 +124,14 @@ def demand(body: Body | None, origin: Origin, members: Members) -> Demand | None
         case ReleaseRecord():
             name = f"{body.model}@{body.version}"
             statement = statements.release_statement(name, body.release, body.counter)
-            keys = members.keys("publisher")
-            return Demand("publisher", keys, statements.RELEASE_TYPE, statement)
+            return _of("publisher", members, statement, statements.RELEASE_TYPE)
         case RolloutIntent():
             statement = statements.rollout_statement(body.model, body.spec)
+            return replace(
+                _of("release-manager", members, statement),
+                approvers=members.keys("approver"),
+                approvals=members.threshold("approver"),
+            )
         case Kill():
             statement = statements.control_statement("kill", body.model, release=str(body.release))
         case FloorRaise():
@@ -116,8 +146,7 @@ def demand(body: Body | None, origin: Origin, members: Members) -> Demand | None
             return _of_operator(members, origin.region, statement)
         case _:
             return None
-    keys = members.keys("release-manager")
-    return Demand("release-manager", keys, statements.CONTROL_TYPE, statement)
+    return _of("release-manager", members, statement)
 
 
 def signed_by(event: Event, origin: Origin, members: Members) -> frozenset[MemberId]:
@@ -125,7 +154,7 @@ def signed_by(event: Event, origin: Origin, members: Members) -> frozenset[Membe
     asked = demand(event.body, origin, members)
     if asked is None:
         return frozenset()
-    return signers(event.header.attestations, asked.keys, asked.payload_type, asked.payload)
+    return asked.signers(event.header.attestations)
 
 
 _DEMANDING = frozenset({ReleaseRecord, RolloutIntent, RolloutControl, HoldLift, Kill, FloorRaise})
@@ -135,14 +164,18 @@ def _attested(event: Event, origin: Origin, members: Members) -> Void | None:
     if type(event.body) not in _DEMANDING:
         return None  # most events, and they are many
     asked = demand(event.body, origin, members)
-    if asked is None or signed_by(event, origin, members):
-        return None
-    return Void(f"no {asked.role} signed it")
+    missing = asked.unmet(event.header.attestations, members) if asked else ""
+    return Void(missing) if missing else None
+
+
+def _of(role: str, members: Members, statement: bytes, kind: str = CONTROL_TYPE) -> Demand:
+    return Demand(role, members.keys(role), kind, statement, max(1, members.threshold(role)))
 
 
 def _of_operator(members: Members, region: str, statement: bytes) -> Demand:
     keys = members.keys("operator", region) | members.keys("release-manager", region)
-    return Demand(f"operator of {region}", keys, statements.CONTROL_TYPE, statement)
+    count = max(1, members.threshold("operator"))
+    return Demand(f"operator of {region}", keys, CONTROL_TYPE, statement, count)
 
 
 def signers(

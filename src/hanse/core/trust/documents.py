@@ -181,7 +181,19 @@ def check(members: Members) -> None:
     for member in members.members:
         if member.region not in regions:
             raise InvalidSpec(f"the trust version does not name region {member.region}")
+    _check_people(members)
     _check_apart(members)
+
+
+def _check_people(members: Members) -> None:
+    """Thresholds count people: a key under two names would be two (T18)."""
+    names: dict[bytes, str] = {}
+    for person in members.people:
+        if names.setdefault(person.key, person.name) != person.name:
+            raise InvalidSpec(
+                f"{person.name} and {names[person.key]} have the same key",
+                fix="give every person a key of their own",
+            )
 
 
 def _check_apart(members: Members) -> None:

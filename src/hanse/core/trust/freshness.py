@@ -102,7 +102,10 @@ class Freshness:
             return "no timestamp of trust has reached us"
         if self.now_s > stamp.expires_s:
             hours = (self.now_s - stamp.expires_s) / 3600
-            return f"the newest timestamp of trust expired {hours:.1f} h ago"
+            return (
+                f"the newest timestamp of trust expired {hours:.1f} h ago: start a daemon that "
+                "holds the timestamp key, or import a bundle from one"
+            )
         if stamp.trust_version > version:
             return f"trust version {stamp.trust_version} is out and has not reached us"
         if stamp.trust_version == version and stamp.trust_digest != chain.current.digest:
@@ -110,7 +113,10 @@ class Freshness:
         for role in ("root", "targets", "snapshot", region):
             file = chain.tip.signed.get(f"{role}.json")
             if file is not None and self.now_s > file.expires_s:
-                return f"{file.name} of trust version {version} expired"
+                return (
+                    f"{file.name} of trust version {version} expired: its key holders renew it, "
+                    "hanse trust renew"
+                )
         return ""
 
     def writes(self) -> list[PutLocal]:

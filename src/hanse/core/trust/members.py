@@ -7,7 +7,7 @@ by concurrent events or by a certificate authority.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -89,6 +89,23 @@ class FloorCap:
     before: int
 
 
+@dataclass(frozen=True, slots=True)
+class Floors:
+    """Lowest counters that may be active, as trust has them; `caps` correct what events say."""
+
+    lowest: Mapping[Segment, int] = field(default_factory=dict)
+    caps: Mapping[Segment, FloorCap] = field(default_factory=dict)
+
+    def of(self, model: Segment, raised: Iterable[tuple[int, int]]) -> int:
+        """The floor of `model`, after events that raised it: (counter, trust version)."""
+        cap = self.caps.get(model)
+        counters = (
+            min(counter, cap.floor) if cap and version < cap.before else counter
+            for counter, version in raised
+        )
+        return max([self.lowest.get(model, 0), *counters])
+
+
 @dataclass(frozen=True)
 class Members:
     """Without slots: the index is asked for with every event, and kept.
@@ -149,6 +166,10 @@ class Members:
 
     def threshold(self, role: str) -> int:
         return self.thresholds.get(role, 0 if role == "approver" else 1)
+
+    @property
+    def all_floors(self) -> Floors:
+        return Floors(self.floors, self.floor_caps)
 
     def cut(self, member: MemberId, incarnation: int) -> Cut | None:
         """The cut of that log, if there is one."""
