@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -25,13 +26,16 @@ from measure.table import delay, markdown, wilson
 
 Rates = Callable[[np.random.Generator], tuple[np.ndarray, np.ndarray]]
 """Error rates of canary and control, one for each tick."""
+See = Callable[[Any, bool, bool], Process]
 
 
 def run() -> str:
     return "\n".join((_errors(), _late(), _latency(), _accuracy(), streams.run()))
 
 
-def ticks(rng: np.random.Generator, rates: Rates, n_t: int | np.ndarray, n_c: int | np.ndarray):
+def ticks(
+    rng: np.random.Generator, rates: Rates, n_t: int | np.ndarray, n_c: int | np.ndarray
+) -> Iterator[Arms]:
     """The ticks of one run, drawn at once and made one by one."""
     p_t, p_c = rates(rng)
     bad_t, bad_c = rng.binomial(n_t, p_t), rng.binomial(n_c, p_c)
@@ -226,18 +230,18 @@ def _labels(
         yield bool(u < old), bool((u if same < copied else v) < new)
 
 
-def _labels_until(start: object, see: Callable, seed: int, copied: float) -> int | None:
+def _labels_until(start: Process, see: See, seed: int, copied: float) -> int | None:
     state = start
     for n, (old, new) in enumerate(_labels(seed, 0.95, 0.90, copied, 20_000), start=1):
         state = see(state, old, new)
-        if state.rejects(0.01):  # type: ignore[attr-defined]
+        if state.rejects(0.01):
             return n
     return None
 
 
 def _accuracy() -> str:
     runs = max(20, RUNS // 4)
-    tests: dict[str, tuple[object, Callable]] = {
+    tests: dict[str, tuple[Process, See]] = {
         "**paired (McNemar)**": (
             RatioProcess(1.0),
             lambda s, old, new: s.observe(Arms(int(old > new), int(new > old), 1, 1)),

@@ -152,7 +152,7 @@ class Fleet:
         for head in await store.heads():
             node.restore(head, await store.events(head.origin, 0, head.size, 2**40))
         node.open("start")
-        peer = Peer("daemon", FEDERATION, member.region, member.id, spki)
+        peer = Peer(FEDERATION, member.region, "daemon", member.id, spki)
         transport = self._network.join(peer)
         driver = Driver(node, store, transport)
         transport.accept(driver.converse)

@@ -42,7 +42,7 @@ async def _measure(folder: Path) -> tuple[list[float], list[float], list[float]]
     durable, visible, hop = [], [], []
     async with federation(folder) as (daemons, operator):
         peer = daemons[1].driver.node.me.member
-        channel = daemons[0].transport.channel(peer)
+        channel = daemons[0].doors.transport.channel(peer)
         for number in range(ROUNDS):
             hop.append(await _probe(channel))
             began = time.perf_counter()
@@ -56,7 +56,8 @@ async def _measure(folder: Path) -> tuple[list[float], list[float], list[float]]
 
 async def _probe(channel: grpc.aio.Channel) -> float:
     began = time.perf_counter()
-    await channel.unary_unary("/hanse.v1.PeerService/Probe")(b"")
+    call = channel.unary_unary("/hanse.v1.PeerService/Probe", None, None)  # bytes as they are
+    await call(b"")
     return time.perf_counter() - began
 
 

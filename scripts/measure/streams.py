@@ -34,7 +34,9 @@ def _many() -> str:
             paths[i, n] = process.log_e()
     rows = []
     for name, alpha in (("local, 0.05", 0.05), ("local, 0.01", 0.01), ("Bonferroni, 0.05", 5e-5)):
-        rows.append(_found(name, (paths >= -math.log(alpha)).any(1), _first(paths, alpha), bad))
+        rows.append(
+            _found(name, np.any(paths >= -math.log(alpha), axis=1), _first(paths, alpha), bad)
+        )
     frozen: dict[int, float] = {}
     when = np.full(streams, DAY)
     for n in range(DAY):

@@ -80,7 +80,8 @@ def _add(router: Router, folder: Path, name: str) -> Digest:
 async def _ask(
     router: Router, stop: asyncio.Event, name: str
 ) -> tuple[int, int, dict[Digest, int]]:
-    feeds, sent, answered, by_release = {"X": np.zeros((1, 64), np.float32)}, 0, 0, {}
+    feeds, sent, answered = {"X": np.zeros((1, 64), np.float32)}, 0, 0
+    by_release: dict[Digest, int] = {}
     while not stop.is_set():
         sent += 1
         try:

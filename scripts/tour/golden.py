@@ -15,7 +15,7 @@ def write(model: Path, target: Path) -> str:
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    output = session.get_outputs()[0].name
+    output: str = session.get_outputs()[0].name
     line = next(render.lines(7, "Sans", "clean", 1))
     np.savez(
         target,
