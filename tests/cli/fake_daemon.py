@@ -129,10 +129,12 @@ def status(*regions: shapes.RegionStatus, own: str = "eu-north") -> shapes.Statu
                 "reserve_kept": True,
             },
             "state_digest": "ab" * 32,
+            "waits": [],
             "started_ms": 1_780_000_000_000,
             "version": "0.1.0",
         },
         "peers": {"connected": 5, "of": 6, "oldest_s": 4.2},
+        "members": [],
         "models": [
             {
                 "model": "ocr-rec",

@@ -86,6 +86,8 @@ class Daemon:
         )
         for head in done(self.store.heads()):
             self.node.restore(head, done(self.store.events(head.origin, 0, head.size, 2**60)))
+        current = self.node.book.chain.current
+        self.node.bulletin.restore(done(self.store.local("status")), current)
         self.node.open("test")
 
     def head(self, region: str | None = None) -> Head:
@@ -110,14 +112,16 @@ class Net:
         self.daemons = {r: Daemon(r, self.trust) for r in regions}
         self.cuts: set[frozenset[str]] = set()
         self.down: set[str] = set()
+        self.skews: dict[str, int] = {}
         self.frames = 0
         self._queue: list[tuple[str, str, Frame]] = []
         self._by_id = {d.id: d.region for d in self.daemons.values()}
         self.connect(regions)
 
-    @property
-    def clock(self) -> Clock:
-        return Clock(self.now_s, int(self.now_s * 1000))
+    def clock(self, region: str) -> Clock:
+        """A region's two clocks; `skews` puts its wall clock ahead, in milliseconds."""
+        wall_ms = 1_800_000_000_000 + int(self.now_s * 1000)
+        return Clock(self.now_s, wall_ms + self.skews.get(region, 0))
 
     def connect(self, regions: Iterable[str]) -> None:
         """Open a link between each pair of these that can hear each other."""
@@ -126,7 +130,7 @@ class Net:
             for b in names:
                 if a != b and self.hear(a, b):
                     there = self.daemons[b]
-                    self.daemons[a].node.link_up(there.id, b.encode(), self.clock)
+                    self.daemons[a].node.link_up(there.id, b.encode(), self.clock(a))
 
     def hear(self, a: str, b: str) -> bool:
         return frozenset((a, b)) not in self.cuts and not {a, b} & self.down
@@ -149,7 +153,7 @@ class Net:
 
     def step(self, region: str) -> Step:
         daemon = self.daemons[region]
-        step = daemon.last = daemon.node.take(self.clock)
+        step = daemon.last = daemon.node.take(self.clock(region))
         done(daemon.store.apply(step.store))
         self._queue += [(region, self._by_id[s.peer], s.frame) for s in step.send]
         daemon.said += [e for e in step.effects if isinstance(e, Log)]
@@ -166,7 +170,7 @@ class Net:
             self.now_s += tick_s
             for region in self.daemons:
                 if region not in self.down:
-                    self.daemons[region].node.tick(self.clock)
+                    self.daemons[region].node.tick(self.clock(region))
                     self.step(region)
             self._settle()
 
@@ -179,5 +183,5 @@ class Net:
             if self.hear(source, target):
                 self.frames += 1
                 node = self.daemons[target].node
-                node.frame(self.daemons[source].id, frame, self.clock)
+                node.frame(self.daemons[source].id, frame, self.clock(target))
                 self.step(target)

@@ -227,6 +227,9 @@ def test_a_healthy_model_shows_its_nodes_its_rate_and_how_fresh_that_is(town: Fe
     status = ask(town, "status")
     assert (status["peers"]["connected"], status["peers"]["of"]) == (2, 2)
     assert status["daemon"]["state_digest"] == ask(town, "status", US)["daemon"]["state_digest"]
+    said = {each["region"]: (each["nodes_online"], each["differs"]) for each in status["members"]}
+    assert said == {EU: (2, False), US: (2, False), AP: (2, False)}
+    assert status["daemon"]["waits"] == []
     assert model(town)["sentence"].startswith("ocr-rec 3.0.0 HEALTHY ap-south eu-north us-east |")
 
 

@@ -54,6 +54,7 @@ NAMED: dict[str, st.SearchStrategy[Any]] = {
     "data": st.binary(max_size=1000),
     "events": batches,
     "federation": segments,
+    "kind": segments,
     **dict.fromkeys(["incarnation", "hlc_counter", "stage", "step", "protocol"], u32),
     **dict.fromkeys(["reader_level", "schema"], u32),
 }

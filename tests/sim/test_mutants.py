@@ -17,6 +17,7 @@ from hanse.core import finality, logbook, quorum
 from hanse.core.catalog import fold
 from hanse.core.errors import HanseError
 from hanse.core.gossip.sync import Sync
+from hanse.core.gossip.trust_exchange import TrustExchange
 from hanse.core.log.policy import Policy, parse_policy
 from hanse.core.trust import chain
 from hanse.sim.oracle import Violated
@@ -96,16 +97,16 @@ def forwards_what_is_old(patch: pytest.MonkeyPatch) -> None:
 
 def trust_goes_back(patch: pytest.MonkeyPatch) -> None:
     """A trust file that comes again is taken for the next one."""
-    real = Sync._trust_file
+    real = TrustExchange.file
 
-    def gullible(self: Sync, link: Any, frame: Any) -> None:
+    def gullible(self: TrustExchange, peer: Any, frame: Any) -> None:
         files = self._book.chain.files
         if frame.version < self._book.chain.current.version and frame.parts == 1:
             self._book.chain = chain.replay(files[: frame.version])
         else:
-            real(self, link, frame)
+            real(self, peer, frame)
 
-    patch.setattr(Sync, "_trust_file", gullible)
+    patch.setattr(TrustExchange, "file", gullible)
 
 
 MUTANTS: list[Patch] = [

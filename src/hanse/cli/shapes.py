@@ -100,9 +100,21 @@ class DaemonStatus(TypedDict):
     trust_stale: str  # why trust stops forward moves, or soon will; empty if it does not
     log_size: int
     state_digest: str  # equal on all daemons with equal events
+    waits: list[str]  # why no rollout moves forward in this region, a sentence each
     started_ms: int
     disk: DiskStatus | None  # None until it was measured
     version: str  # of the program
+
+
+class MemberStatus(TypedDict):
+    """What a daemon said of itself last, signed by it."""
+
+    member: str
+    region: str
+    said_s: float
+    nodes_online: int | None
+    nodes_known: int | None
+    differs: bool  # computed another state than ours from the same logs
 
 
 class Status(TypedDict):
@@ -111,6 +123,7 @@ class Status(TypedDict):
     at_ms: int
     daemon: DaemonStatus
     peers: Peers
+    members: list[MemberStatus]  # those who have spoken, by id
     models: list[ModelStatus]  # worst first, then by name
     counters: dict[str, int]  # how often each limit has bitten since the start
 

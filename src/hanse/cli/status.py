@@ -60,16 +60,17 @@ def _exit(models: list[ModelStatus]) -> int:
 def _table(found: dict[str, Any]) -> Table:
     rows = [_row(m["model"], r) for m in found["models"] for r in m["regions"]]
     daemon, peers = found["daemon"], found["peers"]
-    stale = [f"trust: {daemon['trust_stale']}"] if daemon["trust_stale"] else []
+    stale = [daemon["trust_stale"]] if daemon["trust_stale"] else []
     return Table(
         COLUMNS,
         rows or [("-",) * len(COLUMNS)],
         head=[*_disk(daemon["disk"]), *(m["sentence"] for m in found["models"])],
         foot=[
-            *stale,
+            *(f"trust: {why}" for why in stale),
             f"seen from {daemon['region']}, trust version {daemon['trust_version']}; "
             f"peers {peers['connected']}/{peers['of']}, "
             f"longest silence {age(peers['oldest_s']) if peers['of'] else '-'}",
+            *(f"nothing moves forward here: {why}" for why in daemon["waits"] if why not in stale),
         ],
     )
 

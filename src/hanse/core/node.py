@@ -10,14 +10,16 @@ between becomes one group commit with one signature, and nothing leaves before i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 
 from hanse.core import limits
+from hanse.core.agreement import Attest
+from hanse.core.bulletin import Bulletin
 from hanse.core.catalog.catalog import Catalog
 from hanse.core.counters import zeros
-from hanse.core.effects import Log, Restart
+from hanse.core.effects import Log, Restart, Send
 from hanse.core.enrolment import Enrolment
 from hanse.core.errors import NotPermitted, Rejected, Unavailable
 from hanse.core.events import (
@@ -33,7 +35,7 @@ from hanse.core.events import (
 )
 from hanse.core.finality import Finality
 from hanse.core.fleet import Fleet
-from hanse.core.gossip.frames import Frame, Timestamp
+from hanse.core.gossip.frames import Frame, Status, Timestamp
 from hanse.core.gossip.overlay import Overlay
 from hanse.core.gossip.sync import Sync
 from hanse.core.ids import EventId, MemberId, Origin
@@ -100,6 +102,7 @@ class Node:
         self.region = Region(me, key, self.catalog, self.fleet)
         self.room: Room | None = None  # on our disk; None until somebody has looked
         self.region.waiting = self.finality.waiting
+        self.bulletin = Bulletin(me, key, self.fleet, rng, self.counters)
         self.started_ms: int | None = None  # wall time of the first step, for display
         self._key, self._rng, self._codec = key, rng, codec
         self._pending: list[Ticket] = []
@@ -225,16 +228,20 @@ class Node:
             self._trust_weighed = len(self.book.chain.files)
             self.finality.trust_changed(clock.now_s)
         writes += self._finalise(clock)
+        self._listen(clock)
         views = self.catalog.refold()
-        stale = self.sync.trust.stale
-        self.region.barriers = ((Cause.TRUST, stale),) if stale else ()
+        self.region.barriers = tuple(self._barriers(clock))
         if views or self._ticked:
             for proposal in self.region.advance(self._heard(clock.now_s), clock.now_s):
                 self._propose_own(proposal.body, proposal.supersedes)
+            attest = self.bulletin.to_log(self.book.chain.current.version)
+            if attest is not None:
+                self._propose_own(attest, ())
         writes += [*self._commit(clock), *self.finality.writes()]
         views = (*views, *self.catalog.refold())
         if views or self._ticked:
             self.region.settle(self.book.chain.current, clock.now_s)
+        writes += self._speak(clock, changed=bool(writes))
         self._ticked = False
         links = self._overlay.changes(self.book.chain.current, self.region.must_hear, clock.now_s)
         self.sync.must_hear = self._overlay.must_hear
@@ -260,6 +267,42 @@ class Node:
             self.sync.effects.append(Restart(why))
         return writes
 
+    def _listen(self, clock: Clock) -> None:
+        """Take in what members say of themselves, and pass on what is new."""
+        now_s, now_ms, members = clock.now_s, clock.wall_ms, self.book.chain.current
+        for peer in self.sync.proven_now:
+            self.sync.out += [Send(peer, s) for s in self.bulletin.linked(peer, now_s)]
+        self.sync.proven_now.clear()
+        for status, peer in self.sync.said:
+            try:
+                if self.bulletin.heard(status, peer, members, now_s, now_ms):
+                    self._tell(status, peer)
+            except Rejected as error:
+                self.sync.reject(peer, status, error, now_s)
+        self.sync.said.clear()
+
+    def _barriers(self, clock: Clock) -> Iterator[tuple[str, str]]:
+        """Why nothing may move forward here."""
+        if stale := self.sync.trust.stale:
+            yield Cause.TRUST, stale
+        yield from self.bulletin.barriers(self.book.chain.current, clock.now_s, clock.wall_ms)
+
+    def _speak(self, clock: Clock, *, changed: bool) -> list[Write]:
+        """Say what is due, and compare what we made of our logs with what others did."""
+        now_s, now_ms, members = clock.now_s, clock.wall_ms, self.book.chain.current
+        if changed or self._ticked:
+            self.bulletin.computed(Attest(self.book.digest, self.catalog.state_digest), now_s)
+        if self._ticked:
+            for status in self.bulletin.speak(members, now_s, now_ms):
+                self._tell(status, None)
+        self.sync.effects += self.bulletin.alarms(members, now_s, now_ms)
+        return self.bulletin.writes()
+
+    def _tell(self, status: Status, source: MemberId | None) -> None:
+        """A member's latest word, for everybody but whoever brought it."""
+        links = self.sync.proven()
+        self.sync.out += [Send(link.peer, status) for link in links if link.peer != source]
+
     def _finalise(self, clock: Clock) -> list[Write]:
         """Take in the cosignatures that have come, and give ours."""
         if self.sync.proven_now:
@@ -270,7 +313,6 @@ class Node:
             except Rejected as error:
                 self.sync.reject(source, frame, error, clock.now_s)
         self.sync.noted.clear()
-        self.sync.proven_now = False
         self.finality.review(clock.now_s, clock.wall_ms, ticked=self._ticked)
         if self.finality.advanced:
             self.catalog.finalise(self.finality.advanced)

@@ -22,6 +22,7 @@ import structlog
 from hanse.core import duty, enrolment
 from hanse.core.effects import FetchRelease, PublishAssignment
 from hanse.core.errors import Broken, HanseError, NotPermitted
+from hanse.core.gossip import statuses
 from hanse.core.ids import Origin, Segment, member_id
 from hanse.core.node import Node
 from hanse.core.region import PROGRESS_SPACE
@@ -229,6 +230,7 @@ async def restore(
     for head in await store.heads():
         events = [raw async for raw in _log_of(store, head.origin, head.size)]
         node.restore(head, events)
+    node.bulletin.restore(await store.local(statuses.SPACE), chain.current)
     node.open("start")
     node.region.restore(
         await store.local(PROGRESS_SPACE), await store.local(duty.SPACE), now().now_s

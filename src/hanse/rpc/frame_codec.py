@@ -109,6 +109,17 @@ FRAMES: dict[str, Shape] = {
     "timestamp": Shape(
         frames.Timestamp, pb.Timestamp, {"raw": bounded(limits.TIMESTAMP_BYTES_MAX)}
     ),
+    "status": Shape(
+        frames.Status,
+        pb.Status,
+        {
+            "origin": ORIGIN,
+            "kind": SEGMENT,
+            "serial": PLAIN,
+            "body": bounded(limits.STATUS_BYTES_MAX),
+            "signature": exactly(64),
+        },
+    ),
     "ping": Shape(
         frames.Ping,
         pb.Ping,

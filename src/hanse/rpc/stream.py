@@ -16,7 +16,7 @@ from typing import Protocol
 from hanse.core.counters import Counters
 from hanse.core.errors import HanseError, Rejected, TooLarge, Unavailable
 from hanse.core.gossip.budget import Budget
-from hanse.core.gossip.frames import Announce, Fingerprints, Frame, Heads, Ping
+from hanse.core.gossip.frames import Announce, Fingerprints, Frame, Heads, Ping, Status
 from hanse.core.ids import MemberId
 from hanse.rpc.codec import decode_frame, encode_frame
 from hanse.rpc.tls import Peer
@@ -114,7 +114,7 @@ def about(news: Announce) -> str:
     return str(news.origin) if news.events else f"{news.origin} {news.start}"
 
 
-HINTS = (Announce, Fingerprints, Heads, Ping)  # what the next ping makes up for
+HINTS = (Announce, Fingerprints, Heads, Ping, Status)  # what the next one makes up for
 
 
 class FrameStream:

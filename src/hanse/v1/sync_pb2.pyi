@@ -29,7 +29,7 @@ class ProbeResponse(_message.Message):
     def __init__(self, region: _Optional[str] = ...) -> None: ...
 
 class Frame(_message.Message):
-    __slots__ = ("hello", "hello_proof", "heads", "announce", "pull", "chunk", "trust_file", "ping", "timestamp", "fingerprints")
+    __slots__ = ("hello", "hello_proof", "heads", "announce", "pull", "chunk", "trust_file", "ping", "status", "timestamp", "fingerprints")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     HELLO_PROOF_FIELD_NUMBER: _ClassVar[int]
     HEADS_FIELD_NUMBER: _ClassVar[int]
@@ -38,6 +38,7 @@ class Frame(_message.Message):
     CHUNK_FIELD_NUMBER: _ClassVar[int]
     TRUST_FILE_FIELD_NUMBER: _ClassVar[int]
     PING_FIELD_NUMBER: _ClassVar[int]
+    STATUS_FIELD_NUMBER: _ClassVar[int]
     TIMESTAMP_FIELD_NUMBER: _ClassVar[int]
     FINGERPRINTS_FIELD_NUMBER: _ClassVar[int]
     hello: Hello
@@ -48,9 +49,10 @@ class Frame(_message.Message):
     chunk: Chunk
     trust_file: TrustFile
     ping: Ping
+    status: Status
     timestamp: Timestamp
     fingerprints: Fingerprints
-    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., hello_proof: _Optional[_Union[HelloProof, _Mapping]] = ..., heads: _Optional[_Union[Heads, _Mapping]] = ..., announce: _Optional[_Union[Announce, _Mapping]] = ..., pull: _Optional[_Union[Pull, _Mapping]] = ..., chunk: _Optional[_Union[Chunk, _Mapping]] = ..., trust_file: _Optional[_Union[TrustFile, _Mapping]] = ..., ping: _Optional[_Union[Ping, _Mapping]] = ..., timestamp: _Optional[_Union[Timestamp, _Mapping]] = ..., fingerprints: _Optional[_Union[Fingerprints, _Mapping]] = ...) -> None: ...
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., hello_proof: _Optional[_Union[HelloProof, _Mapping]] = ..., heads: _Optional[_Union[Heads, _Mapping]] = ..., announce: _Optional[_Union[Announce, _Mapping]] = ..., pull: _Optional[_Union[Pull, _Mapping]] = ..., chunk: _Optional[_Union[Chunk, _Mapping]] = ..., trust_file: _Optional[_Union[TrustFile, _Mapping]] = ..., ping: _Optional[_Union[Ping, _Mapping]] = ..., status: _Optional[_Union[Status, _Mapping]] = ..., timestamp: _Optional[_Union[Timestamp, _Mapping]] = ..., fingerprints: _Optional[_Union[Fingerprints, _Mapping]] = ...) -> None: ...
 
 class Hello(_message.Message):
     __slots__ = ("protocol", "reader_level", "federation", "origin", "trust_version", "trust_digest", "nonce", "head_map_digest")
@@ -143,6 +145,20 @@ class Chunk(_message.Message):
     events: _containers.RepeatedScalarFieldContainer[bytes]
     note: bytes
     def __init__(self, origin: _Optional[str] = ..., start: _Optional[int] = ..., events: _Optional[_Iterable[bytes]] = ..., note: _Optional[bytes] = ...) -> None: ...
+
+class Status(_message.Message):
+    __slots__ = ("origin", "kind", "serial", "body", "signature")
+    ORIGIN_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    SERIAL_FIELD_NUMBER: _ClassVar[int]
+    BODY_FIELD_NUMBER: _ClassVar[int]
+    SIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    origin: str
+    kind: str
+    serial: int
+    body: bytes
+    signature: bytes
+    def __init__(self, origin: _Optional[str] = ..., kind: _Optional[str] = ..., serial: _Optional[int] = ..., body: _Optional[bytes] = ..., signature: _Optional[bytes] = ...) -> None: ...
 
 class TrustFile(_message.Message):
     __slots__ = ("version", "part", "parts", "data")

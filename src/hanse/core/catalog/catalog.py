@@ -30,6 +30,7 @@ class Catalog:
         self.floors = floors
         self._facts: dict[Segment, ModelFacts] = {}
         self._digests: dict[Segment, bytes] = {}
+        self._state_digest: bytes | None = None
         self._dirty: set[Segment] = set()
         self._not_final: dict[Origin, dict[Segment, int]] = {}
         """The first event of each log and model whose finality the fold still waits for."""
@@ -75,6 +76,8 @@ class Catalog:
                 for r in view.releases
                 if r.digest not in known
             ]
+        if self._dirty:
+            self._state_digest = None
         self._dirty.clear()
         return tuple(writes)
 
@@ -144,10 +147,12 @@ class Catalog:
     @property
     def state_digest(self) -> bytes:
         """RFC 6962 root over the view digests in model order; equal on equal events."""
-        return root_of(
-            leaf_hash(model.encode() + b"\0" + digest)
-            for model, digest in sorted(self._digests.items())
-        )
+        if self._state_digest is None:
+            self._state_digest = root_of(
+                leaf_hash(model.encode() + b"\0" + digest)
+                for model, digest in sorted(self._digests.items())
+            )
+        return self._state_digest
 
     def _note_blobs(self, member: str, body: BlobHave | BlobDrop) -> None:
         for digest in body.digests:

@@ -122,6 +122,17 @@ class Ping:
     """Beginning of our trust digest: two files of one version are news at once."""
 
 
+@dataclass(frozen=True, slots=True)
+class Status:
+    """A word of a member of which only the latest counts; see `gossip.statuses`."""
+
+    origin: Origin
+    kind: str
+    serial: int
+    body: bytes
+    signature: bytes
+
+
 Frame = (
     Hello
     | HelloProof
@@ -133,4 +144,5 @@ Frame = (
     | Timestamp
     | Ping
     | Fingerprints
+    | Status
 )

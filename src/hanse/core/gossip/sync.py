@@ -33,6 +33,7 @@ from hanse.core.gossip.frames import (
     HelloProof,
     Ping,
     Pull,
+    Status,
     Timestamp,
     TrustFile,
 )
@@ -70,7 +71,8 @@ class Sync:
         self.effects: list[Serve | HangUp | Restart | Log] = []
         self.ingested: list[tuple[AppendEvents, list[Entry]]] = []
         self.noted: list[tuple[Announce, MemberId]] = []  # notes of heads that we hold
-        self.proven_now = False  # a link was proven in this step
+        self.said: list[tuple[Status, MemberId]] = []  # latest words of members
+        self.proven_now: list[MemberId] = []  # whose links were proven in this step
         self.must_hear: Collection[MemberId] = ()
         self.intake = True  # False while there is no room for anybody's events
         self.last_word_s: dict[MemberId, float] = {}  # of members, kept when their link is gone
@@ -152,12 +154,12 @@ class Sync:
                 self.trust.file(link.peer, frame)
             case Timestamp():
                 self.trust.timestamp(link.peer, frame)
+            case Status():
+                self.said.append((frame, link.peer))
             case Fingerprints():
                 self._fingerprints(link, frame)
             case Ping():
                 self._pinged(link, frame)
-            case _:
-                pass
         return None
 
     def _hello(self, link: Link, hello: Hello) -> None:
@@ -179,7 +181,8 @@ class Sync:
         text = _proof_text(link.spki, self._spki, link.peer_nonce, link.nonce)
         verify(key, proof.signature, text)
         if not link.proven:
-            link.proven = self.proven_now = True
+            link.proven = True
+            self.proven_now.append(link.peer)
             self.trust.greeted(link.peer)
 
     def _heads(self, link: Link, frame: Heads, now_s: float) -> None:

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from importlib import metadata
 
 from hanse.core.catalog.view import Release
+from hanse.core.gossip.statuses import HEALTH
 from hanse.core.ids import Segment
 from hanse.core.limits import SHOWN_MS_MAX
 from hanse.core.node import Clock, Node
@@ -27,6 +28,7 @@ def status(node: Node, clock: Clock, args: Args) -> Answer:
         "at_ms": clock.wall_ms,
         "daemon": _daemon(node, clock),
         "peers": _peers(node, clock),
+        "members": _members(node, clock),
         "models": models,
         "counters": dict(node.counters),
     }
@@ -120,6 +122,24 @@ def _peers(node: Node, clock: Clock) -> Answer:
     }
 
 
+def _members(node: Node, clock: Clock) -> list[Answer]:
+    """What each daemon last said of itself, and whether its state contradicts ours."""
+    current, bulletin = node.book.chain.current, node.bulletin
+    differing = bulletin.differing(current)
+    return [
+        {
+            "member": member,
+            "region": heard.status.origin.region,
+            "said_s": max(0.0, (clock.wall_ms - heard.at_ms) / 1000),
+            "nodes_online": heard.said.get("online"),
+            "nodes_known": heard.said.get("known"),
+            "differs": member in differing,
+        }
+        for heard in bulletin.statuses.of(HEALTH, current)
+        for member in [heard.status.origin.member]
+    ]
+
+
 def _daemon(node: Node, clock: Clock) -> Answer:
     current = node.book.chain.current
     member = current.member(node.me.member)
@@ -133,6 +153,7 @@ def _daemon(node: Node, clock: Clock) -> Answer:
         "trust_stale": node.sync.trust.stale or node.sync.trust.freshness.ageing,
         "log_size": node.book.size(node.me),
         "state_digest": node.catalog.state_digest.hex(),
+        "waits": [why for _, why in node.region.barriers],
         "started_ms": node.started_ms or clock.wall_ms,
         "disk": _disk(node.room),
         "version": _VERSION,
