@@ -37,22 +37,23 @@ def freeze(model: str, reason: str | None, until: str | None, home: Path, form: 
 @click.argument("model")
 @click.option("--hold", help="Which hold, by its first hex digits; needed if there are several.")
 @click.option("--reason", default="", help="Why, for the record.")
+@options.draft
 @options.key
 @options.home
 @options.output
 def unfreeze(
-    model: str, hold: str | None, reason: str, key: Path | None, home: Path, form: str
+    model: str,
+    hold: str | None,
+    reason: str,
+    draft: Path | None,
+    key: Path | None,
+    home: Path,
+    form: str,
 ) -> None:
     """Lift one of this region's holds, signed with your key."""
-    from hanse.core.trust.statements import control_statement, sign_control
-
     chosen = _choose(client.call(home, "holds", model=model)["holds"], hold)["hold"]
-    statement = control_statement("lift", model, hold=chosen)
-    envelope = sign_control(statement, [options.signing_key(home, key)]).decode()
-    lifted = client.call(
-        home, "unfreeze", model=model, hold=chosen, reason=reason, envelope=envelope
-    )
-    emit_change(form, "Lifted", lifted)
+    args = {"model": model, "hold": chosen, "reason": reason}
+    options.ask(home, "unfreeze", args, key, draft, form)
 
 
 def _choose(holds: list[HoldRow], wanted: str | None) -> HoldRow:

@@ -20,6 +20,7 @@ _NOUNS = {
     "unfreeze": ("freeze", "Lift one of this region's holds."),
     "why": ("why", "Say why a release stands where it stands."),
     "release": ("release", "Publish releases, look at them, verify them."),
+    "statement": ("statement", "Sign together what a role needs several people for."),
     "rollout": ("rollout", "Start, watch and steer rollouts."),
     "lineage": ("lineage", "What descends from what, and where it runs."),
     "audit": ("audit", "Export the logs, verify them offline, compare what different places show."),

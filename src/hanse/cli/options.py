@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -62,6 +62,14 @@ def key(command: F) -> F:
         envvar="HANSE_KEY",
         show_envvar=True,
         help="Your signing key.  [default: keys/operator.key in the daemon's folder]",
+    )(command)
+
+
+def draft(command: F) -> F:
+    return click.option(
+        "--draft",
+        type=click.Path(path_type=Path, dir_okay=False),
+        help="Write it there unsigned, for several people: hanse statement sign, then submit.",
     )(command)
 
 
@@ -145,6 +153,13 @@ def operator() -> str:
         return pwd.getpwuid(os.getuid()).pw_name
     except KeyError:
         return f"uid {os.getuid()}"
+
+
+def ask(home_folder: Path, verb: str, args: Mapping[str, Any], *more: Any) -> None:
+    """Have it signed and tell the daemon, see `statement.ask`. Imported late: it is not light."""
+    from hanse.cli import statement
+
+    statement.ask(home_folder, verb, args, *more)
 
 
 def signing_key(home_folder: Path, chosen: Path | None) -> Any:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hanse.cli import client, options
-from hanse.cli.output import Table, emit, emit_change, note
+from hanse.cli.output import Table, emit, note
 from hanse.core.catalog.manifest import RELATIONS, Outcome
 
 if TYPE_CHECKING:
@@ -61,6 +61,7 @@ def pairs(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> dic
 )
 @click.option("--residency", multiple=True, help="Regions that may hold the files. Default: all.")
 @click.option("--dry-run", is_flag=True, help="Print the manifest; send nothing.")
+@options.draft
 @options.key
 @options.home
 @options.output
@@ -71,6 +72,7 @@ def publish(
     relation: str,
     private: tuple[str, ...],
     dry_run: bool,
+    draft: Path | None,
     key: Path | None,
     home: Path,
     form: str,
@@ -88,11 +90,14 @@ def publish(
     if dry_run:
         _show(built, form)
         return
-    signer = options.signing_key(home, key)
+    if draft is None:
+        options.signing_key(home, key)  # before anything is sent
     counter = client.call(home, "release.prepare", model=model)["counter"]
     _hints(built, counter)
     _upload(home, built)
-    emit_change(form, "Published", _record(home, built, counter, signer, openings))
+    args = {"manifest": built.manifest.encode().decode(), "counter": counter}
+    more = {"openings": openings} if openings else {}
+    options.ask(home, "release.publish", args | more, key, draft, form)
 
 
 def _outcome(text: str) -> Outcome:
@@ -177,27 +182,6 @@ def _hidden(built: Built, fields: tuple[str, ...]) -> tuple[Built, dict[str, Any
     manifest, hidden = hide(built.manifest, fields, lambda: secrets.token_bytes(SALT_BYTES))
     openings = {f: {"salt": salt.hex(), "value": value} for f, (salt, value) in hidden.items()}
     return replace(built, manifest=parse_manifest(manifest.encode())), openings
-
-
-def _record(
-    home: Path, built: Built, counter: int, signer: Any, openings: dict[str, Any]
-) -> dict[str, Any]:
-    from hanse.core.ids import Digest
-    from hanse.core.trust.statements import sign_release
-
-    manifest = built.manifest
-    raw = manifest.encode()
-    name = f"{manifest.model}@{manifest.version}"
-    envelope = sign_release(name, Digest.of(raw), counter, [signer]).decode()
-    found: dict[str, Any] = client.call(
-        home,
-        "release.publish",
-        manifest=raw.decode(),
-        envelope=envelope,
-        counter=counter,
-        **({"openings": openings} if openings else {}),
-    )
-    return found
 
 
 def _show(built: Built, form: str) -> None:

@@ -1,4 +1,4 @@
-"""`hanse release`: publish, list, show, verify."""
+"""`hanse release`: publish, list, show, verify, kill."""
 
 from __future__ import annotations
 
@@ -74,6 +74,66 @@ def show(name: dict[str, str], save: Path | None, home: Path, form: str) -> None
         ("here", "yes" if found["local"] else "no"),
     ]
     emit(form, "Release", dict(found), Table((), facts), [f"{found['model']}@{found['version']}"])
+
+
+@release.command()
+@click.argument("name", metavar="MODEL@VERSION", callback=options.exact_release)
+@options.reason
+@options.yes
+@options.draft
+@options.key
+@options.home
+@options.output
+def kill(
+    name: dict[str, str],
+    reason: str | None,
+    yes: bool,
+    draft: Path | None,
+    key: Path | None,
+    home: Path,
+    form: str,
+) -> None:
+    """Kill a release for ever, and every other one with the same model files.
+
+    No region starts it, keeps it or goes back to it. Killing needs no fresh trust and no other
+    daemon; it does need as many release managers as the trust file says.
+    """
+    found: ReleaseShown = client.call(home, "release.show", **name)
+    args = {"model": found["model"], "release": found["release"]}
+    called = f"{found['model']}@{found['version']}"
+    where = ", ".join(found["active"]) or "no region"
+    args["reason"] = options.ask_reason(reason)
+    options.confirm(yes, called, f"will kill {called} for ever; it is active in {where}")
+    options.ask(home, "release.kill", args, key, draft, form)
+
+
+@release.command()
+@click.argument("name", metavar="MODEL@VERSION", callback=options.exact_release)
+@options.reason
+@options.yes
+@options.draft
+@options.key
+@options.home
+@options.output
+def floor(
+    name: dict[str, str],
+    reason: str | None,
+    yes: bool,
+    draft: Path | None,
+    key: Path | None,
+    home: Path,
+    form: str,
+) -> None:
+    """Bar every release of a model that is older than this one, also from rollbacks.
+
+    Only the root keys lower it again: hanse trust floor --lower.
+    """
+    found: ReleaseShown = client.call(home, "release.show", **name)
+    args = {"model": found["model"], "counter": found["counter"]}
+    called = f"{found['model']}@{found['version']}"
+    said = options.ask_reason(reason)
+    options.confirm(yes, called, f"will bar every release of {found['model']} before {called}")
+    options.ask(home, "release.floor", {**args, "reason": said}, key, draft, form)
 
 
 def _row(row: ReleaseRow) -> tuple[str, ...]:

@@ -32,6 +32,7 @@ def rollout() -> None:
 @click.option("--regions", help="Without --plan: these, the first one alone before the others.")
 @click.option("--name", "called", help="What to call the rollout. Default: r-GENERATION.")
 @click.option("--dry-run", is_flag=True, help="Print the complete plan; start nothing.")
+@options.draft
 @options.key
 @options.home
 @options.output
@@ -41,6 +42,7 @@ def start(
     regions: str | None,
     called: str | None,
     dry_run: bool,
+    draft: Path | None,
     key: Path | None,
     home: Path,
     form: str,
@@ -51,7 +53,6 @@ def start(
     """
     from hanse.cli import plan_file
     from hanse.core.rollout.spec import canonical, parse_spec, to_mapping
-    from hanse.core.trust.statements import rollout_statement, sign_control
 
     prepared: RolloutPrepared = client.call(home, "rollout.prepare", **name)
     if plan is not None:
@@ -65,10 +66,7 @@ def start(
     if dry_run:
         _show_plan(to_mapping(spec), form)
         return
-    signer = options.signing_key(home, key)
-    envelope = sign_control(rollout_statement(spec.model, raw), [signer]).decode()
-    started = client.call(home, "rollout.start", spec=raw.decode(), envelope=envelope)
-    emit_change(form, "RolloutStarted", started)
+    options.ask(home, "rollout.start", {"spec": raw.decode()}, key, draft, form)
 
 
 @rollout.command()
@@ -145,6 +143,7 @@ def pause(model: str, name: str | None, region: str, reason: str, home: Path, fo
 @click.argument("name", required=False)
 @click.option("--region", default="", help="Only there. Default: everywhere.")
 @click.option("--reason", default="", help="Why, for the record.")
+@options.draft
 @options.key
 @options.home
 @options.output
@@ -153,17 +152,14 @@ def resume(
     name: str | None,
     region: str,
     reason: str,
+    draft: Path | None,
     key: Path | None,
     home: Path,
     form: str,
 ) -> None:
     """Let a paused or held rollout go on, signed with your key."""
-    from hanse.core.trust.statements import control_statement, sign_control
-
-    called = name or _current(home, model)
-    statement = control_statement("resume", model, rollout=called, region=region)
-    envelope = sign_control(statement, [options.signing_key(home, key)]).decode()
-    _control(home, form, "resume", model, called, region, reason, envelope=envelope)
+    args = _control_args("resume", model, name or _current(home, model), region, reason)
+    options.ask(home, "rollout.control", args, key, draft, form)
 
 
 @rollout.command()
@@ -198,20 +194,14 @@ def _control(
     name: str | None,
     region: str,
     reason: str,
-    **more: Any,
 ) -> None:
-    called = name or _current(home, model)
-    done = client.call(
-        home,
-        "rollout.control",
-        model=model,
-        rollout=called,
-        action=action,
-        region=region,
-        reason=reason,
-        **more,
-    )
-    emit_change(form, "RolloutControlled", done)
+    args = _control_args(action, model, name or _current(home, model), region, reason)
+    emit_change(form, "RolloutControlled", client.call(home, "rollout.control", **args))
+
+
+def _control_args(action: str, model: str, name: str, region: str, reason: str) -> dict[str, str]:
+    said = {"action": action, "model": model, "rollout": name}
+    return {**said, "region": region, "reason": reason}
 
 
 def _current(home: Path, model: str) -> str:

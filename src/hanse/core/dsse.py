@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from hanse.core import signing
 from hanse.core.encoding import strict_base64, to_base64
-from hanse.core.errors import InvalidSignature, InvalidSpec, TooLarge
+from hanse.core.errors import Conflict, InvalidSignature, InvalidSpec, TooLarge
 from hanse.core.ids import MemberId, member_id
 from hanse.core.limits import EVENT_BYTES_MAX, NOTE_SIGNATURES_MAX
 from hanse.core.reading import canonical_json, parse_json
@@ -52,6 +52,21 @@ def sign_envelope(payload_type: str, payload: bytes, keys: Sequence[SigningKey])
     ]
     return canonical_json(
         {"payload": to_base64(payload), "payloadType": payload_type, "signatures": signatures}
+    )
+
+
+def join(envelopes: Sequence[bytes]) -> bytes:
+    """One envelope with the signatures of all. Raises `Conflict` unless they sign the same."""
+    parsed = [parse_envelope(raw, EVENT_BYTES_MAX) for raw in envelopes]
+    if len({(each.payload_type, each.payload) for each in parsed}) != 1:
+        raise Conflict("these envelopes do not sign the same", fix="sign copies of one draft")
+    signatures = dict.fromkeys(pair for each in parsed for pair in each.signatures)
+    return canonical_json(
+        {
+            "payload": to_base64(parsed[0].payload),
+            "payloadType": parsed[0].payload_type,
+            "signatures": [{"keyid": k, "sig": to_base64(sig)} for k, sig in signatures],
+        }
     )
 
 

@@ -18,8 +18,10 @@ from hanse.core.catalog.view import ModelView, Release, RolloutView
 from hanse.core.errors import Conflict, InvalidSpec, NotFound, NotPermitted, Unavailable
 from hanse.core.events import (
     BlobHave,
+    FloorRaise,
     Hold,
     HoldLift,
+    Kill,
     ReleaseRecord,
     Rollback,
     RolloutControl,
@@ -197,11 +199,44 @@ def unfreeze(node: Node, args: Args) -> Answer:
         raise NotFound(f"{node.me.region} has no such hold on {view.model}")
     ticket = node.propose(
         HoldLift(view.model, hold, check_text(str(args.get("reason") or ""), "reason")),
-        attestations=[_text(args, "envelope").encode()],
+        attestations=[_envelope(args)],
     )
     return lambda: {
         "event": _event(ticket),
         "undo": f"hanse freeze {view.model} --reason ...",
+    }
+
+
+def kill(node: Node, args: Args) -> Answer:
+    """Kill a release for ever. Needs neither fresh trust nor peers."""
+    view = model_view(node, _text(args, "model"))
+    release = Digest.parse(_text(args, "release"))
+    if view.release(release) is None:
+        raise NotFound(f"{view.model} has no release {release.short}", fix="see release list")
+    reason = check_text(_text(args, "reason"), "reason")
+    ticket = node.propose(Kill(view.model, release, reason), attestations=[_envelope(args)])
+    return lambda: {
+        "event": _event(ticket),
+        "release": str(release),
+        "undo": "a kill is for ever; publish a new release with other model files",
+    }
+
+
+def raise_floor(node: Node, args: Args) -> Answer:
+    """Bar every release of a model with a lower counter."""
+    view, counter = model_view(node, _text(args, "model")), args.get("counter")
+    highest = max((r.counter for r in view.releases), default=0)
+    if type(counter) is not int or not view.floor < counter <= highest:
+        raise Conflict(
+            f"the floor of {view.model} is {view.floor} and its newest release {highest}",
+            fix="name a release above the floor",
+        )
+    reason = check_text(_text(args, "reason"), "reason")
+    ticket = node.propose(FloorRaise(view.model, counter, reason), attestations=[_envelope(args)])
+    return lambda: {
+        "event": _event(ticket),
+        "floor": counter,
+        "undo": f"hanse trust floor {view.model} {view.floor} --lower, with the root keys",
     }
 
 
@@ -324,6 +359,10 @@ def _text(args: Args, key: str) -> str:
     if not isinstance(value, str) or not value:
         raise InvalidSpec(f"{key}: missing", fix=f"give {key} as a text")
     return value
+
+
+def _envelope(args: Args) -> bytes:
+    return _text(args, "envelope").encode()
 
 
 def _event(ticket: Ticket) -> str:

@@ -1,6 +1,6 @@
 """Files that hold secrets or prove who we are: written once, whole, and for their owner alone.
 
-Nothing here ever replaces a file. A key that is overwritten is a member that is lost, so a
+Keys are never replaced. A key that is overwritten is a member that is lost, so a
 name that is taken is an error, and a crash leaves either the whole file or none.
 """
 
@@ -35,6 +35,16 @@ def write_new(path: Path, content: bytes, *, mode: int = 0o600) -> None:
     finally:
         Path(temporary).unlink()
     sync_folder(path.parent)
+
+
+def replace_private(path: Path, content: bytes) -> None:
+    """Put other content into a file that people hand on. Never for keys."""
+    fd, temporary = tempfile.mkstemp(dir=path.parent, prefix=".new-")
+    with os.fdopen(fd, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    Path(temporary).replace(path)
 
 
 def sync_folder(folder: Path) -> None:

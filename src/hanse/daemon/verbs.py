@@ -43,6 +43,8 @@ COMMANDS: Mapping[str, Command] = {
     "rollback": commands.roll_back,
     "freeze": commands.freeze,
     "unfreeze": commands.unfreeze,
+    "release.kill": commands.kill,
+    "release.floor": commands.raise_floor,
 }
 
 
