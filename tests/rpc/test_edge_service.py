@@ -332,3 +332,9 @@ async def test_too_many_nodes_are_sent_elsewhere(
     code, text = await refusal(watch(world.node("n2"), "n2").read())
     assert code == grpc.StatusCode.UNAVAILABLE
     assert "another daemon" in text
+
+
+async def test_a_stream_that_comes_while_the_daemon_stops_is_ended_too(world: World) -> None:
+    await world.service.close()
+    code, text = await refusal(watch(world.node("n1"), "n1").read())
+    assert (code, text) == (grpc.StatusCode.UNAVAILABLE, "this daemon is stopping")

@@ -44,6 +44,7 @@ class AssignmentFeed:
         self._watchers: set[Watcher] = set()
         self._behind: deque[Watcher] = deque()
         self._work = asyncio.Event()
+        self._closed = False
         self._writers: list[asyncio.Task[None]] = []
 
     def publish(self, message: bytes) -> None:
@@ -54,6 +55,9 @@ class AssignmentFeed:
             self._queue(watcher)
 
     def register(self, watcher: Watcher) -> None:
+        if self._closed:  # it came while the streams were being ended
+            watcher.end(Unavailable("this daemon is stopping"))
+            return
         self._watchers.add(watcher)
         self._queue(watcher)
         if not self._writers:
@@ -63,7 +67,8 @@ class AssignmentFeed:
         self._watchers.discard(watcher)
 
     async def close(self) -> None:
-        """End every stream and the writers."""
+        """End every stream, also those that come later, and the writers."""
+        self._closed = True
         for watcher in self._watchers:
             watcher.end(Unavailable("this daemon is stopping"))
         for writer in self._writers:

@@ -17,9 +17,18 @@ from hanse.core.events import RolloutReport
 from hanse.core.evidence.metrics import Metric
 from hanse.core.evidence.tally import Evidence
 from hanse.core.evidence.verdict import Kind, Reading, judge
+from hanse.core.evidence.watch import alarm_level
 from hanse.core.ids import EventId
 from hanse.core.reading import parse_json
-from hanse.core.rollout.plan import Analysis, Pause, RolloutSpec, SetWeight, Shadow, Stage, Template
+from hanse.core.rollout.plan import (
+    Analysis,
+    Pause,
+    RolloutSpec,
+    SetWeight,
+    Shadow,
+    Stage,
+    Template,
+)
 from hanse.core.rollout.progress import stage_of
 from hanse.core.rollout.table import STEPPING, TERMINAL, State
 from hanse.daemon.queries.matter import Matter, plain
@@ -43,6 +52,7 @@ class Part:
     why: str = ""
     said: str = ""  # the verdict of the report
     evidence: Evidence | None = None
+    watching: bool = False  # the evidence is of the time since the promotion
     event: EventId | None = None  # the region's last report
     at_ms: int | None = None
     age_s: float | None = None
@@ -72,6 +82,11 @@ class Part:
         """Every watched metric as judged now, at the level that the plan gives it."""
         if self.evidence is None or not self.evidence.windows:
             return
+        if self.watching:
+            metrics = [row.metric for row in self.evidence.rows]
+            found = judge(self.evidence, metrics, alarm_level(len(metrics))).readings
+            yield from zip(metrics, found, strict=True)
+            return
         for template in self.plan.watched(self.stage):
             level = template.share(self.stage.epochs)
             for reading in judge(self.evidence, template.metrics, level).readings:
@@ -82,7 +97,7 @@ class Part:
         """healthy | harm | inconclusive, or empty before there is anything to judge."""
         if self.state == State.HEALTHY:
             return Kind.HEALTHY.value
-        if self.evidence is None or not self.evidence.windows:
+        if self.evidence is None or not self.evidence.windows or self.watching:
             return self.said
         if any(self._kind(template) is Kind.HARM for template in self.plan.watched(self.stage)):
             return Kind.HARM.value
@@ -126,6 +141,7 @@ def part(matter: Matter, rollout: RolloutView, region: str) -> Part | None:
         progress.why,
         told.said,
         progress.evidence,
+        progress.watching,
         told.event,
         told.at_ms,
         max(0.0, matter.clock.now_s - progress.telemetry_at_s) if counted else None,
@@ -161,6 +177,7 @@ def _reported(
         why,
         plain(body.verdict, 40),
         _evidence(body.evidence, plan, stage),
+        False,
         record.id,
         at_ms,
         max(0.0, (matter.clock.wall_ms - at_ms) / 1000),
