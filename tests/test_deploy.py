@@ -16,7 +16,8 @@ from hanse.cli.main import hanse
 from hanse.core.ids import Digest
 from hanse.core.rollout.spec import parse_spec
 
-DEPLOY = Path(__file__).parents[1] / "deploy"
+ROOT = Path(__file__).parents[1]
+DEPLOY = ROOT / "deploy"
 UNITS = sorted((DEPLOY / "systemd").glob("*.service"))
 PLANS = sorted((DEPLOY / "examples/rollouts").glob("*"))
 PROGRAM = "/opt/hanse/bin/hanse"
@@ -140,3 +141,20 @@ def test_the_readme_of_deploy_names_every_file() -> None:
     text = (DEPLOY / "README.md").read_text()
     for path in (*UNITS, *PLANS):
         assert str(path.relative_to(DEPLOY)) in text
+
+
+@pytest.mark.parametrize(
+    "lock", sorted((ROOT / "requirements").glob("*.lock")), ids=lambda p: p.name
+)
+def test_nothing_is_installed_but_what_is_pinned_by_its_hash(lock: Path) -> None:
+    packages = lock.read_text().replace("\\\n", " ").splitlines()
+    asked = [line for line in packages if line.strip() and not line.startswith("#")]
+    assert asked
+    assert [line for line in asked if "==" not in line or "--hash=sha256:" not in line] == []
+    installs = [
+        line
+        for line in (ROOT / "scripts/setup").read_text().splitlines()
+        if "pip install" in line and "--no-deps" not in line
+    ]
+    assert installs
+    assert all("--require-hashes" in line for line in installs)

@@ -25,11 +25,12 @@ def rounds(seed: int) -> Iterator[Mapping[str, int]]:
 
 
 def _one_federation(loop: KillLoop, rng: random.Random) -> Iterator[Mapping[str, int]]:
-    done = 0
+    done = restarts = 0
     for _ in range(KILLS_A_FEDERATION):
         loop.kill_under_load()
-        yield {"kills": 1, "acknowledged": loop.acknowledged - done}
-        done = loop.acknowledged
+        new, started = loop.acknowledged - done, loop.restarts - restarts
+        done, restarts = loop.acknowledged, loop.restarts
+        yield {"kills": 1, "restarts": started, "acknowledged": new, "lost": 0}
     assert loop.stop_under_load() == 0
     loop.pause_under_load(rng.uniform(1.0, PAUSE_S))
     loop.finish()

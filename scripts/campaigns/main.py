@@ -29,6 +29,7 @@ MINUTES: Final = {
     "worlds": 10.0,
     "calls": 120.0,
     "kills": 20.0,
+    "mutants": 60.0,
     "seeds": 30.0,
     "liars": 30.0,
     "signatures": 60.0,

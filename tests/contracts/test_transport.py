@@ -329,8 +329,9 @@ async def test_a_daemon_that_does_not_listen_yet_is_unavailable(world: World) ->
 
 async def test_a_silent_peer_is_dropped(world: World) -> None:
     near, _far = await linked(world, options=dataclasses.replace(OPTIONS, idle_s=0.05))
-    with pytest.raises(Unavailable, match="silent"):
-        await anext(near.frames())
+    async with asyncio.timeout(5):
+        with pytest.raises(Unavailable, match="silent"):
+            await anext(near.frames())
     assert not near.send(Ping(bytes(32)))
 
 

@@ -289,6 +289,15 @@ def test_equal_daemons_only_ping() -> None:
     assert set(net.carried) == {"Ping"}
 
 
+def test_heads_are_compared_once_in_a_period_however_often_the_clock_ticks() -> None:
+    net = pair()
+    net.carried.clear()
+    for _ in range(200):
+        net.tick(0.25)  # fifty seconds in all
+    rounds = 50 / (limits.ANTI_ENTROPY_S * (1 - limits.ANTI_ENTROPY_JITTER)) + 1
+    assert 2 <= net.carried.count("Ping") <= 2 * rounds
+
+
 def test_a_gap_is_pulled() -> None:
     net = pair()
     net["eu"].write()

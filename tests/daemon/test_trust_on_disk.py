@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import datetime
 import json
 import sqlite3
@@ -12,7 +13,7 @@ from random import Random
 import pytest
 
 from hanse.core.errors import HanseError
-from hanse.core.trust.chain import Chain, replay
+from hanse.core.trust.chain import Chain, replay, sign
 from hanse.daemon import ceremony, run
 from hanse.daemon.config import load
 from hanse.daemon.trust_folder import add_file, read_files
@@ -101,6 +102,15 @@ async def test_a_member_that_was_edited_into_the_cache_is_never_one(
     store(home, version, forged)
     assert await true_or_refused(home, truth)
     put(home, version, forged)  # nor when both copies agree
+    assert await true_or_refused(home, truth)
+
+
+async def test_a_version_that_fits_and_that_nobody_signed_is_never_one(home: Path) -> None:
+    truth = replay(tuple(stored(home)))
+    lie = dataclasses.replace(truth.current, ring_seed="another")
+    forged = sign(lie, (), replay(truth.files[:1]))
+    store(home, 2, forged)
+    put(home, 2, forged)
     assert await true_or_refused(home, truth)
 
 

@@ -316,6 +316,25 @@ def test_an_event_may_have_16_kib_and_not_a_byte_more() -> None:
         read(bytes(limits.EVENT_BYTES_MAX + 1))
 
 
+def test_a_whole_event_that_is_too_long_is_refused() -> None:
+    """Sound but for its length: a field that a later version may add fills it up."""
+
+    def filled(size: int) -> bytes:
+        whole = message().SerializeToString()
+        padding = size - len(whole) - 4  # tag and length: two bytes each
+        tag = (1000 << 3) | 2
+        varints = [
+            b & 0x7F | 0x80 if i == 0 else b
+            for n in (tag, padding)
+            for i, b in enumerate((n & 0x7F, n >> 7))
+        ]
+        return whole + bytes(varints) + bytes(padding)
+
+    read(filled(limits.EVENT_BYTES_MAX))
+    with pytest.raises(InvalidSpec, match="exceeds"):
+        read(filled(limits.EVENT_BYTES_MAX + 1))
+
+
 @pytest.mark.parametrize(
     "event",
     [

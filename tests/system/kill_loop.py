@@ -71,7 +71,7 @@ class KillLoop:
         self.world.start(REGIONS[:2])
         self.victim, self.peer = self.world.daemons.values()
         Publisher(self.victim, folder / "note.bin").upload()
-        self.rounds = self.acknowledged = 0
+        self.rounds = self.acknowledged = self.restarts = 0
 
     def kill_under_load(self) -> None:
         """One round: write, SIGKILL at a random moment, now and then again while it boots."""
@@ -82,7 +82,7 @@ class KillLoop:
 
         self._round(kill)
         if self._rng.random() < 0.25:
-            self.victim.start()
+            self._start()
             time.sleep(self._rng.uniform(0.05, 1.0))
             self.victim.kill()
         self._restart_and_compare()
@@ -129,10 +129,14 @@ class KillLoop:
         self._writers.join()
         self.acknowledged += len(self._writers.releases) + len(self._writers.holds)
 
+    def _start(self) -> None:
+        self.victim.start()
+        self.restarts += 1
+
     def _restart_and_compare(self) -> None:
         writers, trust = self._writers, self.peer.ask("status")["daemon"]["trust_version"]
         received = self._known(self.peer)
-        self.victim.start()
+        self._start()
         self.world.until("it answers again", lambda: self.victim.state_digest)
         assert self.victim.ask("status")["daemon"]["trust_version"] >= trust
         known = self._known(self.victim)

@@ -1,0 +1,26 @@
+"""Every defence of the table of threats is taken away once, in a copy: its test must fail."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from threats import Copy, threats
+
+
+def rounds(seed: int) -> Iterator[Mapping[str, int]]:
+    """One round for each row; the seed means nothing. Survivors are named at the end."""
+    del seed
+    rows = [row for row in threats() if row.test]
+    survived: list[str] = []
+    with TemporaryDirectory(prefix="hanse-") as folder:
+        copy = Copy(Path(folder))
+        code, said = copy.run(sorted({row.test for row in rows}))
+        assert code == 0, f"the tests fail without any mutant\n{said[-4000:]}"
+        for row in rows:
+            killed = copy.kills(row)
+            survived += [] if killed else [f"{row.id} {row.test}"]
+            print(f"{'killed  ' if killed else 'SURVIVED'}  {row.id:4} {row.place}: {row.seen}")
+            yield {"mutants": 1, "killed": int(killed)}
+    assert not survived, f"these tests see nothing: {survived}"
