@@ -71,6 +71,7 @@ class Daemon:
             self.node.restore(appends[-1].head, [e for a in appends for e in a.events])
         self.node.open("test")
         self.node.region.restore(self.local("progress"), self.local("duty"), self.now_s)
+        self.node.fleet.counted.restore(self.local("counted"))
 
     def local(self, space: str) -> dict[str, bytes]:
         puts = [w for w in self.stored if isinstance(w, PutLocal) and w.space == space]
@@ -461,3 +462,58 @@ def test_a_rollout_waits_while_the_disk_is_nearly_full_and_goes_on_by_itself() -
     assert daemon.state is State.HELD
     daemon.node.set_room(Room(5, 100, 1, True))
     daemon.until(State.WEIGHTING)
+
+
+# -- reports that come again -----------------------------------------------------
+
+
+def counted_after(daemon: Daemon) -> int:
+    (execution,) = daemon.node.region.executions.values()
+    return execution.progress.evidence.requests
+
+
+def restarted(daemon: Daemon) -> Daemon:
+    again = Daemon(stored=daemon.stored)
+    again.node.region.have(DIGEST)
+    again.effects, again.now_s = daemon.effects, daemon.now_s
+    return again
+
+
+def test_a_report_that_comes_again_after_a_restart_counts_once() -> None:
+    """The acknowledgement was lost with the process: the node sends the same number again."""
+    daemon = running()
+    before = counted_after(daemon)
+    daemon.report(requests=20)
+    reported_s = daemon.now_s
+    daemon.step()
+    once = counted_after(daemon)
+    assert once > before
+    again = restarted(daemon)
+    assert counted_after(again) == once
+    again.now_s = reported_s
+    again.report(requests=20)
+    again.step()
+    assert counted_after(again) == once
+    again.report(requests=20)
+    again.step()
+    assert counted_after(again) == 2 * once - before, "the next one counts"
+
+
+def test_a_report_whose_counts_were_not_stored_counts_when_it_comes_again() -> None:
+    daemon = running()
+    before = counted_after(daemon)
+    daemon.report(requests=20)  # and the process dies before its step
+    again = restarted(daemon)
+    again.report(requests=20)
+    again.step()
+    assert counted_after(again) > before
+
+
+def test_numbers_are_stored_with_what_they_counted_in_one_step() -> None:
+    daemon = running()
+    daemon.report(requests=20)
+    (number,) = daemon.node.fleet.counted._changed
+    assert not [w for w in daemon.step(tick=False).store if isinstance(w, PutLocal)]
+    spaces = {w.space for w in daemon.step().store if isinstance(w, PutLocal)}
+    assert spaces >= {"counted", "progress"}
+    assert number == "node-1"

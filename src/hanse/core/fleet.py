@@ -2,7 +2,8 @@
 
 Latest-value status: replaced, never logged. A node that falls silent keeps its last state
 here with its age; it is counted neither as a success nor as a failure (invariant 15).
-Counts are taken once per (node, boot, sequence), however often a report is delivered.
+Counts are taken once per (node, boot, sequence), however often a report is delivered: see
+`counted`.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from dataclasses import dataclass, field
 
 from hanse.core import limits
 from hanse.core.assignment import MODELS_MAX
+from hanse.core.counted import Counted
 from hanse.core.errors import TooLarge
 from hanse.core.ids import Digest, Segment
 from hanse.core.recent import Recent
@@ -30,8 +32,6 @@ class NodeStatus:
     facts: dict[str, str] = field(default_factory=dict)
     watching: bool = False
     seen_s: float = 0.0
-    boot_nonce: bytes = b""
-    seq: int = 0
     order: tuple[int, int] = (0, 0)
     models: dict[Segment, ModelReport] = field(default_factory=dict)
 
@@ -51,6 +51,7 @@ class Fleet:
 
     def __init__(self) -> None:
         self.nodes: dict[Segment, NodeStatus] = {}
+        self.counted = Counted()
         self.recent: dict[Segment, Recent] = {}
         self._windows: dict[tuple[str, str, int, int, int], Window] = {}
         self._stable: dict[Segment, tuple[Digest, Counts]] = {}
@@ -67,9 +68,10 @@ class Fleet:
         """Take a report; returns the sequence number that is now acknowledged."""
         status = self._status(report.node)
         status.seen_s = now_s
-        if status.boot_nonce == boot_nonce and seq <= status.seq:
-            return status.seq
-        status.boot_nonce, status.seq = boot_nonce, seq
+        last = self.counted.last(report.node, boot_nonce)
+        if last is not None and seq <= last:
+            return last
+        self.counted.count(report.node, boot_nonce, seq)
         status.order = (report.epoch, report.serial)
         before, status.models = status.models, {m.model: m for m in report.models}
         for model in report.models:

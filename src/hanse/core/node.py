@@ -234,6 +234,7 @@ class Node:
         if views or self._ticked:
             for proposal in self.region.advance(self._heard(clock.now_s), clock.now_s):
                 self._propose_own(proposal.body, proposal.supersedes)
+            writes += self.fleet.counted.writes()
             attest = self.bulletin.to_log(self.book.chain.current.version)
             if attest is not None:
                 self._propose_own(attest, ())

@@ -19,7 +19,7 @@ from random import SystemRandom
 
 import structlog
 
-from hanse.core import duty, enrolment
+from hanse.core import counted, duty, enrolment
 from hanse.core.effects import FetchRelease, PublishAssignment
 from hanse.core.errors import Broken, HanseError, NotPermitted
 from hanse.core.gossip import statuses
@@ -235,6 +235,7 @@ async def restore(
     node.region.restore(
         await store.local(PROGRESS_SPACE), await store.local(duty.SPACE), now().now_s
     )
+    node.fleet.counted.restore(await store.local(counted.SPACE))
     node.enrolment.restore({space: await store.local(space) for space in enrolment.SPACES})
     return node
 

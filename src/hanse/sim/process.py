@@ -139,6 +139,7 @@ class Process:
         node.region.restore(
             done(self.store.local("progress")), done(self.store.local("duty")), self.clock().now_s
         )
+        node.fleet.counted.restore(done(self.store.local("counted")))
         node.bulletin.restore(done(self.store.local("status")), trust.current)
         self.node = node
         self._tick(self.boots)
