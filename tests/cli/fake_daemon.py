@@ -128,6 +128,9 @@ def status(*regions: shapes.RegionStatus, own: str = "eu-north") -> shapes.Statu
                 "total_bytes": 100 * 2**30,
                 "reserve_kept": True,
             },
+            "phase": "writing",
+            "why": "",
+            "fix": "",
             "state_digest": "ab" * 32,
             "waits": [],
             "started_ms": 1_780_000_000_000,
@@ -135,6 +138,7 @@ def status(*regions: shapes.RegionStatus, own: str = "eu-north") -> shapes.Statu
         },
         "peers": {"connected": 5, "of": 6, "oldest_s": 4.2},
         "members": [],
+        "logs": [],
         "models": [
             {
                 "model": "ocr-rec",

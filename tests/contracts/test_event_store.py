@@ -31,8 +31,8 @@ from hanse.storage.contract import EventStore
 from hanse.storage.memory import MemoryEventStore
 from hanse.storage.sqlite import SqliteEventStore
 
-OURS = Origin.parse(f"harbour.example/north/{'a' * 32}/i2")
-LATER = Origin.parse(f"harbour.example/north/{'a' * 32}/i10")
+OURS = Origin.parse(f"harbour.example/north/{'a' * 32}/i2-0badcafe")
+LATER = Origin.parse(f"harbour.example/north/{'a' * 32}/i10-0badcafe")
 THEIRS = Origin.parse(f"harbour.example/south/{'b' * 32}/i1")
 
 Reopen = Callable[[EventStore], Awaitable[EventStore]]

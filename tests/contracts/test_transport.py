@@ -171,7 +171,9 @@ async def test_a_reader_that_stops_costs_hints_and_nothing_else(world: World) ->
     near.send(Ping(bytes(32)))
     while not near.resync:
         hints += 1
-        log = dataclasses.replace(ORIGIN, incarnation=hints)  # of one log only the newest waits
+        log = dataclasses.replace(
+            ORIGIN, incarnation=hints + 1, salt="0badcafe"
+        )  # of one log only the newest waits
         near.send(Announce(log, b"", hints, big))
         await asyncio.sleep(0)
         assert hints < 1000

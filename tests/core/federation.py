@@ -35,7 +35,9 @@ ROOT, OPERATOR = key("root"), key("operator")
 
 
 def origin(region: str, incarnation: int = 1) -> Origin:
-    return Origin(segment("acme"), segment(region), member_id(key(region).public), incarnation)
+    salt = f"{incarnation:08x}" if incarnation > 1 else ""
+    member = member_id(key(region).public)
+    return Origin(segment("acme"), segment(region), member, incarnation, salt)
 
 
 def members(**changes: Any) -> Members:

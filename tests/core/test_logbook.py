@@ -9,7 +9,8 @@ from federation import CHAIN, CODEC, ROOT, Author, Reader, key, members, origin
 
 from hanse.core import limits
 from hanse.core.errors import Broken, Conflict, InvalidProof, NotPermitted, Rejected, TooLarge
-from hanse.core.events import Event, Note
+from hanse.core.events import Event, LogOpen, Note
+from hanse.core.ids import INCARNATION_MAX, Origin
 from hanse.core.log.checkpoint import Checkpoint, sign_checkpoint
 from hanse.core.log.merkle import Frontier, leaf_hash
 from hanse.core.logbook import Logbook, Stalled, header
@@ -165,6 +166,14 @@ def test_a_stored_log_that_was_altered_ends_the_process() -> None:
             Logbook(CODEC, CHAIN).restore(eu.appends[-1].head, events)
 
 
+def test_a_stored_head_that_its_author_did_not_sign_ends_the_process() -> None:
+    """What we would sign next must follow from what we signed, not from what a disk says."""
+    eu, other = author(), author(3)
+    head = replace(eu.appends[-1].head, note=other.appends[-1].head.note)
+    with pytest.raises(Broken, match="signed"):
+        Logbook(CODEC, CHAIN).restore(head, raws(eu))
+
+
 def test_a_stored_log_is_taken_back_whole() -> None:
     eu, book = author(), Logbook(CODEC, CHAIN)
     assert len(book.restore(eu.appends[-1].head, raws(eu))) == 4
@@ -178,3 +187,62 @@ def test_the_digest_covers_logs_and_trust() -> None:
     held = book.digest
     book.chain = chain.extend(CHAIN, chain.sign(members(version=2), (ROOT,), CHAIN))
     assert len({empty, held, book.digest}) == 3
+
+
+def opening(log: Origin, **changes: object) -> bytes:
+    body = LogOpen(log.incarnation, str(EU), 4, bytes(32))
+    return CODEC.encode(Event(header(log, 0, CHAIN, bytes(32), 0), replace(body, **changes)))
+
+
+def take(log: Origin, raw: bytes) -> None:
+    note = sign_checkpoint(Checkpoint(str(log), 1, leaf_hash(raw)), key("eu"))
+    book = Logbook(CODEC, CHAIN)
+    book.extend(log, 0, (raw,), note)
+    assert book.size(log) == 1
+
+
+def test_a_later_incarnation_enters_if_it_names_the_one_before() -> None:
+    """Whether we hold that one does not matter: a lost log may never have left its disk."""
+    second = EU.next(b"\1\2\3\4")
+    take(second, opening(second))
+    last = replace(EU, incarnation=INCARNATION_MAX, salt="0000000a")
+    again = last.next(b"\0\0\0\1")
+    take(again, opening(again, prev_origin=str(last)))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"prev_origin": ""},
+        {"prev_origin": str(origin("us"))},
+        {"prev_origin": str(EU.next(b"1234"))},
+        {"incarnation": 3},
+    ],
+    ids=["none", "another's", "not the one before", "another number"],
+)
+def test_a_later_incarnation_that_does_not_follow_is_refused(wrong: dict[str, object]) -> None:
+    second = EU.next(b"\1\2\3\4")
+    with pytest.raises(InvalidProof):
+        take(second, opening(second, **wrong))
+
+
+def test_a_later_incarnation_begins_with_nothing_else() -> None:
+    second = EU.next(b"\1\2\3\4")
+    with pytest.raises(InvalidProof):
+        take(second, CODEC.encode(Event(header(second, 0, CHAIN, bytes(32), 0), Note("first"))))
+
+
+def test_a_member_may_not_open_logs_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "MEMBER_LOGS_MAX", 2)
+    book, log = Logbook(CODEC, CHAIN), EU
+    book.extend(EU, 0, raws(author(1)), author(1).appends[0].head.note)
+    for salt in (b"1111", b"2222"):
+        log, before = log.next(salt), log
+        raw = opening(log, prev_origin=str(before))
+        note = sign_checkpoint(Checkpoint(str(log), 1, leaf_hash(raw)), key("eu"))
+        if salt == b"2222":
+            with pytest.raises(TooLarge, match="replace the member"):
+                book.extend(log, 0, (raw,), note)
+        else:
+            book.extend(log, 0, (raw,), note)
+    assert [o.incarnation for o in book.heads] == [1, 2]

@@ -69,9 +69,12 @@ class Daemon:
                 logs.setdefault(write.head.origin, []).append(write)
         for appends in logs.values():
             self.node.restore(appends[-1].head, [e for a in appends for e in a.events])
-        self.node.open("test")
+        self.open()
         self.node.region.restore(self.local("progress"), self.local("duty"), self.now_s)
         self.node.fleet.counted.restore(self.local("counted"))
+
+    def open(self) -> None:
+        self.node.open("test")
 
     def local(self, space: str) -> dict[str, bytes]:
         puts = [w for w in self.stored if isinstance(w, PutLocal) and w.space == space]

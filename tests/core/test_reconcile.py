@@ -27,7 +27,7 @@ GRPC_BYTES = 5  # what gRPC puts before every message
 
 
 def log(number: int) -> Origin:
-    return replace(EU, incarnation=number + 1)
+    return origin("ap", number + 1)
 
 
 def head(number: int, size: int) -> Head:
@@ -120,7 +120,7 @@ def test_a_whole_federation_is_told_in_frames_that_fit() -> None:
     longest = replace(EU, federation="f" * 64, region="r" * 64)
     many = HeadMap()
     for i in range(2500):
-        where = replace(longest, incarnation=10**9 - 1 - i)
+        where = replace(longest, incarnation=10**9 - 1 - i, salt="f" * 8)
         many[where] = Head(where, 2**63 - 1, bytes(32), b"", b"")
     question = Heads((), (EVERYTHING,))
     frames = reconcile.tell(reconcile.unknown(many, question))

@@ -45,7 +45,7 @@ def test_only_what_is_newer_is_taken_and_passed_on() -> None:
 
 
 def test_a_new_incarnation_begins_anew_and_an_old_one_has_nothing_to_say() -> None:
-    us, second = statuses("us"), replace(EU, incarnation=2)
+    us, second = statuses("us"), EU.next(b"salt")
     again = statuses("eu", second).say(HEALTH, {"n": 9}, 0)
     assert us.take(said(7), MEMBERS, 1.0, 0) is not None
     assert us.take(again, MEMBERS, 1.0, 0) is not None
@@ -73,7 +73,7 @@ def test_serials_go_on_after_a_restart() -> None:
         (replace(said(), body=b'{"n":2}'), InvalidSignature),
         (replace(said(), kind=ATTEST), InvalidSignature),
         (replace(said(), origin=origin("us")), InvalidSignature),
-        (replace(said(), origin=replace(EU, incarnation=2)), InvalidSignature),
+        (replace(said(), origin=EU.next(b"salt")), InvalidSignature),
         (replace(said(), origin=replace(EU, region=origin("us").region)), NotPermitted),
         (replace(said(), origin=replace(EU, federation=EU.region)), NotPermitted),
         (replace(said(), origin=replace(EU, member=origin("xx").member)), NotPermitted),

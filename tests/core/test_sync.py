@@ -366,21 +366,57 @@ def test_claims_of_endless_incarnations_do_not_fill_the_memory() -> None:
     eu, us = net["eu"], net["us"]
     for part in range(5):
         heads = tuple(
-            LogHead(replace(EU, incarnation=1000 * part + i), 3, b"12345678")
-            for i in range(1, 1000)
+            LogHead(origin("eu", 1000 * part + i), 3, b"12345678") for i in range(1, 1000)
         )
         us.sync.frame(eu.id, Heads(heads), 0)
     assert len(us.sync.links[eu.id].theirs) <= 1003
 
 
-def test_nobody_extends_our_log_but_we() -> None:
+def test_what_somebody_else_has_written_in_our_name_is_taken_and_told() -> None:
     net = pair()
     eu, us = net["eu"], net["us"]
     twin = Author("us", hlc_ms=7)
     twin.write(Note("not by us"))
     append = twin.appends[0]
     us.sync.frame(eu.id, Announce(US, append.head.note, 0, append.events), 0)
-    assert us.book.size(US) == 0
+    assert us.sync.selves.usurped == [US]
+    assert us.book.size(US) == 1
+
+
+def test_a_greeting_says_what_we_hold_of_the_other_sides_logs() -> None:
+    net = pair()
+    eu, us = net["eu"], net["us"]
+    us.write()
+    net.settle()
+    eu.sync.link_up(us.id, b"us", 0)
+    (hello,) = [frame for _, frame in eu.said() if isinstance(frame, Hello)]
+    head = us.book.heads[US]
+    assert hello.yours == (LogHead(US, 1, head.root[:8]),)
+    assert hello.boot_nonce == eu.sync.selves.boot_nonce != us.sync.selves.boot_nonce
+
+
+def test_a_peer_that_takes_other_logs_for_ours_is_hung_up() -> None:
+    net = pair()
+    eu, us = net["eu"], net["us"]
+    current = CHAIN.current
+    yours = (LogHead(origin("ap"), 1, b"12345678"),)
+    hello = Hello("acme", EU, 1, current.digest, b"n", bytes(32), b"boot", yours)
+    us.sync.frame(eu.id, hello, 0)
+    assert us.hang_ups() == ["it takes other logs for ours"]
+
+
+def test_a_second_start_of_a_member_that_lives_is_told_to_it() -> None:
+    net = pair()
+    eu, us = net["eu"], net["us"]
+    us.sync.second(eu.id, eu.sync.selves.boot_nonce, 1.0)
+    us.sync.second(eu.id, b"", 1.0)
+    assert us.said() == [], "the same start, dialling twice, is no clone"
+    us.sync.second(eu.id, b"another start", 1.0)
+    us.sync.second(eu.id, b"another start", 2.0)
+    net.settle()
+    assert eu.sync.selves.rivals == {us.id: b"another start"}
+    assert us.logs().count("two_processes_one_key") == 1
+    assert us.sync.selves.doubles == {eu.id: 2.0}
 
 
 # -- who is there --------------------------------------------------------------

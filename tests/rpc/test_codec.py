@@ -34,7 +34,13 @@ hashes = st.binary(min_size=32, max_size=32)
 segments = st.from_regex(r"[a-z0-9][a-z0-9_-]{0,63}", fullmatch=True).map(segment)
 versions = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_-]{0,20}", fullmatch=True).map(version)
 digests = hashes.map(Digest.from_bytes)
-origins = st.builds(Origin, segments, segments, hashes.map(member_id), st.integers(1, 10**9 - 1))
+origins = st.builds(
+    lambda *name: Origin(*name, f"{name[3] % 2**32:08x}" if name[3] > 1 else ""),
+    segments,
+    segments,
+    hashes.map(member_id),
+    st.integers(1, 10**9 - 1),
+)
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=100)
 batches = st.lists(st.binary(max_size=300), max_size=8).map(tuple)
 
@@ -93,7 +99,7 @@ headers = values(
     attestations=st.lists(st.binary(max_size=100), max_size=limits.ATTESTATIONS_MAX).map(tuple),
     min_reader_level=st.integers(0, events.READER_LEVEL),
 )
-log_heads = values(frames.LogHead)
+some_heads = st.lists(values(frames.LogHead), max_size=20).map(tuple)
 
 
 def prefixes(digits_max: int) -> st.SearchStrategy[bytes]:
@@ -104,7 +110,7 @@ frame_values = st.one_of(
     [
         values(
             frames.Heads,
-            heads=st.lists(log_heads, max_size=20).map(tuple),
+            heads=some_heads,
             below=st.lists(prefixes(DEPTH), max_size=20).map(tuple),
         )
         if shape.value is frames.Heads
@@ -120,6 +126,8 @@ frame_values = st.one_of(
             ).map(tuple),
         )
         if shape.value is frames.Fingerprints
+        else values(frames.Hello, yours=some_heads)
+        if shape.value is frames.Hello
         else st.builds(
             frames.TrustFile, u64, st.integers(0, 9), st.just(10), st.binary(max_size=99)
         )

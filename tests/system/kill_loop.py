@@ -137,7 +137,7 @@ class KillLoop:
         writers, trust = self._writers, self.peer.ask("status")["daemon"]["trust_version"]
         received = self._known(self.peer)
         self._start()
-        self.world.until("it answers again", lambda: self.victim.state_digest)
+        self.world.until("it writes again", lambda: self.victim.writing)
         assert self.victim.ask("status")["daemon"]["trust_version"] >= trust
         known = self._known(self.victim)
         assert {*writers.releases, *writers.holds} <= known, "acknowledged, and lost"

@@ -127,6 +127,11 @@ class Daemon(Process):
         return str(self.ask("status")["daemon"]["state_digest"])
 
     @property
+    def writing(self) -> bool:
+        """Whether it has recovered its log after a start."""
+        return bool(self.ask("status")["daemon"]["phase"] == "writing")
+
+    @property
     def key(self) -> SigningKey:
         return SigningKey(read_seed(self.home / "keys/daemon.key"))
 

@@ -55,7 +55,7 @@ def test_sigkill_while_publishing_loses_nothing_and_nodes_serve_meanwhile(
             daemon.kill()
             work.join(30)
             daemon.start()
-            world.until("it answers again", lambda: daemon.state_digest)
+            world.until("it writes again", lambda: daemon.writing)
             assert set(publisher.acknowledged) <= releases(daemon)
         sent = users.answered
         world.until("users go on", lambda: users.answered > sent + 20)
@@ -72,7 +72,7 @@ def test_a_kill_while_it_boots_leaves_nothing_to_repair(world: Federation) -> No
         time.sleep(moment_s)
     daemon.kill()
     daemon.start()
-    world.until("it answers again", lambda: daemon.state_digest == state)
+    world.until("it writes again", lambda: daemon.state_digest == state and daemon.writing)
 
 
 def test_a_daemon_that_was_away_catches_up(world: Federation, folder: Path) -> None:

@@ -156,12 +156,31 @@ def pending(save: Path | None, refuse: str | None, home: Path, form: str) -> Non
 
 
 @daemon.command()
+@click.option(
+    "--accept-own-log",
+    is_flag=True,
+    help="Write on at once, without asking peers. Only if this disk is neither a copy nor old.",
+)
 @options.home
-def run(home: Path) -> int:
+def run(accept_own_log: bool, home: Path) -> int:
     """Run the daemon in the foreground until it is told to stop."""
     from hanse.daemon.run import main
 
-    return main(home)
+    return main(home, accept_own_log=accept_own_log)
+
+
+@daemon.command()
+@options.home
+def claim(home: Path) -> None:
+    """Let the running daemon write at once, in a new incarnation of its log.
+
+    For a daemon that waits for its peers, or that found another process with its own key. Stop
+    that other one first: two daemons of one key take the region from each other.
+    """
+    done = client.call(home, "claim")
+    click.echo(f"the daemon goes on after {done['log']}, in a new incarnation of it")
+    if done["was"]:
+        note(f"it had stopped writing: {done['was']}")
 
 
 @daemon.command()

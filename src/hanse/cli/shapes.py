@@ -99,6 +99,9 @@ class DaemonStatus(TypedDict):
     trust_version: int
     trust_stale: str  # why trust stops forward moves, or soon will; empty if it does not
     log_size: int
+    phase: str  # recovering | writing | rivalled
+    why: str  # why it does not write, or what the next event opens a new incarnation for
+    fix: str
     state_digest: str  # equal on all daemons with equal events
     waits: list[str]  # why no rollout moves forward in this region, a sentence each
     started_ms: int
@@ -117,6 +120,16 @@ class MemberStatus(TypedDict):
     differs: bool  # computed another state than ours from the same logs
 
 
+class LogStatus(TypedDict):
+    """A log that does not go on here."""
+
+    log: str  # its origin, or the member that two processes speak for
+    region: str
+    state: str  # stalled | frozen | cut | doubled
+    reason: str
+    fix: str
+
+
 class Status(TypedDict):
     """status {model?}"""
 
@@ -124,6 +137,7 @@ class Status(TypedDict):
     daemon: DaemonStatus
     peers: Peers
     members: list[MemberStatus]  # those who have spoken, by id
+    logs: list[LogStatus]  # by origin; empty when all is well
     models: list[ModelStatus]  # worst first, then by name
     counters: dict[str, int]  # how often each limit has bitten since the start
 

@@ -66,6 +66,7 @@ def _table(found: dict[str, Any]) -> Table:
         rows or [("-",) * len(COLUMNS)],
         head=[*_disk(daemon["disk"]), *(m["sentence"] for m in found["models"])],
         foot=[
+            *_disorder(daemon, found["logs"]),
             *(f"trust: {why}" for why in stale),
             f"seen from {daemon['region']}, trust version {daemon['trust_version']}; "
             f"peers {peers['connected']}/{peers['of']}, "
@@ -87,6 +88,16 @@ def _disk(disk: DiskStatus | None) -> list[str]:
     )
     used = "" if disk["reserve_kept"] else "; the reserve is used up"
     return [f"DISK {disk['level'].upper()}: {free:.0f} of {total:.0f} MiB free, {what}{used}"]
+
+
+def _disorder(daemon: dict[str, Any], logs: list[dict[str, Any]]) -> list[str]:
+    """What keeps a log from going on, this daemon's own first, each with what to do."""
+    lines = []
+    if daemon["why"]:
+        fix = f" ({daemon['fix']})" if daemon["fix"] else ""
+        lines.append(f"this daemon is {daemon['phase']}: {daemon['why']}{fix}")
+    lines += [f"log {r['log']} is {r['state']}: {r['reason']} ({r['fix']})" for r in logs]
+    return lines
 
 
 def _row(model: str, region: RegionStatus) -> tuple[str, ...]:

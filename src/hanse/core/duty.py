@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+from hanse.core import limits
 from hanse.core.assignment import (
     Assignment,
     ModelAssignment,
@@ -30,6 +31,7 @@ from hanse.core.step import PutLocal, Write
 from hanse.core.trust.members import Members
 
 SPACE = "duty"
+SERIAL_MAX = 2**52
 SLOW_LABEL = "slow_ms"
 _NOT_YET = (State.PENDING, State.GATED, State.ROLLING_BACK)
 
@@ -111,17 +113,26 @@ def _slow_ms(view: ModelView, release: Digest | None) -> int | None:
     return slow_ms or None
 
 
+def _within_reach(obeyed: tuple[int, int], order: tuple[int, int]) -> tuple[int, int]:
+    """A node that lies must not use up the numbers: near the end of serials an epoch begins."""
+    epoch, serial = obeyed
+    if not order[0] <= epoch <= order[0] + limits.MEMBER_LOGS_MAX:
+        return order
+    return (epoch, serial) if serial < SERIAL_MAX else (epoch + 1, 0)
+
+
 class Duty:
     """The last assignment that this daemon signed. Owned by the region."""
 
     def __init__(self, me: Origin, key: SigningKey) -> None:
-        self._me, self._key = me, key
+        self.me, self._key = me, key
         self._last: Assignment | None = None
         self._raw = b""
 
     @property
     def order(self) -> tuple[int, int]:
-        return self._last.order if self._last else (self._me.incarnation, 0)
+        """Of the last assignment, or where a new incarnation of our log begins."""
+        return max(self._last.order if self._last else (0, 0), (self.me.incarnation, 0))
 
     def told(self, model: Segment) -> ModelAssignment | None:
         """What the nodes were last told about one model."""
@@ -141,8 +152,13 @@ class Duty:
         models: Sequence[ModelAssignment],
         views: Mapping[Segment, ModelView],
         members: Members,
+        obeyed: tuple[int, int] = (0, 0),
     ) -> PublishAssignment | None:
-        """Sign an assignment if it says something new. Raises `Rejected` if it is too large."""
+        """Sign an assignment if it says something new. Raises `Rejected` if it is too large.
+
+        `obeyed` is the newest order that a node says it obeys. It is ahead of ours after our
+        disk was restored, and nodes would take everything that we say for old news.
+        """
         releases = {
             digest: release.manifest.encode()
             for model in models
@@ -151,19 +167,24 @@ class Duty:
         }
         sources = tuple(
             Source(m.address, m.region, m.tls_cert_pem)
-            for m in sorted(members.members, key=lambda m: (m.id != self._me.member, m.id))
+            for m in sorted(members.members, key=lambda m: (m.id != self.me.member, m.id))
         )[:64]
-        last = self._last
-        if last and (last.models, last.releases, last.sources) == (
-            tuple(models),
-            releases,
-            sources,
+        last, order = self._last, max(self.order, _within_reach(obeyed, self.order))
+        if (
+            last
+            and last.order >= order
+            and (last.models, last.releases, last.sources)
+            == (
+                tuple(models),
+                releases,
+                sources,
+            )
         ):
             return None
-        epoch, serial = self.order
+        epoch, serial = order
         assignment = Assignment(
-            self._me.federation,
-            self._me.region,
+            self.me.federation,
+            self.me.region,
             epoch,
             serial + 1,
             tuple(models),

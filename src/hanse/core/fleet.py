@@ -102,6 +102,11 @@ class Fleet:
         """How many of these obey this assignment or a newer one."""
         return sum(1 for node in nodes if node.order >= order)
 
+    @property
+    def obeyed(self) -> tuple[int, int]:
+        """The newest assignment that any node says it obeys."""
+        return max((node.order for node in self.nodes.values()), default=(0, 0))
+
     def running(self, nodes: Iterable[NodeStatus], model: Segment, release: Digest) -> int:
         reports = [node.models.get(model) for node in nodes]
         return sum(1 for r in reports if r is not None and r.running == release)

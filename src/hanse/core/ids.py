@@ -17,7 +17,10 @@ from hanse.core.errors import InvalidName
 
 _SEGMENT = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _HEX = re.compile(r"[0-9a-f]+")
+_INCARNATION = re.compile(r"i([1-9][0-9]{0,8})(?:-([0-9a-f]{8}))?")
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+INCARNATION_MAX = 10**9 - 1
 
 Segment = NewType("Segment", str)
 """`[a-z0-9][a-z0-9._-]{0,63}`: a model, region, node, rollout, channel or federation."""
@@ -116,17 +119,28 @@ class Digest:
 
 @dataclass(frozen=True, slots=True, order=True)
 class Origin:
-    """The name of one log: `<federation>/<region>/<member id>/i<incarnation>`."""
+    """The name of one log: `<federation>/<region>/<member id>/i<incarnation>`.
+
+    Every incarnation but the first ends in `-` and eight random hex digits: a restored disk
+    may give a number a second time, and must not give a name a second time. Origins of one
+    member sort by incarnation.
+    """
 
     federation: Segment
     region: Segment
     member: MemberId
     incarnation: int
+    salt: str = ""
+
+    def __post_init__(self) -> None:
+        if (self.incarnation > 1) != bool(self.salt):
+            raise InvalidName("incarnation 1 has no salt, and every later one has eight hex digits")
 
     @classmethod
     def parse(cls, text: str) -> Self:
         parts = text.split("/")
-        if len(parts) != 4 or not re.fullmatch(r"i[1-9][0-9]{0,8}", parts[3]):
+        last = _INCARNATION.fullmatch(parts[3]) if len(parts) == 4 else None
+        if last is None:
             raise InvalidName(
                 f"origin {text[:200]!r} is not <federation>/<region>/<member>/i<incarnation>"
             )
@@ -134,11 +148,22 @@ class Origin:
             segment(parts[0], "federation"),
             segment(parts[1], "region"),
             parse_member_id(parts[2]),
-            int(parts[3][1:]),
+            int(last[1]),
+            last[2] or "",
         )
 
     def __str__(self) -> str:
-        return f"{self.federation}/{self.region}/{self.member}/i{self.incarnation}"
+        end = f"-{self.salt}" if self.salt else ""
+        return f"{self.federation}/{self.region}/{self.member}/i{self.incarnation}{end}"
+
+    def next(self, salt: bytes) -> Origin:
+        """The incarnation that follows this one; `salt` are 4 random bytes.
+
+        The last number may be used again: whoever has stolen the key must not be able to use
+        up all numbers, and the salt keeps the names apart.
+        """
+        number = min(self.incarnation + 1, INCARNATION_MAX)
+        return Origin(self.federation, self.region, self.member, number, salt.hex())
 
     @property
     def hash(self) -> bytes:

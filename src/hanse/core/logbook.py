@@ -13,9 +13,9 @@ from typing import NamedTuple
 
 from hanse.core import limits
 from hanse.core.errors import Broken, Conflict, InvalidProof, NotPermitted, Rejected, TooLarge
-from hanse.core.events import Codec, Event, Header
+from hanse.core.events import Body, Codec, Event, Header, LogOpen
 from hanse.core.gossip import heads as head_map
-from hanse.core.ids import EventId, Origin
+from hanse.core.ids import EventId, MemberId, Origin
 from hanse.core.log.checkpoint import Checkpoint, open_checkpoint, sign_checkpoint
 from hanse.core.log.merkle import EMPTY_ROOT, Frontier, leaf_hash
 from hanse.core.log.note import ED25519, VerifierKey
@@ -60,6 +60,17 @@ class Logbook:
         head = self.heads.get(origin)
         return head.size if head else 0
 
+    def logs_of(self, member: MemberId) -> list[Head]:
+        """Every log of one member that we hold, its incarnations in order."""
+        return [self.heads[o] for o in sorted(o for o in self.heads if o.member == member)]
+
+    def _bound_logs(self, member: MemberId) -> None:
+        if len(self.logs_of(member)) >= limits.MEMBER_LOGS_MAX:
+            raise TooLarge(
+                f"{member} has {limits.MEMBER_LOGS_MAX} logs already",
+                fix="replace the member: give the daemon a new key and cut off the old one",
+            )
+
     def knows(self, origin: Origin) -> bool:
         """Whether some members file lists the author of this log in that region."""
         return self._author_key(origin) is not None
@@ -74,7 +85,8 @@ class Logbook:
         leaves = tuple(map(leaf_hash, raws))
         frontier = Frontier.empty().append(leaves)
         # Before anything is read: bytes that have changed are our disk's fault, not the author's.
-        if (frontier.size, frontier.root()) != (head.size, head.root):
+        stored = Checkpoint(str(head.origin), frontier.size, frontier.root())
+        if stored.root != head.root or not self._is_signed(head.origin, head.note, stored):
             raise Broken(
                 f"the stored log {head.origin} does not have the root that was signed for it",
                 fix="restore the database from a backup, or let peers replay it",
@@ -82,6 +94,12 @@ class Logbook:
         entries = self._enter(head.origin, 0, raws, leaves)
         self.heads[head.origin] = head
         return entries
+
+    def _is_signed(self, origin: Origin, note: bytes, said: Checkpoint) -> bool:
+        try:
+            return self.open_head(origin, note) == said
+        except Rejected:
+            return False
 
     def extend(
         self, origin: Origin, start: int, events: Sequence[bytes], note: bytes
@@ -93,6 +111,8 @@ class Logbook:
         have = self.size(origin)
         if start > have:
             raise Conflict(f"events from {start} leave a gap: we hold {have}")
+        if have == 0 and origin.incarnation > 1:
+            self._bound_logs(origin.member)
         fresh = events[have - start :]
         if not fresh:
             return None
@@ -143,6 +163,8 @@ class Logbook:
             head = event.header
             if head.seq != seq or head.origin_hash != place:
                 raise InvalidProof(f"event {seq} of {origin} was written for another place")
+            if seq == 0 and origin.incarnation > 1 and event.readable:
+                check_opening(origin, event.body)
             void, trust = "", (head.trust_version, head.trust_digest)
             if trust != agreed or not event.readable:
                 verdict = judge_place(event, origin, self._trust_seen.get(origin, 0), self.chain)
@@ -202,6 +224,19 @@ def header(origin: Origin, seq: int, chain: Chain, salt: bytes, hlc_ms: int) -> 
 
 def empty_head(origin: Origin) -> Head:
     return Head(origin, 0, EMPTY_ROOT, b"", b"")
+
+
+def check_opening(origin: Origin, body: Body | None) -> None:
+    """A later incarnation begins by naming the one before it. Raises `InvalidProof`.
+
+    Nothing more is asked, and nothing is closed by it: the older log stays as valid as it is,
+    for a daemon that has lost its disk cannot know where it ended.
+    """
+    if isinstance(body, LogOpen) and body.incarnation == origin.incarnation and body.prev_origin:
+        before = Origin.parse(body.prev_origin)
+        if origin == before.next(bytes.fromhex(origin.salt)):
+            return
+    raise InvalidProof(f"{origin} does not begin with the incarnation that it follows")
 
 
 def _bound(events: Sequence[bytes]) -> None:

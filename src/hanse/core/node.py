@@ -42,6 +42,8 @@ from hanse.core.ids import EventId, MemberId, Origin
 from hanse.core.log.merkle import SIZE_MAX
 from hanse.core.log.witness import Seen
 from hanse.core.logbook import Entry, Logbook, header
+from hanse.core.own_log import OwnLog
+from hanse.core.recovery import Phase
 from hanse.core.region import Region
 from hanse.core.rollout.stimuli import Cause
 from hanse.core.room import Level, Room, check_intake, check_room
@@ -87,7 +89,7 @@ class Node:
         witnessed: Mapping[str, tuple[int, bytes]] | None = None,
         timestamp_key: SigningKey | None = None,
     ) -> None:
-        self.me = me
+        self.me = me  # the log that we write; a later incarnation of it after `restore`
         self.book = Logbook(codec, chain)
         seen = {log: Seen(*head) for log, head in (witnessed or {}).items()}
         self.finality = Finality(me, self.book, witness, seen)
@@ -103,6 +105,8 @@ class Node:
         self.room: Room | None = None  # on our disk; None until somebody has looked
         self.region.waiting = self.finality.waiting
         self.bulletin = Bulletin(me, key, self.fleet, rng, self.counters)
+        self.own = OwnLog(me, self.book, self.sync, rng)
+        self.recovery = self.own.recovery
         self.started_ms: int | None = None  # wall time of the first step, for display
         self._key, self._rng, self._codec = key, rng, codec
         self._pending: list[Ticket] = []
@@ -126,17 +130,45 @@ class Node:
         self.sync.trust.restore(kept)
         self.sync.trust.freshness.see(clock.wall_ms)
 
-    def open(self, boot_reason: str) -> None:
-        """Begin our own log if this is its first start."""
+    def open(self, boot_reason: str, ask_until_s: float | None = None) -> None:
+        """Everything is restored. Without `ask_until_s` our log is taken to be all there ever was.
+
+        That holds for a first start, and where an operator says so. Otherwise peers are asked
+        before anything is written, until that time of the monotonic clock at the latest.
+        """
         self.catalog.refold()
-        if self.book.size(self.me) == 0:
-            self.propose(LogOpen(self.me.incarnation, boot_reason=boot_reason))
+        self._boot_reason = boot_reason
+        if ask_until_s is not None:
+            self.recovery.ask(len(self.book.chain.current.members) - 1, ask_until_s)
+        self.own.choose()
+        self._follow()
+
+    def _follow(self) -> None:
+        """Write on in the log that was chosen, and begin it if nothing is in it."""
+        self.me = self.region.duty.me = self.finality.me = self.own.log
+        self.bulletin.statuses.me = self.me
+        if self.own.is_empty:
+            self.propose(LogOpen(self.me.incarnation, boot_reason=self._boot_reason))
+
+    def claim(self) -> None:
+        """An operator picks this daemon among those that speak with its key."""
+        self.recovery.claim()
 
     # -- stimuli ---------------------------------------------------------------
 
     def link_up(self, peer: MemberId, spki: bytes, clock: Clock) -> None:
         self.sync.trust.freshness.see(clock.wall_ms)
+        self.recovery.linked(peer)
         self.sync.link_up(peer, spki, clock.now_s)
+
+    def link_refused(self, peer: MemberId, clock: Clock) -> None:
+        """A peer says that it has a link with us, and we have none with it."""
+        if peer not in self.sync.links:
+            self.recovery.refused(peer, clock.now_s)
+
+    def second_link(self, peer: MemberId, boot_nonce: bytes, clock: Clock) -> None:
+        """A member that we have a link with dials us again, from the start with this nonce."""
+        self.sync.second(peer, boot_nonce, clock.now_s)
 
     def link_down(self, peer: MemberId) -> None:
         self.sync.link_down(peer)
@@ -181,9 +213,13 @@ class Node:
         """Put an event into the next group commit.
 
         It is judged as any peer will judge it; what would be void is refused here instead,
-        with the reason. Raises `NotPermitted`, `TooLarge`, `InvalidSpec`, or `Unavailable` once
-        a day's bytes are written, or the disk is nearly full, and `body` makes nothing safer.
+        with the reason. Raises `NotPermitted`, `TooLarge`, `InvalidSpec`, or `Unavailable` while
+        this daemon may not write, or once a day's bytes are written or the disk is nearly full
+        and `body` makes nothing safer.
         """
+        if self.recovery.phase is not Phase.WRITING:
+            why, fix = self.recovery.why, self.recovery.fix
+            raise Unavailable(f"this daemon does not write yet: {why}", fix=fix)
         check_room(self.room, body)
         ticket = Ticket(body, tuple(supersedes), tuple(attestations))
         # Encoded here at its longest, so that nothing can be refused once it is in a group.
@@ -228,10 +264,13 @@ class Node:
             self._trust_weighed = len(self.book.chain.files)
             self.finality.trust_changed(clock.now_s)
         writes += self._finalise(clock)
+        if self.own.review(clock.now_s):
+            self._follow()
+        writing = self.recovery.phase is Phase.WRITING
         self._listen(clock)
         views = self.catalog.refold()
         self.region.barriers = tuple(self._barriers(clock))
-        if views or self._ticked:
+        if writing and (views or self._ticked):
             for proposal in self.region.advance(self._heard(clock.now_s), clock.now_s):
                 self._propose_own(proposal.body, proposal.supersedes)
             writes += self.fleet.counted.writes()
@@ -240,7 +279,7 @@ class Node:
                 self._propose_own(attest, ())
         writes += [*self._commit(clock), *self.finality.writes()]
         views = (*views, *self.catalog.refold())
-        if views or self._ticked:
+        if (views or self._ticked) and self.recovery.phase is not Phase.RECOVERING:
             self.region.settle(self.book.chain.current, clock.now_s)
         writes += self._speak(clock, changed=bool(writes))
         self._ticked = False
@@ -326,6 +365,11 @@ class Node:
     def _commit(self, clock: Clock) -> list[Write]:
         """Write our own events in groups of at most one chunk each, one signature a group."""
         writes: list[Write] = []
+        if self._pending and self.recovery.phase is not Phase.WRITING:
+            return []  # proposed just before another process was heard: it waits
+        if self._pending and self.recovery.reopen:
+            self._pending.insert(0, Ticket(self.own.reopen(), (), ()))
+            self._follow()
         while self._pending:
             tickets, events = self._next_group(clock.wall_ms)
             append, entries = self.book.author(self.me, self._key, events)

@@ -143,7 +143,7 @@ class Region:
         ]
         wanted = [m for m in models if m is not None]
         try:
-            published = self.duty.publish(wanted, self._catalog.views, members)
+            published = self.duty.publish(wanted, self._catalog.views, members, self._fleet.obeyed)
         except Rejected as error:
             # Nodes keep what they were told. The alarm is for people: once, not with every tick.
             if self._refused != str(error):

@@ -22,7 +22,7 @@ from hanse.core.signing import SigningKey
 from hanse.core.trust import chain
 from hanse.core.trust.members import Keys, Member, Members, Person, Region
 from hanse.core.trust.writing import Expiry
-from hanse.daemon.config import FILE_NAME, check_address, render
+from hanse.daemon.config import FILE_NAME, FIRST_START, check_address, render
 from hanse.daemon.join_request import read_request, sign_request
 from hanse.daemon.private_files import read_private, read_seed, write_new, write_seed
 from hanse.daemon.trust_folder import add_file
@@ -199,6 +199,8 @@ def _write_config(
 ) -> None:
     values = {"federation": federation, "region": region, "listen": listen}
     text = render({**values, "advertise": advertise} if advertise else values)
+    # An empty registry alone could as well be one that was lost.
+    write_new(home / FIRST_START, b"This daemon has not run yet. It removes this file.\n")
     write_new(home / FILE_NAME, text.encode())
 
 

@@ -19,11 +19,12 @@ from typing import Any
 from hanse.core.catalog.private import check_policy
 from hanse.core.errors import InvalidName, InvalidSpec, NotFound
 from hanse.core.ids import Segment, segment
-from hanse.core.limits import DISK_RESERVE_BYTES_MIN
+from hanse.core.limits import DISK_RESERVE_BYTES_MIN, RECOVERY_S
 from hanse.core.reading import Reader
 from hanse.daemon.private_files import check_private
 
 FILE_NAME = "hanse.toml"
+FIRST_START = "first-start"  # beside it until the daemon has written its first event
 SOCKET_PATH_BYTES_MAX = 100  # the kernel takes 107
 CONFIG_BYTES_MAX = 64 * 1024
 LOG_LEVELS = ("debug", "info", "warning", "error")
@@ -65,6 +66,12 @@ SETTINGS = {
         "Seconds between looks at rollouts, deadlines and silent peers; 0.01 to 10.\n"
         "Default 0.25. Larger: less idle work, but verdicts and rollbacks come that much later.",
         0.25,
+    ),
+    "recovery_timeout_s": Setting(
+        "Seconds that a restarted daemon waits for peers to say how much of its log they hold,\n"
+        "before it writes again, in a new incarnation of its log; 0 to 3600. Default 30.\n"
+        "Larger: fewer incarnations while peers are away, but holds and rollbacks wait longer.",
+        RECOVERY_S,
     ),
     "control_socket": Setting(
         "Unix socket on which the command line talks to this daemon; mode 0600.\n"
@@ -124,6 +131,7 @@ class Config:
     private_fields: tuple[str, ...]
     log_level: str
     tick_interval_s: float
+    recovery_timeout_s: float
     control_socket: Path
     blob_reserve_bytes: int
     disk_reserve_bytes: int
@@ -218,6 +226,9 @@ def _parse(document: dict[str, Any], home: Path) -> Config:
             log_level=reader.one_of("log_level", LOG_LEVELS, SETTINGS["log_level"].default),
             tick_interval_s=reader.number(
                 "tick_interval_s", SETTINGS["tick_interval_s"].default, low=0.01, high=10.0
+            ),
+            recovery_timeout_s=reader.number(
+                "recovery_timeout_s", SETTINGS["recovery_timeout_s"].default, low=0, high=3600
             ),
             control_socket=control_path(home, _text(reader, "control_socket")),
             blob_reserve_bytes=reader.integer(

@@ -45,7 +45,11 @@ class Doors:
         )
         self.doorkeeper = Doorkeeper(known, now=now)
         self.transport = GrpcTransport(
-            node.me.member, self.shown, known.members, counters=node.counters
+            node.me.member,
+            self.shown,
+            known.members,
+            counters=node.counters,
+            boot_nonce=node.sync.selves.boot_nonce,
         )
 
     def shown(self) -> Identity:

@@ -30,10 +30,11 @@ from hanse.core.effects import (
     Serve,
     Undial,
 )
-from hanse.core.errors import Broken, HanseError, Rejected, Unavailable
+from hanse.core.errors import Broken, Conflict, HanseError, Rejected, Unavailable
 from hanse.core.gossip.budget import Budget
 from hanse.core.ids import MemberId
 from hanse.core.node import Clock, Node
+from hanse.core.recovery import Phase
 from hanse.core.step import Step
 from hanse.daemon.chunks import chunk_from
 from hanse.rpc.transport import PeerStream, Transport
@@ -44,6 +45,7 @@ Attempted = tuple[asyncio.Future[Any] | None, Any, HanseError | None]
 log = structlog.get_logger("hanse.daemon")
 QUEUE_MAX = 10_000
 DIAL_PAUSE_S, DIAL_PAUSE_MAX_S, LASTED_S = 0.2, 10.0, 2.0
+RECOVERED_S = 5.0
 
 
 class Outside(Protocol):
@@ -76,6 +78,7 @@ class Driver:
         self._answering: Counter[MemberId] = Counter()
         self._lines: dict[tuple[str, object], Budget] = {}  # of events and members: bounded
         self._serving = asyncio.Semaphore(limits.PULLS_IN_FLIGHT_MAX * 4)
+        self._may_answer = asyncio.Event()  # the node has recovered its log, or given up
         self.outside: Outside | None = None
 
     # -- stimuli ---------------------------------------------------------------
@@ -94,6 +97,16 @@ class Driver:
         """As `tell`, from code that cannot wait. A full queue loses it: for hints only."""
         with contextlib.suppress(asyncio.QueueFull):
             self._queue.put_nowait((stimulus, None))
+
+    async def recovered(self) -> None:
+        """Wait a moment for a log that is being recovered; with peers it takes no longer."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(RECOVERED_S):
+                await self._may_answer.wait()
+
+    def second_link(self, peer: MemberId, boot_nonce: bytes) -> None:
+        """The transport has refused a second stream of this member (`Transport.accept`)."""
+        self.post(lambda node, clock: node.second_link(peer, boot_nonce, clock))
 
     async def run(self) -> None:
         """Serve until cancelled. Any error that leaves here must end the process.
@@ -149,6 +162,8 @@ class Driver:
                 stream.send(send.frame)
         for effect in step.effects:
             self._effect(effect)
+        if self.node.recovery.phase is not Phase.RECOVERING:
+            self._may_answer.set()
 
     def _effect(self, effect: Effect) -> None:
         match effect:
@@ -231,6 +246,8 @@ class Driver:
                     await self.converse(await self._transport.open_stream(member))
             except HanseError as error:
                 log.debug("link_failed", peer=member, why=str(error))
+                if isinstance(error, Conflict):
+                    self.post(lambda node, clock: node.link_refused(member, clock))
             # A link that did not last is no better than none: who hangs up at once is not
             # dialled at full pace.
             if time.monotonic() - begun_s > LASTED_S:

@@ -33,7 +33,7 @@ from hanse.core.trust.chain import Chain, replay
 from hanse.core.trust.freshness import SPACE as TRUST_SPACE
 from hanse.daemon import control, disk_watch, enrol_verbs, verbs
 from hanse.daemon.bundles import Bundles
-from hanse.daemon.config import Config
+from hanse.daemon.config import FIRST_START, Config
 from hanse.daemon.doors import Doors, read_authority
 from hanse.daemon.driver import Driver, now
 from hanse.daemon.enrolment import Enroller
@@ -63,12 +63,15 @@ log = structlog.get_logger("hanse.daemon")
 STOP_S = 5.0
 
 
-async def run(config: Config) -> None:
-    """Serve until SIGTERM or SIGINT. Raises `Broken` when the process must end at once."""
+async def run(config: Config, *, accept_own_log: bool = False) -> None:
+    """Serve until SIGTERM or SIGINT. Raises `Broken` when the process must end at once.
+
+    With `accept_own_log` an operator vouches that the registry on disk is the newest there is.
+    """
     configure(config.log_level)
     require_upb()
     async with AsyncExitStack() as stack:
-        daemon = await assemble(config, stack)
+        daemon = await assemble(config, stack, accept_own_log=accept_own_log)
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
         for sign in (signal.SIGTERM, signal.SIGINT):
@@ -80,12 +83,13 @@ async def run(config: Config) -> None:
         )
         stopping = asyncio.create_task(stop.wait())
         log.info("started", region=config.region, listen=config.listen, pid=os.getpid())
+        born = asyncio.create_task(_forget_first_start(daemon.driver, config))
         await asyncio.wait({driving, *watches, stopping}, return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
         for work in (driving, *watches):
             if work.done():
                 work.result()  # raises what ended it
-        for watch in watches:
+        for watch in (*watches, born):
             watch.cancel()
         await daemon.stop(driving)
         log.info("stopped")
@@ -146,8 +150,18 @@ class Nodes:
         )
 
 
+async def _forget_first_start(driver: Driver, config: Config) -> None:
+    """Once the log is begun: an empty registry means from then on that one was lost."""
+    await driver.do(lambda _node, _clock: None)
+    (config.home / FIRST_START).unlink(missing_ok=True)
+
+
 async def assemble(
-    config: Config, stack: AsyncExitStack, *, now: Callable[[], datetime.datetime] = utc_now
+    config: Config,
+    stack: AsyncExitStack,
+    *,
+    now: Callable[[], datetime.datetime] = utc_now,
+    accept_own_log: bool = False,
 ) -> Daemon:
     """Build every part and open every door, in the order in which they may fail."""
     key = SigningKey(read_seed(config.daemon_key))
@@ -158,14 +172,14 @@ async def assemble(
     blobs = BlobStore(config.home / "blobs", reserve_bytes=config.blob_reserve_bytes)
     await asyncio.to_thread(blobs.sweep_temporaries)
     await _wait_to_be_admitted(config, key, authority, await _trust(config, store))
-    node = await restore(config, key, authority, store)
+    node = await restore(config, key, authority, store, accept_own_log=accept_own_log)
     for release in complete(node, blobs):
         node.region.have(release)
 
     doors = Doors(config, node, authority, now=now)
     transport = doors.transport
     driver = Driver(node, store, transport, tick_interval_s=config.tick_interval_s)
-    transport.accept(driver.converse)
+    transport.accept(driver.converse, driver.second_link)
     node.set_room(await asyncio.to_thread(reserve.measure))
     transfers = Transfers(driver, transport, blobs, config.region)
     edge = EdgeService(config.federation, config.region, Nodes(driver), node.counters)
@@ -209,7 +223,12 @@ async def assemble(
 
 
 async def restore(
-    config: Config, key: SigningKey, authority: Identity, store: SqliteEventStore
+    config: Config,
+    key: SigningKey,
+    authority: Identity,
+    store: SqliteEventStore,
+    *,
+    accept_own_log: bool = False,
 ) -> Node:
     """The node as it was when its last step was stored."""
     chain = await _trust(config, store)
@@ -231,7 +250,10 @@ async def restore(
         events = [raw async for raw in _log_of(store, head.origin, head.size)]
         node.restore(head, events)
     node.bulletin.restore(await store.local(statuses.SPACE), chain.current)
-    node.open("start")
+    first = (config.home / FIRST_START).exists() and not node.book.heads
+    vouched = first or accept_own_log
+    until_s = None if vouched else now().now_s + config.recovery_timeout_s
+    node.open("first start" if first else "start", until_s)
     node.region.restore(
         await store.local(PROGRESS_SPACE), await store.local(duty.SPACE), now().now_s
     )
@@ -300,7 +322,7 @@ async def _log_of(store: SqliteEventStore, origin: Origin, size: int) -> AsyncIt
         start += len(batch)
 
 
-def main(home: Path) -> int:
+def main(home: Path, *, accept_own_log: bool = False) -> int:
     """Load the configuration and run; the exit code for the shell.
 
     Raises what `config.load` raises: a person at a terminal has to read that, not a log.
@@ -309,7 +331,7 @@ def main(home: Path) -> int:
 
     config = load(home)
     try:
-        asyncio.run(run(config))
+        asyncio.run(run(config, accept_own_log=accept_own_log))
     except Broken as error:
         log.error("broken", why=str(error))
         return 70

@@ -59,6 +59,7 @@ def table(driver: Driver, blobs: Blobs, services: Services) -> dict[str, Handler
     )
     verbs["blob.put"] = _blob_put(blobs)
     verbs["trust.extend"] = _trust_extend(driver)
+    verbs["claim"] = _claim(driver)
     return verbs | audit_verbs(services.files, services.private) | bundle_verbs(services.bundles)
 
 
@@ -66,6 +67,7 @@ def _command(driver: Driver, command: Command) -> Handler:
     async def handle(
         args: dict[str, Any], _: Progress, __: asyncio.StreamReader
     ) -> Mapping[str, Any]:
+        await driver.recovered()
         answer = await driver.do(lambda node, _clock: command(node, args))
         return answer()
 
@@ -135,5 +137,19 @@ def _trust_extend(driver: Driver) -> Handler:
             return {"version": current.version, "members": len(current.members)}
 
         return await driver.do(extend)
+
+    return handle
+
+
+def _claim(driver: Driver) -> Handler:
+    async def handle(
+        args: dict[str, Any], _: Progress, __: asyncio.StreamReader
+    ) -> Mapping[str, Any]:
+        def claim(node: Node, _clock: Clock) -> dict[str, Any]:
+            before = node.recovery.why
+            node.claim()
+            return {"log": str(node.me), "was": before}
+
+        return await driver.do(claim)
 
     return handle

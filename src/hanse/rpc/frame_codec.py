@@ -56,13 +56,28 @@ _NOTE = bounded(limits.NOTE_BYTES_MAX)
 _LOG_HEAD = Shape(
     frames.LogHead,
     pb.LogHead,
-    {"origin": ORIGIN, "size": PLAIN, "root_prefix": exactly(8), "final_size": PLAIN},
+    {
+        "origin": ORIGIN,
+        "size": PLAIN,
+        "root_prefix": exactly(8),
+        "final_size": PLAIN,
+        "frozen": PLAIN,
+    },
 )
 _RANGE = Shape(
     frames.Range,
     pb.Range,
     {"prefix": _prefix(DEPTH - 1), "parts": exactly(FAN * FINGERPRINT_BYTES)},
 )
+
+_HEADS = repeated(nested(_LOG_HEAD))
+
+
+def _few(heads: Sequence[pb.LogHead]) -> Sequence[pb.LogHead]:
+    if len(heads) > limits.MEMBER_LOGS_MAX:
+        raise TooLarge(f"{len(heads)} logs of one member exceed {limits.MEMBER_LOGS_MAX}")
+    return heads
+
 
 FRAMES: dict[str, Shape] = {
     "hello": Shape(
@@ -77,13 +92,16 @@ FRAMES: dict[str, Shape] = {
             "trust_digest": HASH,
             "nonce": bounded(64),
             "head_map_digest": HASH,
+            "boot_nonce": bounded(64),
+            "yours": Field(_HEADS.to_wire, lambda heads: _HEADS.from_wire(_few(heads))),
+            "rival_nonce": bounded(64),
         },
     ),
     "hello_proof": Shape(frames.HelloProof, pb.HelloProof, {"signature": exactly(64)}),
     "heads": Shape(
         frames.Heads,
         pb.Heads,
-        {"heads": repeated(nested(_LOG_HEAD)), "below": repeated(_prefix(DEPTH))},
+        {"heads": _HEADS, "below": repeated(_prefix(DEPTH))},
     ),
     "announce": Shape(
         frames.Announce,
@@ -134,6 +152,7 @@ FRAMES: dict[str, Shape] = {
     "fingerprints": Shape(
         frames.Fingerprints, pb.Fingerprints, {"ranges": repeated(nested(_RANGE))}
     ),
+    "evidence": Shape(frames.Evidence, pb.Evidence, {"raw": bounded(limits.EVIDENCE_BYTES_MAX)}),
 }
 _KINDS = {shape.value: kind for kind, shape in FRAMES.items()}
 

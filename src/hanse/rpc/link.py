@@ -16,7 +16,7 @@ from typing import Any
 import grpc
 
 from hanse.core.counters import Counters, zeros
-from hanse.core.errors import HanseError, NotPermitted, Rejected, Unavailable
+from hanse.core.errors import Conflict, HanseError, NotPermitted, Rejected, Unavailable
 from hanse.core.ids import MemberId
 from hanse.core.trust.members import Member, Members
 from hanse.rpc import tls
@@ -24,9 +24,10 @@ from hanse.rpc.certificates import Identity
 from hanse.rpc.status import Context, error_of, refuse, reraise_if_ours
 from hanse.rpc.stream import FrameStream, carry
 from hanse.rpc.tls import Peer
-from hanse.rpc.transport import Accept, LinkOptions, Links
+from hanse.rpc.transport import Accept, LinkOptions, Links, Second
 
 LINK = "/hanse.v1.PeerService/Link"
+BOOT = "hanse-boot-bin"  # metadata: which start of the daemon dials
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,9 +110,13 @@ class GrpcTransport:
         members: Callable[[], Members],
         options: LinkOptions | None = None,
         counters: Counters | None = None,
+        *,
+        boot_nonce: bytes = b"",
     ) -> None:
         self._identity = identity
         self._counters = zeros() if counters is None else counters
+        self._metadata = ((BOOT, boot_nonce),)
+        self._second: Second | None = None
         self._members = members
         self._options = options or LinkOptions()
         self._links = Links(own)
@@ -120,8 +125,8 @@ class GrpcTransport:
         self._closing: set[asyncio.Task[None]] = set()
         self._carried: set[asyncio.Task[None]] = set()
 
-    def accept(self, callback: Accept) -> None:
-        self._accept = callback
+    def accept(self, callback: Accept, second: Second | None = None) -> None:
+        self._accept, self._second = callback, second
 
     def channel(self, member: MemberId) -> grpc.aio.Channel:
         """The one channel to this member, for links, probes and blobs; closed by `close`.
@@ -161,7 +166,7 @@ class GrpcTransport:
         tls.check_member(peer, self._members())
         self._links.dial(member)
         try:
-            call = channel.stream_stream(LINK, None, None)(None)
+            call = channel.stream_stream(LINK, None, None)(None, metadata=self._metadata)
             await self._accepted(call, member)
         finally:
             self._links.dial_failed(member)
@@ -193,7 +198,7 @@ class GrpcTransport:
             peer = tls.pinned_peer(tls.check_member(tls.peer_of(context), self._members()))
             if self._accept is None:
                 raise Unavailable("this daemon is starting or stopping")
-            self._links.accepted(MemberId(peer.name))
+            self._enter(MemberId(peer.name), context)
         except (Rejected, Unavailable) as error:
             self._counters["links_refused"] += 1
             await refuse(context, error)
@@ -210,6 +215,15 @@ class GrpcTransport:
             stream.end(None)
         if isinstance(pipe.error, Rejected | Unavailable):
             await refuse(context, pipe.error)
+
+    def _enter(self, member: MemberId, context: Context) -> None:
+        try:
+            self._links.accepted(member)
+        except Conflict:
+            nonce = dict(context.invocation_metadata() or ()).get(BOOT, b"")
+            if self._second is not None and isinstance(nonce, bytes):
+                self._second(member, nonce[:64])
+            raise
 
     def _stream(self, peer: Peer, pipe: _ClientPipe | _ServerPipe) -> FrameStream:
         name = MemberId(peer.name)

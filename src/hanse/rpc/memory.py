@@ -14,11 +14,11 @@ from weakref import WeakSet
 
 from hanse.core import limits
 from hanse.core.counters import zeros
-from hanse.core.errors import HanseError, Unavailable
+from hanse.core.errors import Conflict, HanseError, Unavailable
 from hanse.core.ids import MemberId
 from hanse.rpc.stream import FrameStream, carry
 from hanse.rpc.tls import Peer
-from hanse.rpc.transport import Accept, LinkOptions, Links
+from hanse.rpc.transport import Accept, LinkOptions, Links, Second
 
 WINDOW_BYTES = 4 * limits.FRAME_BYTES_MAX
 
@@ -38,9 +38,10 @@ class MemoryNetwork:
         *,
         admit: Callable[[Peer], object] = lambda peer: None,
         options: LinkOptions | None = None,
+        boot_nonce: bytes = b"",
     ) -> MemoryTransport:
         """A daemon by this identity. `admit` raises `NotPermitted` for whom it refuses."""
-        joined = MemoryTransport(self, identity, admit, options or LinkOptions())
+        joined = MemoryTransport(self, identity, admit, options or LinkOptions(), boot_nonce)
         self._daemons[joined.own] = joined
         return joined
 
@@ -155,8 +156,11 @@ class MemoryTransport:
         identity: Peer,
         admit: Callable[[Peer], object],
         options: LinkOptions,
+        boot_nonce: bytes,
     ) -> None:
         self.own = MemberId(identity.name)
+        self.boot_nonce = boot_nonce
+        self._second: Second | None = None
         self._network = network
         self._identity = identity
         self._admit = admit
@@ -166,8 +170,8 @@ class MemoryTransport:
         self._accept: Accept | None = None
         self._carried: set[asyncio.Task[None]] = set()
 
-    def accept(self, callback: Accept) -> None:
-        self._accept = callback
+    def accept(self, callback: Accept, second: Second | None = None) -> None:
+        self._accept, self._second = callback, second
 
     async def open_stream(self, member: MemberId) -> FrameStream:
         self._links.dial(member)
@@ -177,18 +181,23 @@ class MemoryTransport:
                 self._network.wire(self.own, member),
                 self._network.wire(member, self.own),
             )
-            remote.opened(self._identity, MemoryPipe(back, out))
+            remote.opened(self._identity, MemoryPipe(back, out), self.boot_nonce)
         finally:
             self._links.dial_failed(member)
         self._links.dialled(member)
         return self._stream(remote._identity, MemoryPipe(out, back))
 
-    def opened(self, caller: Peer, pipe: MemoryPipe) -> None:
+    def opened(self, caller: Peer, pipe: MemoryPipe, boot_nonce: bytes) -> None:
         """A stream that `caller` has opened. Raises `NotPermitted`, `Conflict`, `Unavailable`."""
         self._admit(caller)
         if self._accept is None:
             raise Unavailable(f"{self.own} does not listen")
-        self._links.accepted(MemberId(caller.name))
+        try:
+            self._links.accepted(MemberId(caller.name))
+        except Conflict:
+            if self._second is not None:
+                self._second(MemberId(caller.name), boot_nonce)
+            raise
         task = asyncio.create_task(carry(self._accept, self._stream(caller, pipe)))
         self._carried.add(task)
         task.add_done_callback(self._carried.discard)

@@ -81,6 +81,8 @@ class PeerStream(Protocol):
 
 
 Accept = Callable[[PeerStream], Awaitable[None]]
+Second = Callable[[MemberId, bytes], None]
+"""A member dials that we have a link with; the bytes are the boot nonce that it gives."""
 
 
 class Transport(Protocol):
@@ -88,8 +90,11 @@ class Transport(Protocol):
         """Dial a member. Raises `NotPermitted`, `Conflict` (linked already), `Unavailable`."""
         ...
 
-    def accept(self, callback: Accept) -> None:
-        """Hand every stream that a member opens to `callback`; it ends when that returns."""
+    def accept(self, callback: Accept, second: Second | None = None) -> None:
+        """Hand every stream that a member opens to `callback`; it ends when that returns.
+
+        A second stream of one member is refused, and `second` hears of it.
+        """
         ...
 
 

@@ -55,7 +55,7 @@ class History:
     def stored(self, process: Process, step: Step) -> None:
         """Our own events only: those of others were told where they were written."""
         for write in step.store:
-            if isinstance(write, AppendEvents) and write.head.origin == process.origin:
+            if isinstance(write, AppendEvents) and write.head.origin.member == process.member:
                 for raw in write.events:
                     body = CODEC.decode(raw).body
                     self.say(process.name, self._told(body) if body else "")

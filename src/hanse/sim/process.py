@@ -24,7 +24,7 @@ from hanse.core.effects import (
     Serve,
     Undial,
 )
-from hanse.core.errors import Broken
+from hanse.core.errors import Broken, Unavailable
 from hanse.core.events import Body
 from hanse.core.gossip.frames import Chunk, Frame
 from hanse.core.ids import Digest, EventId, MemberId, Origin, Segment
@@ -100,6 +100,7 @@ class Process:
         self.name: Segment = origin.region
         self.label = str(self.name)  # unlike the name, that of no other process
         self.faces: frozenset[str] | None = None  # labels of those it deals with; None: all
+        self.member = origin.member
         self.spki = b"spki of " + origin.member.encode()
         self.node: Node | None = None
         self.store = MemoryEventStore()
@@ -111,6 +112,7 @@ class Process:
         self._tickets: list[Ticket] = []
         self._told: PublishAssignment | None = None
         done(self.store.apply(stored))
+        self.wrote = False  # whether the log grew by its own hand in the last step
 
     # -- life ------------------------------------------------------------------
 
@@ -133,7 +135,10 @@ class Process:
         node.restore_trust(done(self.store.local(TRUST_SPACE)), self.clock())
         for head in done(self.store.heads()):
             node.restore(head, done(self.store.events(head.origin, 0, head.size, 2**60)))
-        node.open("first start" if self.boots == 1 else "restart")
+        if self.boots == 1:
+            node.open("first start")
+        else:
+            node.open("restart", self.clock().now_s + limits.RECOVERY_S)
         for release in self.blobs:
             node.region.have(release)
         node.region.restore(
@@ -183,10 +188,13 @@ class Process:
         attestations: Sequence[bytes] = (),
         supersedes: Sequence[EventId] = (),
     ) -> Ticket | None:
-        """An operator's word; it is acknowledged when the ticket has its event."""
-        ticket = self.do(
-            lambda node, _: node.propose(body, attestations=attestations, supersedes=supersedes)
-        )
+        """An operator's word, acknowledged when the ticket has its event; None: not now."""
+        try:
+            ticket = self.do(
+                lambda node, _: node.propose(body, attestations=attestations, supersedes=supersedes)
+            )
+        except Unavailable:
+            return None  # it asks its peers first
         if ticket is not None:
             self._tickets.append(ticket)
         return ticket
@@ -202,7 +210,9 @@ class Process:
         if boot != self.boots or self.node is None:
             return
         self._step_due = False
+        before = self.node.recovery.extends
         step = self.node.take(self.clock())
+        self.wrote = before and self.node.recovery.extends
         crash = self._crash_now(step)
         if crash is not None and crash.moment == "before":
             return self.world.crash(self, crash, self.store.snapshot())

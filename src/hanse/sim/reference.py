@@ -33,7 +33,7 @@ def agreed(model: str, facts: Iterable[Fact], quorum: int, region: str) -> dict[
     """What every daemon that has these facts must say of one model; targets as in `region`."""
     mine = sorted(
         {f.id: f for f in facts if getattr(f.body, "model", None) == model and counts(f)}.values(),
-        key=lambda f: (str(f.origin), f.header.seq),
+        key=lambda f: (f.origin, f.header.seq),
     )
     manifests = _manifests(mine)
     plans = _plans(mine)

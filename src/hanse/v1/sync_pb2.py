@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13hanse/v1/sync.proto\x12\x08hanse.v1\"-\n\x0bLinkRequest\x12\x1e\n\x05\x66rame\x18\x01 \x01(\x0b\x32\x0f.hanse.v1.Frame\".\n\x0cLinkResponse\x12\x1e\n\x05\x66rame\x18\x01 \x01(\x0b\x32\x0f.hanse.v1.Frame\"\x0e\n\x0cProbeRequest\"\x1f\n\rProbeResponse\x12\x0e\n\x06region\x18\x01 \x01(\t\"\xb3\x03\n\x05\x46rame\x12 \n\x05hello\x18\x01 \x01(\x0b\x32\x0f.hanse.v1.HelloH\x00\x12+\n\x0bhello_proof\x18\x02 \x01(\x0b\x32\x14.hanse.v1.HelloProofH\x00\x12 \n\x05heads\x18\x03 \x01(\x0b\x32\x0f.hanse.v1.HeadsH\x00\x12&\n\x08\x61nnounce\x18\x04 \x01(\x0b\x32\x12.hanse.v1.AnnounceH\x00\x12\x1e\n\x04pull\x18\x05 \x01(\x0b\x32\x0e.hanse.v1.PullH\x00\x12 \n\x05\x63hunk\x18\x06 \x01(\x0b\x32\x0f.hanse.v1.ChunkH\x00\x12)\n\ntrust_file\x18\x07 \x01(\x0b\x32\x13.hanse.v1.TrustFileH\x00\x12\x1e\n\x04ping\x18\x08 \x01(\x0b\x32\x0e.hanse.v1.PingH\x00\x12\"\n\x06status\x18\n \x01(\x0b\x32\x10.hanse.v1.StatusH\x00\x12(\n\ttimestamp\x18\x0b \x01(\x0b\x32\x13.hanse.v1.TimestampH\x00\x12.\n\x0c\x66ingerprints\x18\x0c \x01(\x0b\x32\x16.hanse.v1.FingerprintsH\x00\x42\x06\n\x04kind\"\xa8\x01\n\x05Hello\x12\x10\n\x08protocol\x18\x01 \x01(\r\x12\x14\n\x0creader_level\x18\x02 \x01(\r\x12\x12\n\nfederation\x18\x03 \x01(\t\x12\x0e\n\x06origin\x18\x04 \x01(\t\x12\x15\n\rtrust_version\x18\x05 \x01(\x04\x12\x14\n\x0ctrust_digest\x18\x06 \x01(\x0c\x12\r\n\x05nonce\x18\x07 \x01(\x0c\x12\x17\n\x0fhead_map_digest\x18\x08 \x01(\x0c\"\x1f\n\nHelloProof\x12\x11\n\tsignature\x18\x01 \x01(\x0c\"P\n\x07LogHead\x12\x0e\n\x06origin\x18\x01 \x01(\t\x12\x0c\n\x04size\x18\x02 \x01(\x04\x12\x13\n\x0broot_prefix\x18\x03 \x01(\x0c\x12\x12\n\nfinal_size\x18\x04 \x01(\x04\"8\n\x05Heads\x12 \n\x05heads\x18\x01 \x03(\x0b\x32\x11.hanse.v1.LogHead\x12\r\n\x05\x62\x65low\x18\x02 \x03(\x0c\"&\n\x05Range\x12\x0e\n\x06prefix\x18\x01 \x01(\x0c\x12\r\n\x05parts\x18\x02 \x01(\x0c\"/\n\x0c\x46ingerprints\x12\x1f\n\x06ranges\x18\x01 \x03(\x0b\x32\x0f.hanse.v1.Range\"G\n\x08\x41nnounce\x12\x0e\n\x06origin\x18\x01 \x01(\t\x12\x0c\n\x04note\x18\x02 \x01(\x0c\x12\r\n\x05start\x18\x03 \x01(\x04\x12\x0e\n\x06\x65vents\x18\x04 \x03(\x0c\"%\n\x04Pull\x12\x0e\n\x06origin\x18\x01 \x01(\t\x12\r\n\x05start\x18\x02 \x01(\x04\"D\n\x05\x43hunk\x12\x0e\n\x06origin\x18\x01 \x01(\t\x12\r\n\x05start\x18\x02 \x01(\x04\x12\x0e\n\x06\x65vents\x18\x03 \x03(\x0c\x12\x0c\n\x04note\x18\x04 \x01(\x0c\"W\n\x06Status\x12\x0e\n\x06origin\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x0e\n\x06serial\x18\x03 \x01(\x04\x12\x0c\n\x04\x62ody\x18\x04 \x01(\x0c\x12\x11\n\tsignature\x18\x05 \x01(\x0c\"G\n\tTrustFile\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12\x0c\n\x04part\x18\x02 \x01(\r\x12\r\n\x05parts\x18\x03 \x01(\r\x12\x0c\n\x04\x64\x61ta\x18\x04 \x01(\x0c\"\x18\n\tTimestamp\x12\x0b\n\x03raw\x18\x01 \x01(\x0c\"q\n\x04Ping\x12\x17\n\x0fhead_map_digest\x18\x01 \x01(\x0c\x12\x15\n\rtrust_version\x18\x02 \x01(\x04\x12\x0e\n\x06\x61nswer\x18\x03 \x01(\x08\x12\x13\n\x0btimestamp_s\x18\x04 \x01(\x04\x12\x14\n\x0ctrust_prefix\x18\x05 \x01(\x0c\x32\x86\x01\n\x0bPeerService\x12;\n\x04Link\x12\x15.hanse.v1.LinkRequest\x1a\x16.hanse.v1.LinkResponse\"\x00(\x01\x30\x01\x12:\n\x05Probe\x12\x16.hanse.v1.ProbeRequest\x1a\x17.hanse.v1.ProbeResponse\"\x00\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13hanse/v1/sync.proto\x12\x08hanse.v1\"-\n\x0bLinkRequest\x12\x1e\n\x05\x66rame\x18\x01 \x01(\x0b\x32\x0f.hanse.v1.Frame\".\n\x0cLinkResponse\x12\x1e\n\x05\x66rame\x18\x01 \x01(\x0b\x32\x0f.hanse.v1.Frame\"\x0e\n\x0cProbeRequest\"\x1f\n\rProbeResponse\x12\x0e\n\x06region\x18\x01 \x01(\t\"\xdb\x03\n\x05\x46rame\x12 \n\x05hello\x18\x01 \x01(\x0b\x32\x0f.hanse.v1.HelloH\x00\x12+\n\x0bhello_proof\x18\x02 \x01(\x0b\x32\x14.hanse.v1.HelloProofH\x00\x12 \n\x05heads\x18\x03 \x01(\x0b\x32\x0f.hanse.v1.HeadsH\x00\x12&\n\x08\x61nnounce\x18\x04 \x01(\x0b\x32\x12.hanse.v1.AnnounceH\x00\x12\x1e\n\x04pull\x18\x05 \x01(\x0b\x32\x0e.hanse.v1.PullH\x00\x12 \n\x05\x63hunk\x18\x06 \x01(\x0b\x32\x0f.hanse.v1.ChunkH\x00\x12)\n\ntrust_file\x18\x07 \x01(\x0b\x32\x13.hanse.v1.TrustFileH\x00\x12\x1e\n\x04ping\x18\x08 \x01(\x0b\x32\x0e.hanse.v1.PingH\x00\x12&\n\x08\x65vidence\x18\t \x01(\x0b\x32\x12.hanse.v1.EvidenceH\x00\x12\"\n\x06status\x18\n \x01(\x0b\x32\x10.hanse.v1.StatusH\x00\x12(\n\ttimestamp\x18\x0b \x01(\x0b\x32\x13.hanse.v1.TimestampH\x00\x12.\n\x0c\x66ingerprints\x18\x0c \x01(\x0b\x32\x16.hanse.v1.FingerprintsH\x00\x42\x06\n\x04kind\"\xf3\x01\n\x05Hello\x12\x10\n\x08protocol\x18\x01 \x01(\r\x12\x14\n\x0creader_level\x18\x02 \x01(\r\x12\x12\n\nfederation\x18\x03 \x01(\t\x12\x0e\n\x06origin\x18\x04 \x01(\t\x12\x15\n\rtrust_version\x18\x05 \x01(\x04\x12\x14\n\x0ctrust_digest\x18\x06 \x01(\x0c\x12\r\n\x05nonce\x18\x07 \x01(\x0c\x12\x17\n\x0fhead_map_digest\x18\x08 \x01(\x0c\x12\x12\n\nboot_nonce\x18\t \x01(\x0c\x12 \n\x05yours\x18\n \x03(\x0b\x32\x11.hanse.v1.LogHead\x12\x13\n\x0brival_nonce\x18\x0b \x01(\x0c\"\x1f\n\nHelloProof\x12\x11\n\tsignature\x18\x01 \x01(\x0c\"`\n\x07LogHead\x12\x0e\n\x06origin\x18\x01 \x01(\t\x12\x0c\n\x04size\x18\x02 \x01(\x04\x12\x13\n\x0broot_prefix\x18\x03 \x01(\x0c\x12\x12\n\nfinal_size\x18\x04 \x01(\x04\x12\x0e\n\x06\x66rozen\x18\x05 \x01(\x04\"8\n\x05Heads\x12 \n\x05heads\x18\x01 \x03(\x0b\x32\x11.hanse.v1.LogHead\x12\r\n\x05\x62\x65low\x18\x02 \x03(\x0c\"&\n\x05Range\x12\x0e\n\x06prefix\x18\x01 \x01(\x0c\x12\r\n\x05parts\x18\x02 \x01(\x0c\"/\n\x0c\x46ingerprints\x12\x1f\n\x06ranges\x18\x01 \x03(\x0b\x32\x0f.hanse.v1.Range\"G\n\x08\x41nnounce\x12\x0e\n\x06origin\x18\x01 \x01(\t\x12\x0c\n\x04note\x18\x02 \x01(\x0c\x12\r\n\x05start\x18\x03 \x01(\x04\x12\x0e\n\x06\x65vents\x18\x04 \x03(\x0c\"%\n\x04Pull\x12\x0e\n\x06origin\x18\x01 \x01(\t\x12\r\n\x05start\x18\x02 \x01(\x04\"D\n\x05\x43hunk\x12\x0e\n\x06origin\x18\x01 \x01(\t\x12\r\n\x05start\x18\x02 \x01(\x04\x12\x0e\n\x06\x65vents\x18\x03 \x03(\x0c\x12\x0c\n\x04note\x18\x04 \x01(\x0c\"W\n\x06Status\x12\x0e\n\x06origin\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x0e\n\x06serial\x18\x03 \x01(\x04\x12\x0c\n\x04\x62ody\x18\x04 \x01(\x0c\x12\x11\n\tsignature\x18\x05 \x01(\x0c\"G\n\tTrustFile\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12\x0c\n\x04part\x18\x02 \x01(\r\x12\r\n\x05parts\x18\x03 \x01(\r\x12\x0c\n\x04\x64\x61ta\x18\x04 \x01(\x0c\"\x17\n\x08\x45vidence\x12\x0b\n\x03raw\x18\x01 \x01(\x0c\"\x18\n\tTimestamp\x12\x0b\n\x03raw\x18\x01 \x01(\x0c\"q\n\x04Ping\x12\x17\n\x0fhead_map_digest\x18\x01 \x01(\x0c\x12\x15\n\rtrust_version\x18\x02 \x01(\x04\x12\x0e\n\x06\x61nswer\x18\x03 \x01(\x08\x12\x13\n\x0btimestamp_s\x18\x04 \x01(\x04\x12\x14\n\x0ctrust_prefix\x18\x05 \x01(\x0c\x32\x86\x01\n\x0bPeerService\x12;\n\x04Link\x12\x15.hanse.v1.LinkRequest\x1a\x16.hanse.v1.LinkResponse\"\x00(\x01\x30\x01\x12:\n\x05Probe\x12\x16.hanse.v1.ProbeRequest\x1a\x17.hanse.v1.ProbeResponse\"\x00\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,33 +40,35 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PROBERESPONSE']._serialized_start=144
   _globals['_PROBERESPONSE']._serialized_end=175
   _globals['_FRAME']._serialized_start=178
-  _globals['_FRAME']._serialized_end=613
-  _globals['_HELLO']._serialized_start=616
-  _globals['_HELLO']._serialized_end=784
-  _globals['_HELLOPROOF']._serialized_start=786
-  _globals['_HELLOPROOF']._serialized_end=817
-  _globals['_LOGHEAD']._serialized_start=819
-  _globals['_LOGHEAD']._serialized_end=899
-  _globals['_HEADS']._serialized_start=901
-  _globals['_HEADS']._serialized_end=957
-  _globals['_RANGE']._serialized_start=959
-  _globals['_RANGE']._serialized_end=997
-  _globals['_FINGERPRINTS']._serialized_start=999
-  _globals['_FINGERPRINTS']._serialized_end=1046
-  _globals['_ANNOUNCE']._serialized_start=1048
-  _globals['_ANNOUNCE']._serialized_end=1119
-  _globals['_PULL']._serialized_start=1121
-  _globals['_PULL']._serialized_end=1158
-  _globals['_CHUNK']._serialized_start=1160
-  _globals['_CHUNK']._serialized_end=1228
-  _globals['_STATUS']._serialized_start=1230
-  _globals['_STATUS']._serialized_end=1317
-  _globals['_TRUSTFILE']._serialized_start=1319
-  _globals['_TRUSTFILE']._serialized_end=1390
-  _globals['_TIMESTAMP']._serialized_start=1392
-  _globals['_TIMESTAMP']._serialized_end=1416
-  _globals['_PING']._serialized_start=1418
-  _globals['_PING']._serialized_end=1531
-  _globals['_PEERSERVICE']._serialized_start=1534
-  _globals['_PEERSERVICE']._serialized_end=1668
+  _globals['_FRAME']._serialized_end=653
+  _globals['_HELLO']._serialized_start=656
+  _globals['_HELLO']._serialized_end=899
+  _globals['_HELLOPROOF']._serialized_start=901
+  _globals['_HELLOPROOF']._serialized_end=932
+  _globals['_LOGHEAD']._serialized_start=934
+  _globals['_LOGHEAD']._serialized_end=1030
+  _globals['_HEADS']._serialized_start=1032
+  _globals['_HEADS']._serialized_end=1088
+  _globals['_RANGE']._serialized_start=1090
+  _globals['_RANGE']._serialized_end=1128
+  _globals['_FINGERPRINTS']._serialized_start=1130
+  _globals['_FINGERPRINTS']._serialized_end=1177
+  _globals['_ANNOUNCE']._serialized_start=1179
+  _globals['_ANNOUNCE']._serialized_end=1250
+  _globals['_PULL']._serialized_start=1252
+  _globals['_PULL']._serialized_end=1289
+  _globals['_CHUNK']._serialized_start=1291
+  _globals['_CHUNK']._serialized_end=1359
+  _globals['_STATUS']._serialized_start=1361
+  _globals['_STATUS']._serialized_end=1448
+  _globals['_TRUSTFILE']._serialized_start=1450
+  _globals['_TRUSTFILE']._serialized_end=1521
+  _globals['_EVIDENCE']._serialized_start=1523
+  _globals['_EVIDENCE']._serialized_end=1546
+  _globals['_TIMESTAMP']._serialized_start=1548
+  _globals['_TIMESTAMP']._serialized_end=1572
+  _globals['_PING']._serialized_start=1574
+  _globals['_PING']._serialized_end=1687
+  _globals['_PEERSERVICE']._serialized_start=1690
+  _globals['_PEERSERVICE']._serialized_end=1824
 # @@protoc_insertion_point(module_scope)

@@ -29,7 +29,7 @@ class ProbeResponse(_message.Message):
     def __init__(self, region: _Optional[str] = ...) -> None: ...
 
 class Frame(_message.Message):
-    __slots__ = ("hello", "hello_proof", "heads", "announce", "pull", "chunk", "trust_file", "ping", "status", "timestamp", "fingerprints")
+    __slots__ = ("hello", "hello_proof", "heads", "announce", "pull", "chunk", "trust_file", "ping", "evidence", "status", "timestamp", "fingerprints")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     HELLO_PROOF_FIELD_NUMBER: _ClassVar[int]
     HEADS_FIELD_NUMBER: _ClassVar[int]
@@ -38,6 +38,7 @@ class Frame(_message.Message):
     CHUNK_FIELD_NUMBER: _ClassVar[int]
     TRUST_FILE_FIELD_NUMBER: _ClassVar[int]
     PING_FIELD_NUMBER: _ClassVar[int]
+    EVIDENCE_FIELD_NUMBER: _ClassVar[int]
     STATUS_FIELD_NUMBER: _ClassVar[int]
     TIMESTAMP_FIELD_NUMBER: _ClassVar[int]
     FINGERPRINTS_FIELD_NUMBER: _ClassVar[int]
@@ -49,13 +50,14 @@ class Frame(_message.Message):
     chunk: Chunk
     trust_file: TrustFile
     ping: Ping
+    evidence: Evidence
     status: Status
     timestamp: Timestamp
     fingerprints: Fingerprints
-    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., hello_proof: _Optional[_Union[HelloProof, _Mapping]] = ..., heads: _Optional[_Union[Heads, _Mapping]] = ..., announce: _Optional[_Union[Announce, _Mapping]] = ..., pull: _Optional[_Union[Pull, _Mapping]] = ..., chunk: _Optional[_Union[Chunk, _Mapping]] = ..., trust_file: _Optional[_Union[TrustFile, _Mapping]] = ..., ping: _Optional[_Union[Ping, _Mapping]] = ..., status: _Optional[_Union[Status, _Mapping]] = ..., timestamp: _Optional[_Union[Timestamp, _Mapping]] = ..., fingerprints: _Optional[_Union[Fingerprints, _Mapping]] = ...) -> None: ...
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., hello_proof: _Optional[_Union[HelloProof, _Mapping]] = ..., heads: _Optional[_Union[Heads, _Mapping]] = ..., announce: _Optional[_Union[Announce, _Mapping]] = ..., pull: _Optional[_Union[Pull, _Mapping]] = ..., chunk: _Optional[_Union[Chunk, _Mapping]] = ..., trust_file: _Optional[_Union[TrustFile, _Mapping]] = ..., ping: _Optional[_Union[Ping, _Mapping]] = ..., evidence: _Optional[_Union[Evidence, _Mapping]] = ..., status: _Optional[_Union[Status, _Mapping]] = ..., timestamp: _Optional[_Union[Timestamp, _Mapping]] = ..., fingerprints: _Optional[_Union[Fingerprints, _Mapping]] = ...) -> None: ...
 
 class Hello(_message.Message):
-    __slots__ = ("protocol", "reader_level", "federation", "origin", "trust_version", "trust_digest", "nonce", "head_map_digest")
+    __slots__ = ("protocol", "reader_level", "federation", "origin", "trust_version", "trust_digest", "nonce", "head_map_digest", "boot_nonce", "yours", "rival_nonce")
     PROTOCOL_FIELD_NUMBER: _ClassVar[int]
     READER_LEVEL_FIELD_NUMBER: _ClassVar[int]
     FEDERATION_FIELD_NUMBER: _ClassVar[int]
@@ -64,6 +66,9 @@ class Hello(_message.Message):
     TRUST_DIGEST_FIELD_NUMBER: _ClassVar[int]
     NONCE_FIELD_NUMBER: _ClassVar[int]
     HEAD_MAP_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    BOOT_NONCE_FIELD_NUMBER: _ClassVar[int]
+    YOURS_FIELD_NUMBER: _ClassVar[int]
+    RIVAL_NONCE_FIELD_NUMBER: _ClassVar[int]
     protocol: int
     reader_level: int
     federation: str
@@ -72,7 +77,10 @@ class Hello(_message.Message):
     trust_digest: bytes
     nonce: bytes
     head_map_digest: bytes
-    def __init__(self, protocol: _Optional[int] = ..., reader_level: _Optional[int] = ..., federation: _Optional[str] = ..., origin: _Optional[str] = ..., trust_version: _Optional[int] = ..., trust_digest: _Optional[bytes] = ..., nonce: _Optional[bytes] = ..., head_map_digest: _Optional[bytes] = ...) -> None: ...
+    boot_nonce: bytes
+    yours: _containers.RepeatedCompositeFieldContainer[LogHead]
+    rival_nonce: bytes
+    def __init__(self, protocol: _Optional[int] = ..., reader_level: _Optional[int] = ..., federation: _Optional[str] = ..., origin: _Optional[str] = ..., trust_version: _Optional[int] = ..., trust_digest: _Optional[bytes] = ..., nonce: _Optional[bytes] = ..., head_map_digest: _Optional[bytes] = ..., boot_nonce: _Optional[bytes] = ..., yours: _Optional[_Iterable[_Union[LogHead, _Mapping]]] = ..., rival_nonce: _Optional[bytes] = ...) -> None: ...
 
 class HelloProof(_message.Message):
     __slots__ = ("signature",)
@@ -81,16 +89,18 @@ class HelloProof(_message.Message):
     def __init__(self, signature: _Optional[bytes] = ...) -> None: ...
 
 class LogHead(_message.Message):
-    __slots__ = ("origin", "size", "root_prefix", "final_size")
+    __slots__ = ("origin", "size", "root_prefix", "final_size", "frozen")
     ORIGIN_FIELD_NUMBER: _ClassVar[int]
     SIZE_FIELD_NUMBER: _ClassVar[int]
     ROOT_PREFIX_FIELD_NUMBER: _ClassVar[int]
     FINAL_SIZE_FIELD_NUMBER: _ClassVar[int]
+    FROZEN_FIELD_NUMBER: _ClassVar[int]
     origin: str
     size: int
     root_prefix: bytes
     final_size: int
-    def __init__(self, origin: _Optional[str] = ..., size: _Optional[int] = ..., root_prefix: _Optional[bytes] = ..., final_size: _Optional[int] = ...) -> None: ...
+    frozen: int
+    def __init__(self, origin: _Optional[str] = ..., size: _Optional[int] = ..., root_prefix: _Optional[bytes] = ..., final_size: _Optional[int] = ..., frozen: _Optional[int] = ...) -> None: ...
 
 class Heads(_message.Message):
     __slots__ = ("heads", "below")
@@ -171,6 +181,12 @@ class TrustFile(_message.Message):
     parts: int
     data: bytes
     def __init__(self, version: _Optional[int] = ..., part: _Optional[int] = ..., parts: _Optional[int] = ..., data: _Optional[bytes] = ...) -> None: ...
+
+class Evidence(_message.Message):
+    __slots__ = ("raw",)
+    RAW_FIELD_NUMBER: _ClassVar[int]
+    raw: bytes
+    def __init__(self, raw: _Optional[bytes] = ...) -> None: ...
 
 class Timestamp(_message.Message):
     __slots__ = ("raw",)

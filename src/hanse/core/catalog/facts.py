@@ -27,8 +27,9 @@ class Record:
     event: Event
 
     @property
-    def key(self) -> tuple[str, int]:
-        return (str(self.origin), self.event.header.seq)
+    def key(self) -> tuple[str, str, int, str, int]:
+        log = self.origin
+        return (log.region, log.member, log.incarnation, log.salt, self.event.header.seq)
 
 
 @dataclass(slots=True)

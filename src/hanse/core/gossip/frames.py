@@ -23,6 +23,9 @@ class Hello:
     trust_digest: bytes
     nonce: bytes
     head_map_digest: bytes
+    boot_nonce: bytes = b""  # random, anew at every start
+    yours: tuple[LogHead, ...] = ()  # what I hold of your own logs
+    rival_nonce: bytes = b""  # the boot nonce of another process that speaks with your key
     reader_level: int = 1
     protocol: int = PROTOCOL
 
@@ -40,6 +43,7 @@ class LogHead:
     size: int
     root_prefix: bytes  # 8 B: a hint that two heads of one size differ
     final_size: int = 0
+    frozen: int = 0  # index of the proven fork, and one
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +137,13 @@ class Status:
     signature: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """Proof of a fork (`log.evidence`); it travels ahead of everything else."""
+
+    raw: bytes
+
+
 Frame = (
     Hello
     | HelloProof
@@ -143,6 +154,7 @@ Frame = (
     | TrustFile
     | Timestamp
     | Ping
+    | Evidence
     | Fingerprints
     | Status
 )

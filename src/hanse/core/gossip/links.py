@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from hanse.core import limits
-from hanse.core.gossip.frames import Pull
+from hanse.core.gossip.frames import LogHead, Pull
 from hanse.core.gossip.reconcile import salt
 from hanse.core.ids import MemberId, Origin
 
@@ -24,6 +24,8 @@ class Link:
     opened_at_s: float
     heard_s: float = 0.0
     peer_nonce: bytes = b""
+    peer_boot: bytes = b""  # of its process: two at once are two processes
+    yours: tuple[LogHead, ...] = ()  # what it holds of our own logs
     proven: bool = False
     theirs: dict[Origin, int] = field(default_factory=dict)
     told: dict[Origin, int] = field(default_factory=dict)

@@ -20,8 +20,8 @@ CLAIMS_SPARE = 1000  # logs of earlier incarnations and former members
 class Pulls:
     """Owned by `gossip.sync`."""
 
-    def __init__(self, me: Origin, book: Logbook, quotas: Quotas) -> None:
-        self._me, self._book, self._quotas = me, book, quotas
+    def __init__(self, book: Logbook, quotas: Quotas) -> None:
+        self._book, self._quotas = book, quotas
         self._lacking: dict[Origin, None] = {}  # logs of which somebody claims more than we have
 
     def learn(self, link: Link, origin: Origin, size: int) -> bool:
@@ -41,7 +41,7 @@ class Pulls:
                 break
             have = self._book.size(origin)
             holders = [link for link in links if link.theirs.get(origin, 0) > have]
-            if not holders or origin == self._me:
+            if not holders:
                 del self._lacking[origin]
             elif self._waits(origin, links, now_s):
                 continue

@@ -53,7 +53,7 @@ class Statuses:
 
     def __init__(self, me: Origin, key: SigningKey, counters: Counters) -> None:
         self.latest: dict[tuple[MemberId, str], Heard] = {}
-        self._me, self._key, self._counters = me, key, counters
+        self.me, self._key, self._counters = me, key, counters
         self._budgets: dict[MemberId, Budget] = {}
         self._changed: set[tuple[MemberId, str]] = set()
 
@@ -64,7 +64,7 @@ class Statuses:
 
     def say(self, kind: str, body: Mapping[str, Any], now_ms: int) -> Status:
         """Sign our next word of this kind. It may leave once `writes` is stored."""
-        me, before = self._me, self.latest.get((self._me.member, kind))
+        me, before = self.me, self.latest.get((self.me.member, kind))
         serial = before.status.serial + 1 if before and before.status.origin == me else 1
         raw = canonical_json(body)
         status = Status(me, kind, serial, raw, self._key.sign(_text(me, kind, serial, raw)))
@@ -106,7 +106,7 @@ class Statuses:
 
         Not our health: the time in it has passed.
         """
-        slots = [(self._me.member, ATTEST), *((peer, kind) for kind in KINDS)]
+        slots = [(self.me.member, ATTEST), *((peer, kind) for kind in KINDS)]
         return [self.latest[slot].status for slot in slots if slot in self.latest]
 
     def writes(self) -> list[Write]:

@@ -37,11 +37,12 @@ from hanse.core.gossip.frames import (
     Timestamp,
     TrustFile,
 )
-from hanse.core.gossip.heads import EVERYTHING, lacks
+from hanse.core.gossip.heads import EVERYTHING, lacks, summary
 from hanse.core.gossip.links import Link
 from hanse.core.gossip.patience import Patience, cost_s, is_in_vain
 from hanse.core.gossip.pulls import Pulls
 from hanse.core.gossip.quota import Quotas
+from hanse.core.gossip.selves import Selves
 from hanse.core.gossip.trust_exchange import TrustExchange
 from hanse.core.ids import MemberId, Origin, member_id
 from hanse.core.log.checkpoint import Checkpoint, open_checkpoint
@@ -81,9 +82,11 @@ class Sync:
         self.now_s = 0.0  # of the latest stimulus that came with a time
         self._patience = Patience()
         self._news = Budget(limits.NEWS_BYTES_PER_S, limits.NEWS_BYTES_BURST, 0.0)
-        self._me, self._key, self._spki, self._book, self._rng = me, key, spki, book, rng
+        self.me = me
+        self.selves = Selves(rng.randbytes(16))
+        self._key, self._spki, self._book, self._rng = key, spki, book, rng
         self._next_ping_s = 0.0
-        self._pulls = Pulls(me, book, self.quotas)
+        self._pulls = Pulls(book, self.quotas)
         self.trust = TrustExchange(
             book, me.region, self._send, lambda: [link.peer for link in self.proven()]
         )
@@ -103,12 +106,29 @@ class Sync:
         if peer in self.links and self.links[peer].proven:
             self._compare(self.links[peer], [EVERYTHING])
 
-    def _greet(self, link: Link) -> None:
+    def _greet(self, link: Link, rival: bytes = b"") -> None:
         """Say under which trust we act; a peer that is ahead answers with what we lack."""
         current, digest = self._book.chain.current, self._book.digest
-        trust = (current.version, current.digest)
-        hello = Hello(current.federation, self._me, *trust, link.nonce, digest)
+        hello = Hello(
+            current.federation,
+            self.me,
+            current.version,
+            current.digest,
+            link.nonce,
+            digest,
+            self.selves.boot_nonce,
+            summary(self._book.logs_of(link.peer)[-limits.MEMBER_LOGS_MAX :]),
+            rival,
+        )
         self._send(link.peer, hello)
+
+    def second(self, peer: MemberId, boot_nonce: bytes, now_s: float) -> None:
+        """This member dials us while we have a link with it. From another start, it is a clone."""
+        known = peer in self.selves.doubles
+        if self.selves.second(self.links.get(peer), boot_nonce, now_s):
+            self._greet(self.links[peer], boot_nonce)
+            if not known:
+                self._log("error", "two_processes_one_key", peer)
 
     def link_down(self, peer: MemberId) -> None:
         self.links.pop(peer, None)
@@ -168,11 +188,16 @@ class Sync:
             return self._hang_up(link.peer, f"belongs to federation {hello.federation[:64]}")
         if hello.origin.member != link.peer:
             return self._hang_up(link.peer, "its log is not that of its certificate")
+        if any(held.origin.member != self.me.member for held in hello.yours):
+            return self._hang_up(link.peer, "it takes other logs for ours")
         link.peer_nonce = hello.nonce
+        self.selves.greeted(link, hello)
+        for held in hello.yours:
+            self._learn(link, held.origin, held.size)
         proof = self._key.sign(_proof_text(self._spki, link.spki, link.nonce, hello.nonce))
         self._send(link.peer, HelloProof(proof))
         self.trust.hello(link.peer, hello)
-        if hello.head_map_digest != self._book.digest and self._me.member < link.peer:
+        if hello.head_map_digest != self._book.digest and self.me.member < link.peer:
             self._compare(link, [EVERYTHING])  # one end begins: two would do everything twice
         return None
 
@@ -269,21 +294,22 @@ class Sync:
     def _ingest(
         self, source: MemberId, origin: Origin, start: int, events: tuple[bytes, ...], note: bytes
     ) -> None:
-        if origin == self._me or not self.intake:
-            return  # nobody extends our log but we; recovery is decided at boot
+        if not self.intake:
+            return
         added = self._book.extend(origin, start, events, note)
         if added is None:
             return
+        self.selves.extended(origin, self.me)
         self.ingested.append(added)
         self.quotas.spend(origin.member, sum(map(len, added[0].events)), self.now_s)
         self.news(added[0], source)
 
     def bring(self, origin: Origin, start: int, events: tuple[bytes, ...], note: bytes) -> int:
         """Take in what a person carried here; how many events were new. Raises `Rejected`."""
-        if origin == self._me:
+        if origin == self.me and self.selves.extends:
             return 0
         if not events:
-            self.noted.append((Announce(origin, note, start), self._me.member))
+            self.noted.append((Announce(origin, note, start), self.me.member))
             return 0
         added = self._book.extend(origin, start, events, note)
         if added is None:

@@ -159,7 +159,7 @@ def plain(text: str, chars_max: int = 480) -> str:
 def in_time(records: Iterable[Record]) -> Iterator[Record]:
     """Oldest first by the authors' clocks, which are good for reading and for nothing else."""
 
-    def key(record: Record) -> tuple[int, bool, tuple[str, int]]:
+    def key(record: Record) -> tuple[int, bool, tuple[object, ...]]:
         # Within one millisecond the cause comes first: nothing can precede a release or a plan.
         first = isinstance(record.event.body, ReleaseRecord | RolloutIntent)
         return (record.event.header.hlc_ms, not first, record.key)

@@ -11,6 +11,7 @@ from hanse.core.ids import Segment
 from hanse.core.limits import SHOWN_MS_MAX
 from hanse.core.node import Clock, Node
 from hanse.core.room import Room
+from hanse.daemon.queries.logs import logs
 from hanse.daemon.queries.matter import Answer, Args, Matter, asked
 from hanse.daemon.queries.parts import newest_part
 from hanse.daemon.queries.readings import fall_back, heard_s, nodes, quality, quality_elsewhere
@@ -29,6 +30,7 @@ def status(node: Node, clock: Clock, args: Args) -> Answer:
         "daemon": _daemon(node, clock),
         "peers": _peers(node, clock),
         "members": _members(node, clock),
+        "logs": logs(node, clock),
         "models": models,
         "counters": dict(node.counters),
     }
@@ -152,6 +154,9 @@ def _daemon(node: Node, clock: Clock) -> Answer:
         "trust_version": current.version,
         "trust_stale": node.sync.trust.stale or node.sync.trust.freshness.ageing,
         "log_size": node.book.size(node.me),
+        "phase": node.recovery.phase.value,
+        "why": node.recovery.why,
+        "fix": node.recovery.fix,
         "state_digest": node.catalog.state_digest.hex(),
         "waits": [why for _, why in node.region.barriers],
         "started_ms": node.started_ms or clock.wall_ms,
