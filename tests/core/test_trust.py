@@ -102,6 +102,10 @@ PERSON_SAYS: list[tuple[Body, bytes]] = [
         events.RolloutControl(MODEL, segment("r-1"), 1, "resume", "eu"),
         control("resume", rollout="r-1", region="eu"),
     ),
+    (
+        events.RolloutControl(MODEL, segment("r-1"), 1, "abort"),
+        control("abort", rollout="r-1", region=""),
+    ),
     (events.HoldLift(MODEL, HOLD), control("lift", hold=HOLD.raw.hex())),
 ]
 
@@ -131,10 +135,21 @@ def test_an_operator_lifts_only_where_the_role_counts() -> None:
         assert verdict(event(lift, signature, under=local.current), local) == expected
 
 
-def test_a_stop_needs_nobody() -> None:
-    for action in ("pause", "abort"):
-        body = events.RolloutControl(MODEL, segment("r-1"), 1, action)
-        assert verdict(event(body)) == "counts"
+@pytest.mark.parametrize(
+    ("action", "region", "said"),
+    [
+        ("pause", "", "counts"),
+        ("pause", "us", "counts"),
+        ("abort", "eu", "counts"),
+        ("abort", "", "Void: no operator of * signed it"),
+        ("abort", "us", "Void: no operator of us signed it"),
+    ],
+)
+def test_a_stop_needs_nobody_unless_it_takes_another_region_back(
+    action: str, region: str, said: str
+) -> None:
+    body = events.RolloutControl(MODEL, segment("r-1"), 1, action, region)
+    assert verdict(event(body)) == said
 
 
 def test_stall_and_void_are_different_answers() -> None:

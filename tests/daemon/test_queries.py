@@ -423,7 +423,9 @@ def test_an_aborted_and_a_paused_rollout_are_told_apart(town: Federation) -> Non
     (found,) = ask(town, "rollout.status")["rollouts"]
     assert found["state"] == "paused"
     assert (row(town, EU)["state"], row(town, EU)["rollout"]) == ("held", "r-2")
-    town.propose(EU, RolloutControl(MODEL, Segment("r-2"), 2, "abort", reason="not today"))
+    abort = town.control("abort", rollout="r-2", region="")
+    body = RolloutControl(MODEL, Segment("r-2"), 2, "abort", reason="not today")
+    town.propose(EU, body, attestations=[abort])
     town.run(2.0)
     (found,) = ask(town, "rollout.status")["rollouts"]
     assert found["state"] == "aborted"

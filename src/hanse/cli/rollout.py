@@ -168,6 +168,8 @@ def resume(
 @click.option("--region", default="", help="Only there. Default: everywhere.")
 @options.reason
 @options.yes
+@options.draft
+@options.key
 @options.home
 @options.output
 def abort(
@@ -176,14 +178,22 @@ def abort(
     region: str,
     reason: str | None,
     yes: bool,
+    draft: Path | None,
+    key: Path | None,
     home: Path,
     form: str,
 ) -> None:
-    """End a rollout for good; regions where it is under way go back."""
+    """End a rollout for good; regions where it is under way go back.
+
+    In the daemon's own --region its word is enough; elsewhere it is signed with your key.
+    """
     said = options.ask_reason(reason)
     called = name or _current(home, model)
     options.confirm(yes, model, f"will end rollout {called} in {region or 'every region'}")
-    _control(home, form, "abort", model, called, region, said)
+    if region and key is None and draft is None:
+        return _control(home, form, "abort", model, called, region, said)
+    args = _control_args("abort", model, called, region, said)
+    return options.ask(home, "rollout.control", args, key, draft, form)
 
 
 def _control(

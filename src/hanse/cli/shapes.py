@@ -294,8 +294,8 @@ class RolloutStatuses(TypedDict):
 class Controlled(TypedDict):
     """rollout.control {model, rollout, action, region, reason, envelope?}
 
-    `region` "" is every region. `envelope` only for resume: a DSSE text over
-    control_statement("resume", model, rollout=…, region=…).
+    `region` "" is every region. `envelope` for resume, and for abort in other regions than the
+    daemon's own: a DSSE text over control_statement(action, model, rollout=…, region=…).
     """
 
     event: str

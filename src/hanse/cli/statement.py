@@ -94,7 +94,7 @@ class Statement:
                 return ["start this rollout:", *(f"  {line}" for line in plan)]
             case "rollout.control":
                 where = args["region"] or "every region"
-                return [f"resume {args['rollout']} of {args['model']} in {where}"]
+                return [f"{args['action']} {args['rollout']} of {args['model']} in {where}"]
             case _:
                 return [f"lift hold {args['hold']} on {args['model']}"]
 
@@ -117,7 +117,7 @@ class Statement:
                 payload = statements.rollout_statement(parse_spec(json.loads(raw)).model, raw)
             case "rollout.control":
                 where = {"rollout": args["rollout"], "region": args["region"]}
-                payload = control("resume", args["model"], **where)
+                payload = control(args["action"], args["model"], **where)
             case _:
                 payload = control("lift", args["model"], hold=args["hold"])
         return statements.CONTROL_TYPE, payload

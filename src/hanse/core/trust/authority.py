@@ -136,9 +136,12 @@ def demand(body: Body | None, origin: Origin, members: Members) -> Demand | None
             statement = statements.control_statement("kill", body.model, release=str(body.release))
         case FloorRaise():
             statement = statements.control_statement("floor", body.model, counter=body.counter)
-        case RolloutControl(action="resume"):
+        case RolloutControl(action="abort", region=origin.region):
+            return None
+        case RolloutControl(action="resume" | "abort"):
+            # Aborting rolls back: elsewhere that is not for one region's daemon to say.
             statement = statements.control_statement(
-                "resume", body.model, rollout=body.rollout, region=body.region
+                body.action, body.model, rollout=body.rollout, region=body.region
             )
             return _of_operator(members, body.region or "*", statement)
         case HoldLift():

@@ -1,0 +1,123 @@
+"""A whole region that lies, with every key it has: others wait for it, and take nothing back."""
+
+from __future__ import annotations
+
+import pytest
+from test_rollout_story import (
+    BAD_REGION,
+    BAD_RELEASE,
+    FIRST_RELEASE,
+    PILOT,
+    SECOND,
+    _until_canary,
+    _weight,
+    digest,
+    serving,
+    states,
+)
+
+from hanse.core import limits
+from hanse.core.effects import Send
+from hanse.core.events import (
+    Body,
+    FloorRaise,
+    Hold,
+    Kill,
+    Rollback,
+    RolloutControl,
+    RolloutReport,
+)
+from hanse.core.gossip.statuses import ATTEST
+from hanse.core.ids import Segment, segment
+from hanse.core.node import Node, Ticket
+from hanse.core.rollout.stimuli import Cause
+from hanse.core.rollout.table import State
+from hanse.sim import story
+from hanse.sim.answers import Nature
+from hanse.sim.faults import FaultPlan
+from hanse.sim.oracle import Oracle
+from hanse.sim.run import build
+from hanse.sim.world import World
+
+LIAR = Segment(BAD_REGION)
+
+
+def everything(world: World) -> list[Body]:
+    """What an online key can sign against a release, in its own name and in that of others."""
+    view = story.view(world.processes[segment(PILOT)])
+    assert view is not None
+    bad, first = digest(BAD_RELEASE), digest(FIRST_RELEASE)
+    said: list[Body] = [
+        Kill(view.model, bad, "we say so"),
+        FloorRaise(view.model, 1000, "we say so"),
+        RolloutControl(view.model, segment("digits-2"), 2, "abort"),
+    ]
+    for region in map(segment, (LIAR, SECOND, PILOT)):
+        active = view.active(region)
+        assert active is not None
+        said += [
+            Hold(view.model, region, bad, "we say so"),
+            Rollback(view.model, region, active.id, active.release, first, "we say so"),
+            RolloutControl(view.model, segment("digits-2"), 2, "abort", region),
+            RolloutReport(view.model, segment("digits-2"), 2, bad, region, "rolledBack", 1, 3),
+        ]
+    return said * 3
+
+
+def say(node: Node, bodies: list[Body]) -> None:
+    """Past its own judgement, as a changed program would."""
+    node._pending += [Ticket(body, (), ()) for body in bodies]
+
+
+def test_one_regions_word_can_hold_and_never_rolls_another_one_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """T40, rollouts.md 2, invariant 16."""
+    monkeypatch.setattr(Oracle, "alarmed", lambda *_: None)
+    world = build(21, 3, FaultPlan(), Nature())
+    world.oracle._honest = lambda process: process.name != LIAR
+    assert story.run_story(world, _until_canary(SECOND), 600)
+    weight = _weight(world, SECOND)
+    world.processes[LIAR].do(lambda node, _: say(node, everything(world)))
+    for _ in range(300):
+        world.run_until(world.now_s + 1)
+        assert states(world)[SECOND] is not State.ROLLING_BACK
+    assert states(world)[PILOT] is State.HEALTHY
+    assert states(world)[SECOND] is State.HELD, "it waits"
+    assert _weight(world, SECOND) == weight > 0
+    assert serving(world, SECOND) == {"1.0.0", "2.0.0"}
+    assert serving(world, PILOT) == {"2.0.0"}
+    view = story.view(world.processes[segment(PILOT)])
+    assert view is not None
+    (release,) = view.versions("2.0.0")
+    assert (release.held, release.killed, release.quarantined) == ((LIAR,), False, False)
+
+
+def test_one_regions_false_attestation_can_hold_and_never_rolls_another_one_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A state that is not what the logs give: the others wait until it says the right one."""
+    monkeypatch.setattr(Oracle, "alarmed", lambda *_: None)
+    monkeypatch.setattr(limits, "ATTEST_S", 100.0)
+    world = build(22, 3, FaultPlan(), Nature())
+    assert story.run_story(world, _until_canary(SECOND), 600)
+    weight = _weight(world, SECOND)
+
+    def lie(node: Node) -> None:
+        body = {"heads": node.book.digest.hex(), "state": "00" * 32}
+        status = node.bulletin.statuses.say(ATTEST, body, 0)
+        node.sync.out += [Send(link.peer, status) for link in node.sync.proven()]
+
+    world.processes[LIAR].do(lambda node, _: lie(node))
+    world.run_until(world.now_s + 20)
+    second = world.processes[segment(SECOND)].node
+    assert second is not None
+    assert [cause for cause, _ in second.region.barriers] == [Cause.DISAGREEMENT]
+    world.run_until(world.now_s + 20)
+    assert _weight(world, SECOND) == weight > 0
+    assert serving(world, PILOT) == {"2.0.0"}
+    assert story.run_story(
+        world,
+        lambda w: story.until(lambda: story.everywhere(w, BAD_RELEASE, State.HEALTHY)),
+        6000,
+    ), "its true word ends it"
