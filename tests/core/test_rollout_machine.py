@@ -44,6 +44,7 @@ STEPS: list[dict[str, Any]] = [
     {"setWeight": 10},
     {"pause": PAUSE},
     {"analysis": {"templates": ["safety"]}},
+    {"approve": {"role": "approver", "count": 2}},
     {"setWeight": 100},
 ]
 
@@ -93,6 +94,7 @@ def good(progress: Progress) -> Facts:
         reports=dict.fromkeys(("north", "south"), State.HEALTHY),
         heard_age_s={"north": 10.0, "south": 20.0},
         prefetched=True,
+        approvals=(("pilot", 5, "approver", 2), ("wave", 5, "approver", 3)),
         nodes=nodes,
         windows=(telemetry(progress),) if progress.has_traffic else (Window(Trial.CANARY),),
     )
@@ -113,6 +115,9 @@ def facts_of(mood: str, progress: Progress) -> Facts:
             return replace(facts, windows=(Window(Trial.CANARY),))
         case "held elsewhere":
             return replace(facts, held_elsewhere=("isle",))
+        case "nobody signs":
+            other = (("wave", 4, "approver", 2), ("wave", 5, "approver", 1))
+            return replace(facts, approvals=(*other, ("wave", 5, "release-manager", 2)))
         case "nodes lag":
             return replace(facts, nodes=replace(facts.nodes, confirmed=4, on_target=4))
         case "nodes away":
@@ -145,6 +150,7 @@ MILD = [
     "idle",
     "held elsewhere",
     "nodes lag",
+    "nobody signs",
     "nodes away",
 ]
 MILD += ["paused", "frozen", "no_room", "held_here", "slow", "resumed"]
@@ -221,7 +227,15 @@ def history(walk: Walk, *plan: tuple[int, str]) -> str:
 
 
 def test_a_whole_rollout_reads_as_planned() -> None:
-    written = history(Walk(), (2, "gate"), (6, "good"), (6, "silence"), (17, "good"))
+    written = history(
+        Walk(),
+        (2, "gate"),
+        (6, "good"),
+        (6, "silence"),
+        (3, "good"),
+        (2, "nobody signs"),
+        (16, "good"),
+    )
     assert written == WHOLE_ROLLOUT.strip("\n")
 
 
@@ -238,12 +252,13 @@ WHOLE_ROLLOUT = """
  390 s silence        report: held, step 3, telemetryGap
  450 s good           report: paused, step 3
  480 s good           report: analyzing, step 4
- 540 s good           traffic: weight 100, shadow 0
- 540 s good           report: weighting, step 5, healthy
- 570 s good           report: soaking, step 6
- 690 s good           promote
- 690 s good           attest: healthy
- 690 s good           report: healthy, step 6, proven
+ 540 s nobody signs   report: awaitingApproval, step 5, healthy
+ 600 s good           traffic: weight 100, shadow 0
+ 600 s good           report: weighting, step 6
+ 630 s good           report: soaking, step 7
+ 750 s good           promote
+ 750 s good           attest: healthy
+ 750 s good           report: healthy, step 7, proven
 """
 
 
@@ -449,10 +464,11 @@ def test_old_news_allow_the_step_but_not_the_raise() -> None:
     walk = walk_to(State.PAUSED)
     assert walk.tick("stale").state is State.PAUSED
     assert walk.tick("stale").state is State.ANALYZING
+    assert walk.tick("stale").state is State.AWAITING
     assert walk.tick("stale").state is State.HELD
     assert (walk.progress.reason, walk.progress.weight_percent) == (Cause.STALE, 10)
     assert walk.tick("stale").state is State.HELD
-    assert walk.tick("good").state is State.ANALYZING
+    assert walk.tick("good").state is State.AWAITING
     assert walk.tick("good").weight_percent == 100
 
 
@@ -583,7 +599,8 @@ def test_a_mirrored_weight_gathers_pairs_beside_the_canary() -> None:
     mirrored = document()
     mirrored["spec"]["stages"][1]["steps"] = [
         {"setWeight": {"weight": 10, "shadow": "50%"}},
-        *STEPS[3:],
+        *STEPS[3:5],
+        STEPS[6],
     ]
     walk = Walk(spec=parse_spec(mirrored))
     walk.until(State.WEIGHTING)

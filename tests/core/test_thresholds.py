@@ -69,6 +69,13 @@ SAYS: dict[str, tuple[Body, str, bytes]] = {
         statements.CONTROL_TYPE,
         statements.control_statement("floor", MODEL, counter=2),
     ),
+    "approval": (
+        events.RolloutApprove(
+            MODEL, segment("r-1"), 1, RELEASE.raw, segment("pilot"), 2, "operator", 1
+        ),
+        statements.CONTROL_TYPE,
+        statements.approval_statement(MODEL, str(RELEASE), "pilot", 2),
+    ),
     "resume": (
         events.RolloutControl(MODEL, segment("r-1"), 1, "resume", "eu"),
         statements.CONTROL_TYPE,

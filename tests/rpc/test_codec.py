@@ -20,6 +20,7 @@ from hanse.core.gossip import frames
 from hanse.core.gossip.heads import DEPTH, FAN
 from hanse.core.gossip.reconcile import FINGERPRINT_BYTES
 from hanse.core.ids import Digest, EventId, Origin, Segment, member_id, segment, version
+from hanse.core.rollout.plan import APPROVERS
 from hanse.rpc.codec import EventCodec, decode_frame, encode_frame, require_upb
 from hanse.rpc.event_codec import BODIES
 from hanse.rpc.frame_codec import FRAMES
@@ -52,6 +53,7 @@ NAMED: dict[str, st.SearchStrategy[Any]] = {
     "manifest": st.binary(max_size=limits.MANIFEST_BYTES_MAX),
     "spec": st.binary(max_size=limits.SPEC_BYTES_MAX),
     "evidence": st.binary(max_size=500),
+    "role": st.sampled_from(APPROVERS),
     "nonce": st.binary(min_size=16, max_size=32),
     "signature": st.binary(min_size=64, max_size=64),
     "root_prefix": st.binary(min_size=8, max_size=8),
@@ -62,7 +64,7 @@ NAMED: dict[str, st.SearchStrategy[Any]] = {
     "federation": segments,
     "kind": segments,
     **dict.fromkeys(["incarnation", "hlc_counter", "stage", "step", "protocol"], u32),
-    **dict.fromkeys(["reader_level", "schema"], u32),
+    **dict.fromkeys(["reader_level", "schema", "count"], u32),
 }
 
 
@@ -85,7 +87,7 @@ def values(cls: type[Any], **fixed: st.SearchStrategy[Any]) -> st.SearchStrategy
     optional_names = {"region": "", "rollout": ""}
     chosen = {}
     for name, hint in hints.items():
-        strategy = {**NAMED, **fixed}.get(name)
+        strategy = {**(NAMED if hint is not Segment else {}), **fixed}.get(name)
         if strategy is None and name in optional_names and hint is str:
             strategy = st.just("") | segments
         chosen[name] = strategy if strategy is not None else by_type[hint]

@@ -14,7 +14,7 @@ from hanse.cli.output import Table, age, emit, emit_change, nodes
 from hanse.core.errors import NotFound, Rejected
 
 if TYPE_CHECKING:
-    from hanse.cli.shapes import Linted, RolloutPrepared, RolloutStatus, RolloutStatuses
+    from hanse.cli.shapes import Approvable, Linted, RolloutPrepared, RolloutStatus, RolloutStatuses
     from hanse.core.rollout.plan import RolloutSpec
 
 BAD = ("rolled-back", "held", "aborted")
@@ -160,6 +160,36 @@ def resume(
     """Let a paused or held rollout go on, signed with your key."""
     args = _control_args("resume", model, name or _current(home, model), region, reason)
     options.ask(home, "rollout.control", args, key, draft, form)
+
+
+@rollout.command()
+@click.argument("model")
+@click.argument("name", required=False)
+@click.option("--stage", default="", help="Of that stage. Default: the first that waits.")
+@options.yes
+@options.draft
+@options.key
+@options.home
+@options.output
+def approve(
+    model: str,
+    name: str | None,
+    stage: str,
+    yes: bool,
+    draft: Path | None,
+    key: Path | None,
+    home: Path,
+    form: str,
+) -> None:
+    """Let a rollout pass its next approve step, signed with your key.
+
+    Where a plan asks for several people, each signs a draft: --draft FILE.
+    """
+    asked = {"model": model, "stage": stage} | ({"rollout": name} if name else {})
+    found: Approvable = client.call(home, "rollout.awaiting", **asked)
+    where = f"stage {found['stage']}, step {found['step'] + 1} of {found['rollout']}"
+    options.confirm(yes, model, f"will let {where} go on; {found['count']} {found['role']} sign")
+    options.ask(home, "rollout.approve", found, key, draft, form)
 
 
 @rollout.command()

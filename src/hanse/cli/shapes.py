@@ -302,6 +302,21 @@ class Controlled(TypedDict):
     undo: str
 
 
+class Approvable(TypedDict):
+    """rollout.awaiting {model, rollout?, stage?}; the same is asked of rollout.approve.
+
+    `envelope` there is a DSSE text over approval_statement(model, spec, stage, step).
+    """
+
+    model: str
+    rollout: str
+    spec: str
+    stage: str
+    step: int
+    role: str
+    count: int
+
+
 # rollback {model, to?, reason, by}: `to` is a version or digest, `by` the person's name.
 RolledBack = TypedDict(
     "RolledBack",

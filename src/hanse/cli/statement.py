@@ -33,6 +33,7 @@ KINDS = {
     "release.kill": "Killed",
     "release.floor": "FloorRaised",
     "rollout.start": "RolloutStarted",
+    "rollout.approve": "RolloutApproved",
     "rollout.control": "RolloutControlled",
     "unfreeze": "Lifted",
 }
@@ -92,6 +93,9 @@ class Statement:
             case "rollout.start":
                 plan = json.dumps(json.loads(args["spec"]), indent=1).splitlines()
                 return ["start this rollout:", *(f"  {line}" for line in plan)]
+            case "rollout.approve":
+                what = f"step {args['step'] + 1} of stage {args['stage']} of {args['rollout']}"
+                return [f"approve {what}, model {args['model']}, plan {args['spec']}"]
             case "rollout.control":
                 where = args["region"] or "every region"
                 return [f"{args['action']} {args['rollout']} of {args['model']} in {where}"]
@@ -115,6 +119,9 @@ class Statement:
             case "rollout.start":
                 raw = str(args["spec"]).encode()
                 payload = statements.rollout_statement(parse_spec(json.loads(raw)).model, raw)
+            case "rollout.approve":
+                named = (args["model"], args["spec"], args["stage"], args["step"])
+                payload = statements.approval_statement(*named)
             case "rollout.control":
                 where = {"rollout": args["rollout"], "region": args["region"]}
                 payload = control(args["action"], args["model"], **where)

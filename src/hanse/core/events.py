@@ -75,6 +75,20 @@ class RolloutControl:
 
 
 @dataclass(frozen=True, slots=True)
+class RolloutApprove:
+    """`count` people who hold `role` let exactly this plan pass one approve step of a stage."""
+
+    model: Segment
+    rollout: Segment
+    generation: int
+    spec_digest: bytes
+    stage: Segment
+    step: int
+    role: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
 class RolloutReport:
     """Where the author's region stands in a rollout, with the counts it rests on."""
 
@@ -207,6 +221,7 @@ Body = (
     | ReleaseRecord
     | RolloutIntent
     | RolloutControl
+    | RolloutApprove
     | RolloutReport
     | Healthy
     | Promote

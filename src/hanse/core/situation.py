@@ -78,6 +78,7 @@ def facts(
         superseded=not rollout.current,
         barriers=(*around.barriers, *_barriers(release, rollout, around)),
         unheard={r: around.waiting(log) for r, log in rollout.waiting if r != around.region},
+        approvals=rollout.approvals,
         prefetched=rollout.release in local and (target is None or target in local),
         way_back=target is not None,
         nodes=_nodes(view, rollout, execution, target, around),

@@ -65,7 +65,7 @@ def publish(node: Node, blobs: Blobs, args: Args, private: Sequence[str] = ()) -
     _pin(blobs, manifest, release)
     node.region.have(release)
     return lambda: {
-        "event": _event(ticket),
+        "event": event_of(ticket),
         "release": str(release),
         "undo": "nothing runs it yet, and a release is never unpublished: start no rollout of it",
     }
@@ -102,7 +102,7 @@ def start_rollout(node: Node, args: Args) -> Answer:
         attestations=[envelope],
     )
     return lambda: {
-        "event": _event(ticket),
+        "event": event_of(ticket),
         "rollout": plan.name,
         "undo": f"hanse rollout abort {plan.model} {plan.name} --reason ...",
     }
@@ -133,7 +133,7 @@ def control_rollout(node: Node, args: Args) -> Answer:
         "resume": f"hanse rollout pause {view.model} {rollout.rollout} --reason ...",
         "abort": "an aborted rollout is closed; start a new one of the same release",
     }[action]
-    return lambda: {"event": _event(ticket), "undo": undo}
+    return lambda: {"event": event_of(ticket), "undo": undo}
 
 
 def roll_back(node: Node, args: Args) -> Answer:
@@ -163,7 +163,7 @@ def roll_back(node: Node, args: Args) -> Answer:
             node.propose(Rollback(view.model, region, active.id, bad, target.digest, reason))
         )
     return lambda: {
-        "event": _event(tickets[-1]),
+        "event": event_of(tickets[-1]),
         "region": region,
         "from": {"release": str(bad), "version": _name(view, bad)},
         "to": {"release": str(target.digest), "version": target.version},
@@ -182,7 +182,7 @@ def freeze(node: Node, args: Args) -> Answer:
         Hold(model, node.me.region, None, reason, expires_ms=int(until) if until else 0)
     )
     return lambda: {
-        "event": _event(ticket),
+        "event": event_of(ticket),
         "hold": _hex(ticket),
         "undo": f"hanse unfreeze {model} --hold {_hex(ticket)[:12]}",
     }
@@ -202,7 +202,7 @@ def unfreeze(node: Node, args: Args) -> Answer:
         attestations=[_envelope(args)],
     )
     return lambda: {
-        "event": _event(ticket),
+        "event": event_of(ticket),
         "undo": f"hanse freeze {view.model} --reason ...",
     }
 
@@ -216,7 +216,7 @@ def kill(node: Node, args: Args) -> Answer:
     reason = check_text(_text(args, "reason"), "reason")
     ticket = node.propose(Kill(view.model, release, reason), attestations=[_envelope(args)])
     return lambda: {
-        "event": _event(ticket),
+        "event": event_of(ticket),
         "release": str(release),
         "undo": "a kill is for ever; publish a new release with other model files",
     }
@@ -234,7 +234,7 @@ def raise_floor(node: Node, args: Args) -> Answer:
     reason = check_text(_text(args, "reason"), "reason")
     ticket = node.propose(FloorRaise(view.model, counter, reason), attestations=[_envelope(args)])
     return lambda: {
-        "event": _event(ticket),
+        "event": event_of(ticket),
         "floor": counter,
         "undo": f"hanse trust floor {view.model} {view.floor} --lower, with the root keys",
     }
@@ -365,7 +365,7 @@ def _envelope(args: Args) -> bytes:
     return _text(args, "envelope").encode()
 
 
-def _event(ticket: Ticket) -> str:
+def event_of(ticket: Ticket) -> str:
     return str(ticket.event)
 
 

@@ -16,6 +16,7 @@ from hanse.core import events, limits
 from hanse.core.errors import InvalidName, InvalidProof, InvalidSpec, TooLarge
 from hanse.core.ids import EventId
 from hanse.core.log.merkle import HASH_BYTES
+from hanse.core.rollout.plan import APPROVERS
 from hanse.rpc.fields import (
     DIGEST,
     DIGEST_OR_NONE,
@@ -131,6 +132,18 @@ BODIES: dict[pb.EventType, Shape] = {
             "action": one_of("pause", "resume", "abort"),
             "region": SEGMENT_OR_EMPTY,
             "reason": TEXT,
+        },
+    ),
+    pb.EVENT_TYPE_ROLLOUT_APPROVE: Shape(
+        events.RolloutApprove,
+        pb.RolloutApprove,
+        {
+            **_PLAN,
+            "spec_digest": HASH,
+            "stage": SEGMENT,
+            "step": PLAIN,
+            "role": one_of(*APPROVERS),
+            "count": PLAIN,
         },
     ),
     pb.EVENT_TYPE_ROLLOUT_REPORT: Shape(

@@ -28,6 +28,7 @@ _STATES = {
     State.WEIGHTING: "lets {version} answer {share}",
     State.PAUSED: "watches {version} at {share}",
     State.ANALYZING: "weighs what it knows of {version} at {share}",
+    State.AWAITING: "waits for people to approve {version} at {share}",
     State.SOAKING: "lets {version} soak at {share}",
     State.HEALTHY: "attests that {version} is healthy: {why}",
     State.HELD: "goes no further with {version}: {why}",

@@ -28,6 +28,7 @@ class EventType(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     EVENT_TYPE_ROLLOUT_CONTROL: _ClassVar[EventType]
     EVENT_TYPE_ROLLOUT_REPORT: _ClassVar[EventType]
     EVENT_TYPE_HEALTHY: _ClassVar[EventType]
+    EVENT_TYPE_ROLLOUT_APPROVE: _ClassVar[EventType]
 EVENT_TYPE_UNSPECIFIED: EventType
 EVENT_TYPE_LOG_OPEN: EventType
 EVENT_TYPE_RELEASE_RECORD: EventType
@@ -47,6 +48,7 @@ EVENT_TYPE_ROLLOUT_INTENT: EventType
 EVENT_TYPE_ROLLOUT_CONTROL: EventType
 EVENT_TYPE_ROLLOUT_REPORT: EventType
 EVENT_TYPE_HEALTHY: EventType
+EVENT_TYPE_ROLLOUT_APPROVE: EventType
 
 class Event(_message.Message):
     __slots__ = ("schema", "min_reader_level", "origin_hash", "seq", "trust_version", "trust_digest", "hlc_ms", "hlc_counter", "type", "deps", "supersedes", "payload_commitment", "salt", "payload", "attestations")
@@ -267,6 +269,26 @@ class RolloutControl(_message.Message):
     region: str
     reason: str
     def __init__(self, model: _Optional[str] = ..., rollout: _Optional[str] = ..., generation: _Optional[int] = ..., action: _Optional[str] = ..., region: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class RolloutApprove(_message.Message):
+    __slots__ = ("model", "rollout", "generation", "spec_digest", "stage", "step", "role", "count")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    ROLLOUT_FIELD_NUMBER: _ClassVar[int]
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
+    SPEC_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    STAGE_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    ROLE_FIELD_NUMBER: _ClassVar[int]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    rollout: str
+    generation: int
+    spec_digest: bytes
+    stage: str
+    step: int
+    role: str
+    count: int
+    def __init__(self, model: _Optional[str] = ..., rollout: _Optional[str] = ..., generation: _Optional[int] = ..., spec_digest: _Optional[bytes] = ..., stage: _Optional[str] = ..., step: _Optional[int] = ..., role: _Optional[str] = ..., count: _Optional[int] = ...) -> None: ...
 
 class RolloutReport(_message.Message):
     __slots__ = ("model", "rollout", "generation", "release", "region", "state", "stage", "step", "verdict", "reason", "evidence")

@@ -42,6 +42,7 @@ from hanse.core.events import (
     Promote,
     ReleaseRecord,
     Rollback,
+    RolloutApprove,
     RolloutControl,
     RolloutIntent,
     RolloutReport,
@@ -340,6 +341,9 @@ def _rollouts(
         healthy[plan_named].add(proof.region)
         if not finals.covers(record):
             waiting[plan_named][proof.region] = record.origin
+    approvals: dict[bytes, set[tuple[Segment, int, str, int]]] = defaultdict(set)
+    for _, word in facts.of(RolloutApprove):
+        approvals[word.spec_digest].add((word.stage, word.step, word.role, word.count))
     plans: dict[tuple[int, Digest], list[tuple[Record, RolloutIntent]]] = defaultdict(list)
     for record, body in facts.of(RolloutIntent):
         if record.id in specs and body.release in releases:
@@ -365,6 +369,7 @@ def _rollouts(
                 aborted=tuple(sorted(r for r, a in said[key].items() if a == "abort")),
                 healthy=tuple(sorted(healthy[body.rollout, generation, digest.raw])),
                 waiting=tuple(sorted(waiting[body.rollout, generation, digest.raw].items())),
+                approvals=tuple(sorted(approvals[digest.raw])),
                 reports=tuple(sorted(standing.values(), key=lambda r: r.region)),
             )
         )

@@ -116,6 +116,7 @@ class RolloutView:
     final: bool = True
     logs: tuple[Origin, ...] = ()  # where the plan is recorded
     waiting: tuple[tuple[Segment, Origin], ...] = ()  # those of `healthy` that are not final
+    approvals: tuple[tuple[Segment, int, str, int], ...] = ()  # stage, step, role, people
 
     def usable(self, region: str) -> bool:
         """Whether a region may act on this plan: recorded by itself, or final."""
@@ -222,6 +223,7 @@ def _rollout(rollout: RolloutView) -> dict[str, Any]:
         "final": rollout.final,
         "healthy": list(rollout.healthy),
         "waiting": [region for region, _ in rollout.waiting],
+        "approvals": [list(approval) for approval in rollout.approvals],
         "reports": {
             r.region: [r.state, r.stage, r.step, r.verdict, r.reason] for r in rollout.reports
         },

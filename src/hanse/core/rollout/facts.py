@@ -55,6 +55,8 @@ class Facts:
     """Why no start, raise or promotion may be made now: a reason code and a sentence each."""
     unheard: Mapping[str, str] = field(default_factory=dict)
     """Regions whose attestation is not final yet, and what it waits for."""
+    approvals: tuple[tuple[str, int, str, int], ...] = ()
+    """Approve steps of this very plan that people signed: stage, step, role, how many."""
     prefetched: bool = False
     """Release and rollback target are both local, verified and pinned."""
     way_back: bool = False

@@ -46,6 +46,7 @@ _TO_NEXT_STEP = (
     Stimulus.TO_WEIGHT,
     Stimulus.TO_PAUSE,
     Stimulus.TO_ANALYSIS,
+    Stimulus.TO_APPROVAL,
     Stimulus.TO_SOAK,
 )
 

@@ -5,6 +5,7 @@ Durations are whole milliseconds and weights whole percent, so a plan has one ca
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -51,7 +52,24 @@ class Analysis:
     samples_min: int = 0
 
 
-Step = Shadow | SetWeight | Pause | Analysis
+APPROVERS: Final = ("approver", "release-manager")
+
+
+@dataclass(frozen=True, slots=True)
+class Approve:
+    """Go on when `count` people who hold `role` have signed; harm meanwhile still undoes it."""
+
+    role: str
+    count: int = 1
+
+    def met(self, stage: str, step: int, approvals: Iterable[tuple[str, int, str, int]]) -> bool:
+        return any(
+            (s, n, role) == (stage, step, self.role) and count >= self.count
+            for s, n, role, count in approvals
+        )
+
+
+Step = Shadow | SetWeight | Pause | Analysis | Approve
 
 
 @dataclass(frozen=True, slots=True)

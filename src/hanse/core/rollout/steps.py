@@ -19,11 +19,14 @@ from hanse.core.rollout.fields import (
     known,
     listed,
     name,
+    one_of,
     percent,
     whole,
 )
 from hanse.core.rollout.plan import (
+    APPROVERS,
     Analysis,
+    Approve,
     Pause,
     Requires,
     SetWeight,
@@ -182,11 +185,20 @@ def _analysis(value: object, path: str) -> Step:
     return Analysis(templates, fields.optional("minSamples", _SAMPLES, 0))
 
 
+def _approve(value: object, path: str) -> Step:
+    fields = Fields.of(value, path, ("role", "count"))
+    return Approve(
+        fields.required("role", one_of(*APPROVERS), "release-manager"),
+        fields.optional("count", whole(1, 100), 1),
+    )
+
+
 _STEPS: Final[Mapping[str, Callable[[object, str], Step]]] = {
     "shadow": _shadow,
     "setWeight": _set_weight,
     "pause": _pause,
     "analysis": _analysis,
+    "approve": _approve,
 }
 
 
@@ -199,6 +211,8 @@ def _step_mapping(step: Step) -> dict[str, object]:
         case Shadow(sample, length, samples):
             body = {"sample": f"{sample}%", "duration": duration_text(length)}
             return {"shadow": {**body, "minSamples": samples}}
+        case Approve(role, count):
+            return {"approve": {"role": role, "count": count}}
         case Pause(length, samples):
             return {"pause": {"duration": duration_text(length), "minSamples": samples}}
         case Analysis(templates, samples):

@@ -19,7 +19,7 @@ from typing import Final
 from hanse.core.evidence.verdict import Kind, Reason, Verdict, judge
 from hanse.core.evidence.watch import alarm_level
 from hanse.core.rollout.facts import Facts
-from hanse.core.rollout.plan import Analysis, Pause, RolloutSpec, SetWeight, Shadow, Stage
+from hanse.core.rollout.plan import Analysis, Approve, Pause, RolloutSpec, SetWeight, Shadow, Stage
 from hanse.core.rollout.progress import Progress
 from hanse.core.rollout.table import STEPPING, TERMINAL, State, Stimulus
 
@@ -42,6 +42,7 @@ class Cause(StrEnum):
     CLOCK = "clock"
     GATE = "gate"
     TRUST = "trust"
+    APPROVAL = "approval"
     NODES = "nodes"
     DURATION = "duration"
     PREFETCH = "prefetch"
@@ -227,6 +228,8 @@ def _onward(view: View, verdict: Verdict | None = None) -> Call:
             return Call(Stimulus.TO_PAUSE, verdict=verdict)
         case Analysis():
             return Call(Stimulus.TO_ANALYSIS, verdict=verdict)
+        case Approve():
+            return Call(Stimulus.TO_APPROVAL, verdict=verdict)
 
 
 def _pending(view: View) -> Call:
@@ -285,6 +288,17 @@ def _analyzing(view: View) -> Call:
     return _onward(view, verdict)
 
 
+def _awaiting(view: View) -> Call:
+    step = view.stage.steps[view.progress.step]
+    if not isinstance(step, Approve):
+        return Call(None)
+    if step.met(view.stage.name, view.progress.step, view.facts.approvals):
+        return _onward(view)
+    people = f"{step.count} {step.role}" + ("s" if step.count > 1 else "")
+    asked = f"hanse rollout approve {view.spec.model} {view.spec.name}"
+    return Call(None, Cause.APPROVAL, f"waits for {people} to sign: {asked}")
+
+
 def _soaking(view: View) -> Call:
     if view.elapsed_ms < view.stage.soak_ms:
         left_s = (view.stage.soak_ms - view.elapsed_ms) / 1000
@@ -319,6 +333,7 @@ _GO_ON: Final[Mapping[State, Callable[[View], Call]]] = {
     State.WEIGHTING: _weighting,
     State.PAUSED: _dwelling,
     State.ANALYZING: _analyzing,
+    State.AWAITING: _awaiting,
     State.SOAKING: _soaking,
     State.HELD: _held,
     State.ROLLING_BACK: _rolling_back,

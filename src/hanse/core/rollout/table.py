@@ -3,7 +3,7 @@
 One row a state; what is not in the table does not happen. A stimulus is chosen from the facts by
 `stimuli.py`, which offers them in order of weight: a row that does not know one ignores it.
 
-    pending > gated > prefetching > shadowing, weighting, paused, analyzing ... > soaking > healthy
+    pending > gated > prefetching > shadowing, weighting, paused, analyzing, ... > soaking > healthy
 
 - Every live row carries all alarms, so a release can be stopped from anywhere in one tick.
 - `rollingBack` carries none: traffic is back already, and only the nodes' own reports end it.
@@ -25,6 +25,7 @@ class State(StrEnum):
     WEIGHTING = "weighting"
     PAUSED = "paused"
     ANALYZING = "analyzing"
+    AWAITING = "awaitingApproval"
     SOAKING = "soaking"
     HEALTHY = "healthy"
     HELD = "held"
@@ -48,6 +49,7 @@ class Stimulus(StrEnum):
     TO_WEIGHT = "toWeight"
     TO_PAUSE = "toPause"
     TO_ANALYSIS = "toAnalysis"
+    TO_APPROVAL = "toApproval"
     TO_SOAK = "toSoak"
     PROMOTE = "promote"
     ON_TARGET = "onTarget"
@@ -68,6 +70,7 @@ _BEFORE_USERS: Final[Row] = {
     Stimulus.TO_WEIGHT: State.WEIGHTING,
     Stimulus.TO_PAUSE: State.PAUSED,
     Stimulus.TO_ANALYSIS: State.ANALYZING,
+    Stimulus.TO_APPROVAL: State.AWAITING,
 }
 _ONWARD: Final[Row] = {**_BEFORE_USERS, Stimulus.TO_SOAK: State.SOAKING}
 
@@ -79,6 +82,7 @@ TABLE: Final[Mapping[State, Row]] = {
     State.WEIGHTING: {**_LIVE, **_ONWARD},
     State.PAUSED: {**_LIVE, **_ONWARD},
     State.ANALYZING: {**_LIVE, **_ONWARD},
+    State.AWAITING: {**_LIVE, **_ONWARD},
     State.SOAKING: {**_LIVE, Stimulus.PROMOTE: State.HEALTHY},
     # None: back to the state that was left, which only the progress knows.
     State.HELD: {**_ALARMS, Stimulus.RESUME: None},
@@ -90,5 +94,12 @@ TABLE: Final[Mapping[State, Row]] = {
 }
 
 TERMINAL: Final = (State.HEALTHY, State.ROLLED_BACK, State.SUPERSEDED, State.QUARANTINED)
-STEPPING: Final = (State.SHADOWING, State.WEIGHTING, State.PAUSED, State.ANALYZING, State.SOAKING)
+STEPPING: Final = (
+    State.SHADOWING,
+    State.WEIGHTING,
+    State.PAUSED,
+    State.ANALYZING,
+    State.AWAITING,
+    State.SOAKING,
+)
 """States in which users or their copied traffic may meet the release."""

@@ -19,11 +19,12 @@ from hanse.core.events import (
     HoldLift,
     Kill,
     ReleaseRecord,
+    RolloutApprove,
     RolloutControl,
     RolloutIntent,
     region_of,
 )
-from hanse.core.ids import MemberId, Origin
+from hanse.core.ids import Digest, MemberId, Origin
 from hanse.core.trust import statements
 from hanse.core.trust.chain import Chain
 from hanse.core.trust.members import Members
@@ -132,6 +133,11 @@ def demand(body: Body | None, origin: Origin, members: Members) -> Demand | None
                 approvers=members.keys("approver"),
                 approvals=members.threshold("approver"),
             )
+        case RolloutApprove():
+            spec = str(Digest.from_bytes(body.spec_digest))
+            statement = statements.approval_statement(body.model, spec, body.stage, body.step)
+            asked = _of(body.role, members, statement)
+            return replace(asked, count=max(asked.count, body.count))
         case Kill():
             statement = statements.control_statement("kill", body.model, release=str(body.release))
         case FloorRaise():
@@ -160,7 +166,9 @@ def signed_by(event: Event, origin: Origin, members: Members) -> frozenset[Membe
     return asked.signers(event.header.attestations)
 
 
-_DEMANDING = frozenset({ReleaseRecord, RolloutIntent, RolloutControl, HoldLift, Kill, FloorRaise})
+_DEMANDING = frozenset(
+    {ReleaseRecord, RolloutIntent, RolloutApprove, RolloutControl, HoldLift, Kill, FloorRaise}
+)
 
 
 def _attested(event: Event, origin: Origin, members: Members) -> Void | None:

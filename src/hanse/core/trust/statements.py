@@ -38,6 +38,11 @@ def control_statement(action: str, model: str, **scope: str | int) -> bytes:
     return canonical_json({"action": action, "model": model, **scope})
 
 
+def approval_statement(model: str, spec: str, stage: str, step: int) -> bytes:
+    """One approve step of exactly one plan, by the plan's digest."""
+    return control_statement("approve", model, spec=spec, stage=stage, step=step)
+
+
 def sign_release(name: str, release: Digest, counter: int, keys: Sequence[SigningKey]) -> bytes:
     return sign_envelope(RELEASE_TYPE, release_statement(name, release, counter), keys)
 

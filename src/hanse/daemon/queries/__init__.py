@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from hanse.core.node import Clock, Node
+from hanse.daemon.queries.approvals import rollout_awaiting
 from hanse.daemon.queries.lineage import lineage
 from hanse.daemon.queries.releases import release_list, release_prepare, release_show
 from hanse.daemon.queries.rollouts import holds, rollout_prepare, rollout_status
@@ -26,6 +27,7 @@ QUERIES: Final[Mapping[str, Query]] = {
     "release.prepare": release_prepare,
     "rollout.prepare": rollout_prepare,
     "rollout.status": rollout_status,
+    "rollout.awaiting": rollout_awaiting,
     "holds": holds,
     "lineage": lineage,
     "why": why,

@@ -22,6 +22,7 @@ from hanse.core.ids import EventId
 from hanse.core.reading import parse_json
 from hanse.core.rollout.plan import (
     Analysis,
+    Approve,
     Pause,
     RolloutSpec,
     SetWeight,
@@ -197,6 +198,8 @@ def _evidence(raw: bytes, plan: RolloutSpec, stage: Stage) -> Evidence | None:
 
 def _step(stage: Stage, index: int) -> str:
     match stage.steps[index]:
+        case Approve(role=role, count=count):
+            return f"approve by {count} {role}"
         case Shadow(sample_percent=sample):
             return f"shadow {sample}%"
         case SetWeight(percent=percent):
