@@ -104,11 +104,22 @@ def join(
     multiple=True,
     help="May be repeated.  [default: keys/root.key in the daemon's folder]",
 )
+@click.option(
+    "--draft",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write the next trust version there unsigned, for hanse trust sign.",
+)
 @options.home
-def admit(request: Path, root_key: tuple[Path, ...], home: Path) -> None:
+def admit(request: Path, root_key: tuple[Path, ...], draft: Path | None, home: Path) -> None:
     """Admit a daemon that asks: sign the next members file."""
     with request.open("rb") as file:
         raw = file.read(64 * 1024 + 1)
+    if draft is not None:
+        from hanse.cli.trust import write_draft
+        from hanse.daemon.ceremony import admitted
+
+        write_draft(lambda members: admitted(raw, members), home, draft, dry_run=False)
+        return
     path = _admit(raw, home, list(root_key) or [home / "keys/root.key"])
     note(f"next: copy {path.parent}/*.json into the trust folder of the new daemon and run it")
 
@@ -200,19 +211,13 @@ def rebuild(home: Path) -> None:
 
 def _admit(request: bytes, home: Path, root_keys: list[Path]) -> Path:
     """Sign, keep, and tell the daemon of this home if it runs."""
+    from hanse.cli.trust import install
     from hanse.daemon import ceremony
-    from hanse.daemon.trust_folder import add_file, chain_beside
+    from hanse.daemon.trust_folder import chain_beside
 
     files = chain_beside(home)
     raw = ceremony.admit(request, files, ceremony.root_keys(root_keys), _now())
-    path = add_file(home / "trust", len(files) + 1, raw)
-    click.echo(f"members file  {path}")
-    try:
-        client.call(home, "trust.extend", file=raw.decode())
-        note("the running daemon has it and tells its peers")
-    except client.DaemonDown:
-        note("the daemon reads it when it starts")
-    return path
+    return install(home, len(files) + 1, raw)
 
 
 def _install(home: Path, via: Path) -> None:

@@ -25,6 +25,7 @@ _NOUNS = {
     "lineage": ("lineage", "What descends from what, and where it runs."),
     "audit": ("audit", "Export the logs, verify them offline, compare what different places show."),
     "bundle": ("bundle", "Carry logs, trust and model files to a daemon that has no network."),
+    "trust": ("trust", "Say who belongs and who may sign what, with keys that stay offline."),
     "daemon": ("daemon", "Found a federation, join one, run a region's daemon."),
     "agent": ("agent", "Enrol an edge node and run it."),
     "sim": ("sim", "Play a whole federation on one seed and print its history."),

@@ -115,7 +115,16 @@ def admit(
 ) -> bytes:
     """The next members file, with the daemon that asks. Raises `Conflict` or `NotPermitted`."""
     known = chain.replay(tuple(files))
-    asked, current = read_request(request), known.current
+    following = replace(admitted(request, known.current), version=known.current.version + 1)
+    expiry = Expiry.after(int(now.timestamp()))
+    raw = chain.sign(following, root_keys, known, expiry)
+    chain.extend(known, raw)  # exactly what every daemon will check
+    return raw
+
+
+def admitted(request: bytes, current: Members) -> Members:
+    """`current` with the daemon that asks, and its region if that is new. Raises `Conflict`."""
+    asked = read_request(request)
     member = asked.member
     if asked.federation != current.federation:
         raise Conflict(
@@ -127,16 +136,7 @@ def admit(
     _check_address_free(current, member.address)
     _check_edge_ca(current, member.region, asked.edge_ca_pem)
     new = [] if current.region(member.region) else [Region(member.region, asked.edge_ca_pem)]
-    following = replace(
-        current,
-        version=current.version + 1,
-        regions=(*current.regions, *new),
-        members=(*current.members, member),
-    )
-    expiry = Expiry.after(int(now.timestamp()))
-    raw = chain.sign(following, root_keys, known, expiry)
-    chain.extend(known, raw)  # exactly what every daemon will check
-    return raw
+    return replace(current, regions=(*current.regions, *new), members=(*current.members, member))
 
 
 def read_edge_ca(home: Path) -> certificates.Identity:

@@ -42,25 +42,28 @@ class Repository:
     members: Members
 
 
-def advance(before: Repository | None, bundle: Bundle) -> Repository:
+def advance(before: Repository | None, bundle: Bundle, *, draft: bool = False) -> Repository:
     """The version that `bundle` makes of `before`; without one it must be the first.
 
-    Raises `InvalidProof`, `InvalidSignature`, `InvalidSpec` or `TooLarge`.
+    Of a `draft` everything is checked but the signatures. Raises `InvalidProof`,
+    `InvalidSignature`, `InvalidSpec` or `TooLarge`.
     """
     last = before.members.version if before else 0
     if bundle.version != last + 1:
         raise InvalidProof(f"trust version {bundle.version} does not follow {last}")
-    root = _next_root(before, bundle)
+    root = _next_root(before, bundle, draft)
     files = {**(before.files if before else {}), "root.json": root.raw}
     files |= {name: raw for name, raw in bundle.files.items() if not ROOT_NAME.fullmatch(name)}
     keys = {role: role_keys(root.content.roles[role], root.content.keys, role) for role in ROLES}
-    targets = _targets(files, "targets.json", keys["targets"], documents.SHARED)
+    targets = _targets(files, "targets.json", None if draft else keys["targets"], documents.SHARED)
     officers = _officers(targets.content.delegations)
     signed: dict[str, Signed[Any]] = {"root.json": root, "targets.json": targets}
     for name, role in officers.items():
-        region = _targets(files, f"{name}.json", role, (documents.region_file(name),))
+        by = None if draft else role
+        region = _targets(files, f"{name}.json", by, (documents.region_file(name),))
         signed[region.name] = region
-    snapshot = _snapshot(before, files, keys["snapshot"], signed, bundle.version)
+    by = None if draft else keys["snapshot"]
+    snapshot = _snapshot(before, files, by, signed, bundle.version)
     signed[snapshot.name] = snapshot
     _check_pinned(root, files)
     files = _belonging(files, bundle, signed, officers)
@@ -71,7 +74,7 @@ def advance(before: Repository | None, bundle: Bundle) -> Repository:
     return Repository(files, signed, members)
 
 
-def _next_root(before: Repository | None, bundle: Bundle) -> Signed[Root]:
+def _next_root(before: Repository | None, bundle: Bundle, draft: bool) -> Signed[Root]:
     """The root of this version: as it was, or the next one, signed by both thresholds."""
     brought = bundle.root()
     known: Signed[Root] | None = before.signed["root.json"] if before else None
@@ -88,9 +91,9 @@ def _next_root(before: Repository | None, bundle: Bundle) -> Signed[Root]:
             f"root {root.version} does not follow {known.version if known else 0}",
             fix="bring the root versions in order",
         )
-    if known is not None:
-        root.demand(_root_role(known), f"root {known.version}")
-    root.demand(_root_role(root), f"root {root.version}")
+    for asked in () if draft else (known, root):
+        if asked is not None:
+            root.demand(_root_role(asked), f"root {asked.version}")
     return root
 
 
@@ -99,9 +102,9 @@ def _root_role(root: Signed[Root]) -> Keys:
 
 
 def _targets(
-    files: Mapping[str, bytes], name: str, role: Keys, listed: tuple[str, ...]
+    files: Mapping[str, bytes], name: str, role: Keys | None, listed: tuple[str, ...]
 ) -> Signed[Targets]:
-    """A targets file that signs for exactly these files, which are here as it says."""
+    """A targets file, signed by `role`, for exactly these files, which are here as it says."""
     found = _verified(_file(files, name), name, role)
     if set(found.content.targets) != set(listed):
         raise InvalidProof(f"{name} does not sign for {', '.join(listed)} and no other")
@@ -113,10 +116,11 @@ def _targets(
 
 
 @lru_cache(maxsize=2 * limits.REGIONS_MAX)
-def _verified(raw: bytes, name: str, role: Keys) -> Signed[Targets]:
+def _verified(raw: bytes, name: str, role: Keys | None) -> Signed[Targets]:
     """Pure, and most files stay as they are from version to version."""
     found = read(raw, Targets, name)
-    found.demand(role, name.removesuffix(".json"))
+    if role is not None:
+        found.demand(role, name.removesuffix(".json"))
     return found
 
 
@@ -144,12 +148,13 @@ def _officers(delegations: Delegations | None) -> dict[Segment, Keys]:
 def _snapshot(
     before: Repository | None,
     files: Mapping[str, bytes],
-    role: Keys,
+    role: Keys | None,
     signed: Mapping[str, Signed[Any]],
     version: int,
 ) -> Signed[Snapshot]:
     snapshot = read(_file(files, "snapshot.json"), Snapshot, "snapshot.json")
-    snapshot.demand(role, "snapshot")
+    if role is not None:
+        snapshot.demand(role, "snapshot")
     if snapshot.version != version:
         raise InvalidProof(f"snapshot.json has version {snapshot.version}, not {version}")
     follows = before.members.digest if before else FIRST

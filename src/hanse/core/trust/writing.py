@@ -8,7 +8,7 @@ what is signed in each file and not the signatures on it.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,9 +37,19 @@ class Expiry:
 def draft(
     before: Repository | None, after: Members, expiry: Expiry, renew: Iterable[str] = ()
 ) -> Bundle:
-    """The files that change, unsigned. `renew` names files that get a new date in any case."""
+    """The files that change, unsigned. `renew` names files that get a new date in any case.
+
+    So does a file whose role has other keys from here on: they have not signed it yet.
+    """
     documents.check(after)
-    return _Writer(before, after, expiry, frozenset(renew)).bundle()
+    signers = _signers(before.members) if before else {}
+    changed = {name for name, keys in _signers(after).items() if signers.get(name, keys) != keys}
+    return _Writer(before, after, expiry, changed.union(renew)).bundle()
+
+
+def _signers(members: Members) -> dict[str, Keys]:
+    led = {f"{region.name}.json": region.officers for region in members.regions}
+    return {"targets.json": members.targets, **led}
 
 
 class _Writer:
@@ -48,7 +58,7 @@ class _Writer:
         before: Repository | None,
         after: Members,
         expiry: Expiry,
-        renew: frozenset[str],
+        renew: Set[str],
     ) -> None:
         self._before, self._after, self._expiry, self._renew = before, after, expiry, renew
         self._changed: dict[str, bytes] = {}
