@@ -38,6 +38,12 @@ class Threat:
     new: str = ""
     seen: str = ""
     """What the change does, in a few words."""
+    wire: str = ""
+    """A test of the same with a real daemon, where somebody at a connection is the threat."""
+
+    @property
+    def tests(self) -> list[str]:
+        return [test for test in (self.test, self.wire) if test]
 
     @property
     def place(self) -> str:
@@ -57,7 +63,7 @@ def table(rows: Sequence[Threat]) -> str:
     lines = ["| id | threat | defence | test that fails without it | how it was taken away |"]
     lines.append("|---|---|---|---|---|")
     for row in sorted(rows, key=lambda row: (row.id[0] != "T", row.id)):
-        test = f"`{row.test}`" if row.test else "**open**"
+        test = " and ".join(f"`{test}`" for test in row.tests) or "**open**"
         where = f" (`{row.place}`)" if row.place else ""
         lines.append(f"| {row.id} | {row.what} | {row.defence}{where} | {test} | {row.seen} |")
     open_ = ", ".join(sorted(row.id for row in rows if not row.test)) or "none"
@@ -100,8 +106,8 @@ class Copy:
             if path.is_file():
                 shutil.copy(path, folder)
 
-    def kills(self, row: Threat) -> bool:
-        """Whether the row's test fails when its defence is taken away. Raises if it cannot run."""
+    def survives(self, row: Threat) -> list[str]:
+        """Tests of the row that pass without its defence. Raises if one cannot run."""
         path = self._folder / row.file
         whole = path.read_text()
         changed = whole.replace(row.old, row.new)
@@ -109,11 +115,14 @@ class Copy:
             compile(changed, row.file, "exec")
         path.write_text(changed)
         try:
-            code, said = self.run([row.test])
+            return [test for test in row.tests if not self._fails(test)]
         finally:
             path.write_text(whole)
+
+    def _fails(self, test: str) -> bool:
+        code, said = self.run([test])
         if code not in (0, _TESTS_FAILED):
-            raise RuntimeError(f"{row.id}: pytest ended with {code}\n{said[-2000:]}")
+            raise RuntimeError(f"{test}: pytest ended with {code}\n{said[-2000:]}")
         return code == _TESTS_FAILED
 
     def run(self, tests: Sequence[str]) -> tuple[int, str]:

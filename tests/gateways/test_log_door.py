@@ -24,7 +24,7 @@ from hanse.core.log.proofs import (
 )
 from hanse.core.log.tiles import ENTRIES, Tile, entries_of, hashes_of, subtrees, tiles_of
 from hanse.core.signing import SigningKey
-from hanse.core.step import AppendEvents, Head, PutTrust
+from hanse.core.step import AppendEvents, DropTrust, Head, PutTrust
 from hanse.gateways import log_door
 from hanse.gateways.log_files import LogFiles
 from hanse.storage.memory import MemoryEventStore
@@ -91,6 +91,16 @@ async def test_the_checkpoint_is_the_signed_head_and_is_not_cached(
     assert open_checkpoint(answer.content, str(ORIGIN), KEY.public).size == SIZE
     assert answer.headers["content-type"] == "text/plain; charset=utf-8"
     assert answer.headers["cache-control"] == "no-cache"
+
+
+async def test_a_trust_version_that_the_root_replaced_is_shown_at_once() -> None:
+    store = await filled(1)
+    transport = httpx.ASGITransport(log_door.door(LogFiles(store, Segment("harbour"))))
+    async with httpx.AsyncClient(transport=transport, base_url="http://door") as client:
+        first = await client.get("/trust/00002.json")
+        assert first.headers["cache-control"] == "no-cache"
+        await store.apply([DropTrust(1), PutTrust(2, b"the other")])
+        assert (await client.get("/trust/00002.json")).content == b"the other"
 
 
 async def test_every_tile_holds_what_its_level_is_defined_to_hold(
