@@ -78,7 +78,8 @@ async def test_the_index_names_every_log_and_trust_version(client: httpx.AsyncCl
     answer = await client.get("/logs")
     assert answer.json() == {
         "federation": "harbour", "final": {}, "logs": {str(ORIGIN): SIZE},
-        "schema": 1, "trust_versions": 2,
+        "schema": 1,
+        "timestamp": False, "trust_versions": 2,
     }  # fmt: skip
     assert answer.headers["content-type"] == "application/json"
     assert (await client.get("/trust/00002.json")).content == b'{"version": 2}'

@@ -2,6 +2,7 @@
 
     logs                            JSON: the federation, its logs, trust versions, evidence
     trust/00001.json                the chain of trust, each version as it was signed
+    trust/timestamp.json            the newest timestamp of trust, if there is one
     log/<origin>/checkpoint         the latest signed head with its cosignatures
     log/<origin>/final              the largest head that a quorum of witnesses has cosigned
     log/<origin>/tile/…             C2SP tlog-tiles; the prefix of a log is log/<origin>
@@ -21,12 +22,13 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from hanse.core import limits
-from hanse.core.audit.paths import Index
+from hanse.core.audit.paths import TIMESTAMP, Index
 from hanse.core.errors import InvalidName, InvalidProof, NotFound
 from hanse.core.ids import Origin, Segment
 from hanse.core.log.merkle import leaf_hash, root_of
 from hanse.core.log.tiles import ENTRIES, WIDTH, Tile, bundle, hashes_of
 from hanse.core.step import Head
+from hanse.core.trust.freshness import SPACE
 from hanse.storage.contract import EventStore
 
 T = TypeVar("T")
@@ -73,6 +75,8 @@ class LogFiles:
         """The file at `path`. Raises `NotFound` for whatever is no such path."""
         if path == "logs":
             return await self._index()
+        if path == TIMESTAMP and (stamp := await self._timestamp()) is not None:
+            return File(stamp, JSON)
         if found := _TRUST.fullmatch(path):
             return await self._trust(int(found[1]))
         if found := _LOG.fullmatch(path):
@@ -88,8 +92,11 @@ class LogFiles:
         heads = [head for head in await self._store.heads() if head.size]
         sizes = {head.origin: head.size for head in heads}
         final = {head.origin: head.final_size for head in heads if head.final_size}
-        index = Index(self._federation, sizes, final, len(await self._store.trust()))
-        return File(index.encode(), JSON)
+        trust, stamped = len(await self._store.trust()), await self._timestamp() is not None
+        return File(Index(self._federation, sizes, final, trust, stamped).encode(), JSON)
+
+    async def _timestamp(self) -> bytes | None:
+        return (await self._store.local(SPACE)).get("timestamp")
 
     async def _trust(self, version: int) -> File:
         files = await self._store.trust()

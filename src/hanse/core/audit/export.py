@@ -3,6 +3,7 @@
     export.json           {"files": {path: sha256}, "schema": 1}: every file, and nothing else
     witness.policy        C2SP tlog-policy: these logs, their witnesses and the quorum
     manifests/<hex>.json  every release, under its id
+    tuf/                  the trust chain as a TUF repository
 
 The seal is not signed: whoever can change a file can change it too. It says which file is
 damaged, also where nothing else would; that the rest is true is proved by `replay`.
@@ -19,6 +20,7 @@ from hanse.core.events import ReleaseRecord
 from hanse.core.ids import Digest
 from hanse.core.log.note import ED25519, VerifierKey
 from hanse.core.reading import Reader, canonical_json, parse_json
+from hanse.core.trust.tuf_files import tuf_files
 
 SEAL = "export.json"
 POLICY = "witness.policy"
@@ -26,7 +28,8 @@ POLICY = "witness.policy"
 
 def derived(audited: Audit) -> dict[str, bytes]:
     """Files for other people's tools and for reading; they follow from the logs."""
-    return {POLICY: _policy(audited), **dict(_manifests(audited))}
+    trust = tuf_files(audited.chain.files, audited.timestamp)
+    return {POLICY: _policy(audited), **dict(_manifests(audited)), **trust}
 
 
 def _policy(audited: Audit) -> bytes:

@@ -3,7 +3,7 @@
 The index is the file `logs`, the only name that is known beforehand:
 
     {"federation": …, "final": {origin: size}, "logs": {origin: size}, "schema": 1,
-     "trust_versions": n}
+     "timestamp": whether there is one, "trust_versions": n}
 """
 
 from __future__ import annotations
@@ -18,15 +18,19 @@ from hanse.core.log.merkle import SIZE_MAX
 from hanse.core.log.tiles import tiles_of
 from hanse.core.reading import Reader, canonical_json, parse_json
 
+TIMESTAMP = "trust/timestamp.json"
+"""The newest TUF timestamp that is known."""
+
 
 @dataclass(frozen=True, slots=True)
 class Index:
-    """What there is: every log with its size, how far it is final, how many trust versions."""
+    """What there is: every log with its size and how far it is final, and of trust what."""
 
     federation: Segment
     logs: Mapping[Origin, int]
     final: Mapping[Origin, int]
     trust: int
+    timestamp: bool = False
 
     @property
     def trust_versions(self) -> range:
@@ -39,6 +43,7 @@ class Index:
                 "final": {str(origin): size for origin, size in self.final.items()},
                 "logs": {str(origin): size for origin, size in self.logs.items()},
                 "schema": 1,
+                "timestamp": self.timestamp,
                 "trust_versions": self.trust,
             }
         )
@@ -47,6 +52,8 @@ class Index:
         """Every file that the index promises, itself first."""
         yield "logs"
         yield from map(trust_path, self.trust_versions)
+        if self.timestamp:
+            yield TIMESTAMP
         for origin, size in self.logs.items():
             yield log_path(origin, "checkpoint")
             if origin in self.final:
@@ -69,8 +76,9 @@ def parse_index(raw: bytes) -> Index:
         reader.integer("schema", low=1, high=1)
         federation = segment(reader.text("federation"), "federation")
         trust = reader.integer("trust_versions", high=99_999)
+        stamped = reader.flag("timestamp", False)
         logs, final = _sizes(reader, "logs"), _sizes(reader, "final")
-    index = Index(federation, logs, final, trust)
+    index = Index(federation, logs, final, trust, stamped)
     if index.encode() != raw or not final.keys() <= logs.keys():
         raise InvalidSpec("logs: not in canonical form")
     return index

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from hanse.core.audit.paths import Index, log_path, parse_index, trust_path
+from hanse.core.audit.paths import TIMESTAMP, Index, log_path, parse_index, trust_path
 from hanse.core.catalog.catalog import Catalog
 from hanse.core.catalog.finals import Finals
 from hanse.core.errors import HanseError, InvalidProof, Rejected
@@ -33,6 +33,7 @@ from hanse.core.quorum import policies, quorum, read_policy, witness_keys
 from hanse.core.step import Head
 from hanse.core.trust.authority import demand, signed_by
 from hanse.core.trust.chain import Chain, extend, start
+from hanse.core.trust.timestamp import open_stamp
 
 Read = Callable[[str], bytes]
 """The file at a path of the auditor's door. Raises `NotFound`."""
@@ -82,6 +83,7 @@ class Audit:
     logs: dict[Origin, LogAudit]
     heads_digest: bytes
     """Of all heads and the trust: two audits of equal digest had equal inputs."""
+    timestamp: bytes | None = None
 
     @property
     def state_digest(self) -> bytes:
@@ -101,7 +103,15 @@ def audit(read: Read, bootstrap: bytes, codec: Codec) -> Audit:
     for origin in index.logs:
         logs[origin] = _log(read, index, origin, book, catalog)
     catalog.refold()
-    return Audit(chain, catalog, logs, book.digest)
+    return Audit(chain, catalog, logs, book.digest, _timestamp(read, index, chain))
+
+
+def _timestamp(read: Read, index: Index, chain: Chain) -> bytes | None:
+    """The timestamp, if there is one that its keys signed. It may have expired."""
+    if not index.timestamp:
+        return None
+    with at(TIMESTAMP):
+        return open_stamp(read(TIMESTAMP), chain.current).raw
 
 
 def replay_trust(read: Read, index: Index, bootstrap: bytes) -> Chain:

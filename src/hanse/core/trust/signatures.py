@@ -78,7 +78,7 @@ def merge(bundle: Bundle, copies: Sequence[Bundle]) -> Bundle:
                 "one of the files is a copy of another draft",
                 fix="sign copies of one and the same draft",
             )
-        for name in filter(_is_metadata, files):
+        for name in filter(is_metadata, files):
             ours, theirs = _document(files[name]), _document(copy.files[name])
             files[name] = _with(ours, {s["keyid"]: s for s in theirs["signatures"]})
     return Bundle(bundle.version, files)
@@ -129,7 +129,7 @@ def _with(document: dict[str, Any], added: Mapping[str, Any]) -> bytes:
 
 def _unsigned(bundle: Bundle) -> tuple[int, Mapping[str, bytes]]:
     files = {
-        name: canonical_json(_document(raw)["signed"]) if _is_metadata(name) else raw
+        name: canonical_json(_document(raw)["signed"]) if is_metadata(name) else raw
         for name, raw in bundle.files.items()
     }
     return bundle.version, files
@@ -140,7 +140,7 @@ def _document(raw: bytes) -> dict[str, Any]:
     return document
 
 
-def _is_metadata(name: str) -> bool:
+def is_metadata(name: str) -> bool:
     """Target files lie in the same bundle; only metadata carries signatures."""
     return name.endswith(".json") and "/" not in name and name not in _UNSIGNED
 
