@@ -189,6 +189,15 @@ class Finality:
         for log in self._open.values():
             log.shared_s = float("-inf")
 
+    def proposed(self) -> bytes | None:
+        """The newest head of our own log that is proposed and not final, signed by us alone."""
+        log = self._open.get(self.me)
+        found = [c for c in log.heads.values() if c.lines] if log is not None else []
+        if not found:
+            return None
+        newest = max(found, key=lambda c: c.head.size)
+        return Note(newest.head.body(), (newest.author,)).render()
+
     def waiting(self, origin: Origin) -> str:
         """Why the end of this log is not final, as a sentence for people."""
         needed, of = self.policy.needed

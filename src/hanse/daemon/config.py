@@ -28,6 +28,7 @@ FIRST_START = "first-start"  # beside it until the daemon has written its first 
 SOCKET_PATH_BYTES_MAX = 100  # the kernel takes 107
 CONFIG_BYTES_MAX = 64 * 1024
 LOG_LEVELS = ("debug", "info", "warning", "error")
+_URL = re.compile(r"https?://[A-Za-z0-9.\[\]:-]{1,260}(/[A-Za-z0-9._~/-]{0,200})?")
 _ADDRESS = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]{1,253}):([1-9][0-9]{0,4})")
 
 
@@ -51,6 +52,11 @@ SETTINGS = {
     "audit_listen": Setting(
         "host:port of the auditor's door: every log and the trust chain over HTTP, for everybody\n"
         "who reaches it, read-only and without TLS. Default: closed.",
+        "",
+    ),
+    "witness_url": Setting(
+        "Where a witness outside the federation takes C2SP add-checkpoint requests, such as\n"
+        "https://witness.example. Its key stands in the witness policy. Default: none is asked.",
         "",
     ),
     "private_fields": Setting(
@@ -128,6 +134,7 @@ class Config:
     listen: str
     advertise: str
     audit_listen: str
+    witness_url: str
     private_fields: tuple[str, ...]
     log_level: str
     tick_interval_s: float
@@ -223,6 +230,7 @@ def _parse(document: dict[str, Any], home: Path) -> Config:
             advertise=check_address(_text(reader, "advertise") or listen, "advertise"),
             private_fields=check_policy(_text(reader, "private_fields").split()),
             audit_listen=_optional_address(reader, "audit_listen"),
+            witness_url=_url(_text(reader, "witness_url")),
             log_level=reader.one_of("log_level", LOG_LEVELS, SETTINGS["log_level"].default),
             tick_interval_s=reader.number(
                 "tick_interval_s", SETTINGS["tick_interval_s"].default, low=0.01, high=10.0
@@ -259,6 +267,12 @@ def _reserve(reader: Reader) -> int:
 def _text(reader: Reader, key: str) -> str:
     default = SETTINGS[key].default
     return reader.text(key) if default is None else reader.text(key, default)
+
+
+def _url(text: str) -> str:
+    if text and not _URL.fullmatch(text):
+        raise InvalidSpec(f"witness_url: {text[:80]!r} is no URL", fix="begin it with https://")
+    return text
 
 
 def _optional_address(reader: Reader, key: str) -> str:

@@ -37,6 +37,7 @@ from hanse.daemon.config import FIRST_START, Config
 from hanse.daemon.doors import Doors, read_authority
 from hanse.daemon.driver import Driver, now
 from hanse.daemon.enrolment import Enroller
+from hanse.daemon.outside_witness import OutsideWitness
 from hanse.daemon.private_files import read_seed
 from hanse.daemon.private_values import PrivateValues
 from hanse.daemon.transfers import Gate, Transfers, complete
@@ -80,6 +81,7 @@ async def run(config: Config, *, accept_own_log: bool = False) -> None:
         watches = (
             asyncio.create_task(daemon.doors.watch()),
             asyncio.create_task(disk_watch.watch(daemon.driver, daemon.reserve)),
+            *(asyncio.create_task(w.watch()) for w in (daemon.outside_witness,) if w is not None),
         )
         stopping = asyncio.create_task(stop.wait())
         log.info("started", region=config.region, listen=config.listen, pid=os.getpid())
@@ -109,6 +111,7 @@ class Daemon:
         self.driver = driver
         self.reserve = reserve
         self.doors = doors
+        self.outside_witness: OutsideWitness | None = None
         self._edge, self._transfers = edge, transfers
         self._server: object | None = None
 
@@ -207,6 +210,8 @@ async def assemble(
         from hanse.gateways.log_door import serve
 
         await stack.enter_async_context(serve(files, config.audit_listen))
+    if config.witness_url:
+        daemon.outside_witness = OutsideWitness(driver, files, config.witness_url)
     behind = verbs.Services(
         files,
         Bundles(driver, store, blobs, key),
