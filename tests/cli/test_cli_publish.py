@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import datetime
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import fake_daemon as fake
@@ -15,13 +16,17 @@ from onnx import TensorProto, helper
 
 from hanse.cli.main import main
 from hanse.cli.manifest_builder import digest_of, file_name
+from hanse.core import dsse
 from hanse.core.catalog.manifest import parse_manifest
 from hanse.core.ids import Digest
 from hanse.core.reading import canonical_json
+from hanse.core.signing import SigningKey
+from hanse.core.trust import chain
 from hanse.core.trust.authority import signers
+from hanse.core.trust.members import Person
 from hanse.core.trust.statements import RELEASE_TYPE, release_statement
 from hanse.daemon import ceremony
-from hanse.daemon.trust_folder import chain_beside
+from hanse.daemon.trust_folder import add_file, chain_beside, read_files
 
 NOW = datetime.datetime(2026, 11, 23, tzinfo=datetime.UTC)
 
@@ -267,6 +272,32 @@ def test_a_changed_manifest_fails_verification(home, saved):
 def test_a_signature_by_a_stranger_fails_verification(home, saved, tmp_path):
     ceremony.init(tmp_path / "other", "acme", "eu-north", "127.0.0.1:7", "", NOW)
     assert main(["release", "verify", str(saved), "--trust", str(tmp_path / "other")]) == 5
+
+
+def test_a_release_that_too_few_have_signed_fails_verification(home, saved, tmp_path, capsys):
+    """By a trust version that asks for two publishers, and a second one who signs later."""
+    known = chain.replay(read_files(home / "trust"))
+    ada = SigningKey(b"A" * 32)
+    person = Person("ada", ada.public, ("publisher",), ("*",))
+    following = replace(
+        known.current,
+        version=2,
+        people=(*known.current.people, person),
+        thresholds={"publisher": 2},
+    )
+    root = ceremony.root_keys([home / "keys/root.key"])
+    raw = chain.sign(following, root, known)
+    for version, each in enumerate((*known.files, raw), start=1):
+        add_file(tmp_path / "asks-two/trust", version, each)
+    verify = ["release", "verify", str(saved), "--trust", str(tmp_path / "asks-two")]
+    assert main(verify) == 5
+    assert "1 of 2 people" in capsys.readouterr().out
+    path = saved / "envelope.json"
+    one = path.read_bytes()
+    said = dsse.parse_envelope(one, len(one))
+    path.write_bytes(dsse.join([one, dsse.sign_envelope(said.payload_type, said.payload, [ada])]))
+    assert main(verify) == 0
+    assert "ada, operator" in capsys.readouterr().out
 
 
 def test_a_missing_or_foreign_file_fails_verification(home, saved):

@@ -96,18 +96,16 @@ def _check_release(raw: bytes, signed: bytes, members: Members) -> Iterator[Chec
         yield Check("manifest", False, str(error))
         return
     try:
-        names = _signers(manifest, release, signed, members)
-        detail = ", ".join(names) or f"no publisher of version {members.version} signed it"
-        yield Check("signature", bool(names), detail)
+        yield _signature(manifest, release, signed, members)
     except Rejected as error:
         yield Check("signature", False, str(error))
 
 
-def _signers(manifest: Manifest, release: Any, signed: bytes, members: Members) -> list[str]:
+def _signature(manifest: Manifest, release: Any, signed: bytes, members: Members) -> Check:
     from hanse.core import limits
     from hanse.core.dsse import parse_envelope
     from hanse.core.reading import parse_json
-    from hanse.core.trust.authority import signers
+    from hanse.core.trust.authority import of_role
     from hanse.core.trust.statements import RELEASE_TYPE, release_statement
 
     payload = parse_envelope(signed, limits.EVENT_BYTES_MAX).payload
@@ -116,8 +114,11 @@ def _signers(manifest: Manifest, release: Any, signed: bytes, members: Members) 
     if type(counter) is not int:
         raise InvalidSpec("the envelope holds no release statement")
     expected = release_statement(f"{manifest.model}@{manifest.version}", release, counter)
-    found = signers([signed], members.keys("publisher"), RELEASE_TYPE, expected)
-    return sorted(members.name_of(member) for member in found)
+    asked = of_role("publisher", members, expected, RELEASE_TYPE)
+    missing = asked.unmet([signed], members)
+    names = sorted({members.name_of(member) for member in asked.signers([signed])})
+    detail = f"{missing}, by trust version {members.version}" if missing else ", ".join(names)
+    return Check("signature", not missing, detail)
 
 
 def _check_files(raw: bytes, path: Path) -> Iterator[Check]:

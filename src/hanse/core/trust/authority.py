@@ -125,18 +125,18 @@ def demand(body: Body | None, origin: Origin, members: Members) -> Demand | None
         case ReleaseRecord():
             name = f"{body.model}@{body.version}"
             statement = statements.release_statement(name, body.release, body.counter)
-            return _of("publisher", members, statement, statements.RELEASE_TYPE)
+            return of_role("publisher", members, statement, statements.RELEASE_TYPE)
         case RolloutIntent():
             statement = statements.rollout_statement(body.model, body.spec)
             return replace(
-                _of("release-manager", members, statement),
+                of_role("release-manager", members, statement),
                 approvers=members.keys("approver"),
                 approvals=members.threshold("approver"),
             )
         case RolloutApprove():
             spec = str(Digest.from_bytes(body.spec_digest))
             statement = statements.approval_statement(body.model, spec, body.stage, body.step)
-            asked = _of(body.role, members, statement)
+            asked = of_role(body.role, members, statement)
             return replace(asked, count=max(asked.count, body.count))
         case Kill():
             statement = statements.control_statement("kill", body.model, release=str(body.release))
@@ -155,7 +155,7 @@ def demand(body: Body | None, origin: Origin, members: Members) -> Demand | None
             return _of_operator(members, origin.region, statement)
         case _:
             return None
-    return _of("release-manager", members, statement)
+    return of_role("release-manager", members, statement)
 
 
 def signed_by(event: Event, origin: Origin, members: Members) -> frozenset[MemberId]:
@@ -179,7 +179,8 @@ def _attested(event: Event, origin: Origin, members: Members) -> Void | None:
     return Void(missing) if missing else None
 
 
-def _of(role: str, members: Members, statement: bytes, kind: str = CONTROL_TYPE) -> Demand:
+def of_role(role: str, members: Members, statement: bytes, kind: str = CONTROL_TYPE) -> Demand:
+    """As many people of a role as `members` asks for, but never nobody."""
     return Demand(role, members.keys(role), kind, statement, max(1, members.threshold(role)))
 
 

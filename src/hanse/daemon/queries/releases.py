@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from hanse.core.catalog.view import Release
+from hanse.core.dsse import join
 from hanse.core.events import ReleaseRecord
 from hanse.core.ids import segment
 from hanse.core.node import Clock, Node
-from hanse.core.trust.authority import demand, signers
+from hanse.core.trust.authority import demand
 from hanse.daemon.queries.matter import Answer, Args, Matter, asked
 
 
@@ -68,17 +69,11 @@ def _row(matter: Matter, release: Release) -> Answer:
 
 
 def _envelope(matter: Matter, release: Release) -> bytes:
-    """The publisher's envelope among those that ride on the event: the one that verifies."""
+    """The publishers' envelope: those that ride on the event and verify, as one."""
     record = matter.record(release.recorded)
     members = matter.node.book.chain.at(record.event.header.trust_version) if record else None
     if record is None or members is None:
         return b""
     asks = demand(record.event.body, record.origin, members)
-    return next(
-        (
-            raw
-            for raw in record.event.header.attestations
-            if asks and signers((raw,), asks.keys, asks.payload_type, asks.payload)
-        ),
-        b"",
-    )
+    found = [raw for raw in record.event.header.attestations if asks and asks.signers((raw,))]
+    return join(found) if found else b""
