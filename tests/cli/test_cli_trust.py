@@ -217,9 +217,12 @@ def test_renewing_dates_every_file_anew_and_changes_nothing_else(office):
 
 
 def test_people_leave_and_thresholds_ask_for_no_more_than_there_are(office):
-    assert "add people first" in office.ask("set-threshold", "publisher", 2, "--dry-run", code=1)
+    refused = office.ask("set-threshold", "publisher", 2, "--dry-run", code=1)
+    assert "2 people are asked and 1 are publisher" in refused
     office.do("add-person", "ada", office.key("ada"), "--role", "publisher", "--region", "eu-north")
     assert office.do("set-threshold", "publisher", 2).threshold("publisher") == 2
+    assert "are asked" in office.ask("remove-person", "operator", "--dry-run", code=1)
+    office.do("set-threshold", "publisher", 1)
     assert [p.name for p in office.do("remove-person", "operator").people] == ["ada"]
     assert office.ask("remove-person", "operator", "--dry-run", code=1)
 

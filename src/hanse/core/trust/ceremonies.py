@@ -32,18 +32,25 @@ def remove_person(members: Members, name: str) -> Members:
     left = tuple(p for p in members.people if p.name != name)
     if left == members.people:
         raise NotFound(f"nobody is called {name}", fix="see hanse trust show")
-    return replace(members, people=left)
+    return _meetable(replace(members, people=left))
 
 
 def set_threshold(members: Members, role: str, count: int) -> Members:
     if role not in ROLES:
         raise NotFound(f"{role} is not a role of people", fix=f"use {' or '.join(ROLES)}")
-    people = {person.name for person in members.people if role in person.roles}
-    if count > len(people):
-        raise Conflict(
-            f"{count} people are asked and {len(people)} are {role}", fix="add people first"
-        )
-    return replace(members, thresholds={**members.thresholds, role: count})
+    return _meetable(replace(members, thresholds={**members.thresholds, role: count}))
+
+
+def _meetable(members: Members) -> Members:
+    """A threshold that the people listed cannot meet would lock its role."""
+    for role, count in members.thresholds.items():
+        people = {person.name for person in members.people if role in person.roles}
+        if count > len(people):
+            raise Conflict(
+                f"{count} people are asked and {len(people)} are {role}",
+                fix="add people, or lower the threshold, first",
+            )
+    return members
 
 
 def rotate(members: Members, role: str, keys: Keys) -> Members:
