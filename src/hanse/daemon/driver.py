@@ -44,7 +44,8 @@ T = TypeVar("T")
 Attempted = tuple[asyncio.Future[Any] | None, Any, HanseError | None]
 log = structlog.get_logger("hanse.daemon")
 QUEUE_MAX = 10_000
-DIAL_PAUSE_S, DIAL_PAUSE_MAX_S, LASTED_S = 0.2, 10.0, 2.0
+DIAL_PAUSE_S, LASTED_S = 0.2, 2.0
+DIAL_PAUSE_MAX_S = 3.0  # who comes back must be found soon: it writes nothing until it is
 RECOVERED_S = 5.0
 
 
