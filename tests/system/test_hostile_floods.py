@@ -197,9 +197,18 @@ async def pulls_that_are_never_read(world: World) -> None:
     async with world.peer() as peer:
         origin = world.victim.ask("status")["daemon"]["origin"]
         pull = sync_pb2.Frame(pull=sync_pb2.Pull(origin=origin, start=0))
-        for _ in range(300):
-            await peer.say(pull)
-        await until(lambda: world.counted("pulls_ignored") > 0)
+
+        async def asks_without_end() -> None:
+            while True:
+                await peer.say(pull)
+
+        # How many it takes depends on how fast they are answered, and that on the machine.
+        asking = asyncio.create_task(asks_without_end())
+        try:
+            await until(lambda: world.counted("pulls_ignored") > 0)
+        finally:
+            asking.cancel()
+            await asyncio.gather(asking, return_exceptions=True)
 
 
 async def claims_of_logs_that_cannot_be(world: World) -> None:
