@@ -688,3 +688,40 @@ def test_malformed_progress_is_refused() -> None:
     for other in ({"step": 99}, {"stage": 0}):
         with pytest.raises(Rejected):
             Progress.decode(SPEC, "west", stored | other, 0.0)
+
+
+# --- nodes that speak against it ------------------------------------------------------------------
+
+
+def with_nodes(walk: Walk, **counts: int) -> Facts:
+    facts = good(walk.progress)
+    return replace(facts, nodes=replace(facts.nodes, **counts))
+
+
+@pytest.mark.parametrize("counts", [{"failing": 1, "ready": 4}, {"silent": 1}])
+@pytest.mark.parametrize("state", [State.PREFETCHING, *STEPPING])
+def test_more_nodes_than_the_plan_bears_undo_it(state: State, counts: dict[str, int]) -> None:
+    walk = walk_to(state)
+    assert walk.tick(with_nodes(walk, **counts)).state is State.ROLLING_BACK
+    assert walk.progress.reason == Cause.FAILING
+    assert Hold(str(Cause.FAILING)) in walk.actions
+
+
+def test_a_plan_may_hold_instead_and_goes_on_when_they_have_recovered() -> None:
+    walk = Walk(spec=parse_spec(document(nodes={"failing": "10%", "onExceeded": "hold"})))
+    walk.until(State.PAUSED)
+    assert walk.tick(with_nodes(walk, failing=2)).state is State.HELD
+    walk.until(State.HEALTHY)
+
+
+def test_as_many_as_the_plan_bears_keep_nobody_waiting() -> None:
+    walk = Walk(spec=parse_spec(document(nodes={"failing": "20%"})))
+    while walk.progress.state is not State.HEALTHY:
+        walk.tick(with_nodes(walk, failing=1, ready=4, confirmed=4))
+        assert walk.progress.state not in (State.ROLLING_BACK, State.HELD)
+
+
+def test_a_region_that_hears_of_no_node_blames_nobody() -> None:
+    walk = walk_to(State.PAUSED)
+    gone = replace(good(walk.progress), nodes=Nodes(0, silent=5))
+    assert walk.tick(gone).state is not State.ROLLING_BACK

@@ -133,15 +133,34 @@ def _nodes(
 ) -> Nodes:
     online = around.fleet.online(around.now_s)
     obeying = [n for n in online if n.order >= around.told]
-    ready = [n for n in online if (m := n.models.get(view.model)) and rollout.release in m.ready]
+    told = [(n, n.models.get(view.model)) for n in online]
+    failing = {n.name for n, m in told if m is not None and rollout.release in m.failed}
+    ready = {n.name for n, m in told if m and rollout.release in m.ready} - failing
     weight = execution.progress.weight_percent
-    confirmed = [n for n in obeying if n in ready] if weight else obeying
+    confirmed = [n for n in obeying if n.name in ready] if weight else obeying
     on_target = (
         around.fleet.running(obeying, view.model, target)
         if target
         else sum(1 for n in obeying if not _runs(n.models.get(view.model), rollout.release))
     )
-    return Nodes(len(online), weight, len(confirmed), len(ready), on_target)
+    return Nodes(
+        len(online),
+        weight,
+        len(confirmed),
+        len(ready),
+        len(failing),
+        _silent(view.model, rollout.release, execution.plan.nodes.silent_ms, around),
+        on_target,
+    )
+
+
+def _silent(model: Segment, release: Digest, silent_ms: int | None, around: Surroundings) -> int:
+    """Nodes whose last word was that they have the release, and that was too long ago."""
+    if silent_ms is None:
+        return 0
+    since_s = around.now_s - silent_ms / 1000
+    gone = (n.models.get(model) for n in around.fleet.nodes.values() if n.seen_s < since_s)
+    return sum(1 for m in gone if m is not None and release in (m.running, *m.ready))
 
 
 def _windows(execution: Execution, around: Surroundings) -> tuple[Window, ...]:

@@ -25,6 +25,10 @@ class Nodes:
     """Nodes that report serving at exactly this weight."""
     ready: int = 0
     """Nodes that have the release loaded."""
+    failing: int = 0
+    """Online nodes that could not load or run the release."""
+    silent: int = 0
+    """Nodes that took the release and were not heard for longer than the plan allows."""
     on_target: int = 0
     """Nodes whose running digest is the rollback target."""
 

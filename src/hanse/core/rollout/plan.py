@@ -132,6 +132,17 @@ class Deadline:
 
 
 @dataclass(frozen=True, slots=True)
+class NodeRules:
+    """When nodes themselves speak against the release, beside what they measure."""
+
+    failing_share: float = 0.1
+    """More of the nodes that took it may not fail to load or to run it."""
+    silent_ms: int | None = None
+    """A node that took it and was not heard for so long counts as failing; None: it does not."""
+    on_exceeded: Literal["hold", "rollback"] = "rollback"
+
+
+@dataclass(frozen=True, slots=True)
 class Propagation:
     quarantine_quorum: int = 2
     """So many regions that rolled back quarantine the release; fewer make the others hold."""
@@ -168,6 +179,7 @@ class RolloutSpec:
     rollback: Rollback = Rollback()
     freshness: Freshness = Freshness()
     deadline: Deadline = Deadline()
+    nodes: NodeRules = NodeRules()
     propagation: Propagation = Propagation()
     background: tuple[Segment, ...] = ()
     """Templates judged for harm in every state with traffic, beside those of the stage."""

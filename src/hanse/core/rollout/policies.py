@@ -18,9 +18,10 @@ from hanse.core.rollout.fields import (
     fail,
     number,
     one_of,
+    share,
     whole,
 )
-from hanse.core.rollout.plan import Deadline, Freshness, Propagation, Rollback
+from hanse.core.rollout.plan import Deadline, Freshness, NodeRules, Propagation, Rollback
 
 
 def parse_rollback(value: object, path: str) -> Rollback:
@@ -72,6 +73,22 @@ def deadline_mapping(deadline: Deadline) -> dict[str, object]:
     lengths = {"step": deadline.step_ms, "stage": deadline.stage_ms}
     written = {key: duration_text(ms) for key, ms in lengths.items() if ms is not None}
     return {**written, "onExceeded": deadline.on_exceeded}
+
+
+def parse_nodes(value: object, path: str) -> NodeRules:
+    fields = Fields.of(value, path, ("failing", "silentAfterUpdate", "onExceeded"))
+    return NodeRules(
+        fields.optional("failing", share, NodeRules().failing_share),
+        fields.optional("silentAfterUpdate", _some(duration_ms(1000)), None),
+        fields.optional("onExceeded", _on_exceeded, "rollback"),
+    )
+
+
+def nodes_mapping(nodes: NodeRules) -> dict[str, object]:
+    silent = (
+        {} if nodes.silent_ms is None else {"silentAfterUpdate": duration_text(nodes.silent_ms)}
+    )
+    return {"failing": nodes.failing_share, **silent, "onExceeded": nodes.on_exceeded}
 
 
 def parse_watch(value: object, path: str) -> float | None:

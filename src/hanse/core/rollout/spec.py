@@ -3,7 +3,7 @@
     {apiVersion: hanse.dev/v1alpha1, kind: Rollout,
      metadata: {name, model, generation},
      spec: {release, predecessor, supersedes, rollback, stages, templates, background,
-            freshness, deadline, propagation, watch}}
+            freshness, deadline, nodes, propagation, watch}}
 
 Analysis templates live in the document itself, so the signed bytes say all that will decide.
 `predecessor: null` marks a first release: there is no stable arm to compare with or to mirror, so
@@ -40,6 +40,7 @@ from hanse.core.rollout.plan import (
     WATCH_FACTOR,
     Deadline,
     Freshness,
+    NodeRules,
     Propagation,
     Rollback,
     RolloutSpec,
@@ -51,8 +52,10 @@ from hanse.core.rollout.plan import (
 from hanse.core.rollout.policies import (
     deadline_mapping,
     freshness_mapping,
+    nodes_mapping,
     parse_deadline,
     parse_freshness,
+    parse_nodes,
     parse_propagation,
     parse_rollback,
     parse_watch,
@@ -77,6 +80,7 @@ _SPEC_FIELDS: Final = (
     "background",
     "freshness",
     "deadline",
+    "nodes",
     "propagation",
     "watch",
 )
@@ -101,6 +105,7 @@ def parse_spec(mapping: object) -> RolloutSpec:
         rollback=fields.optional("rollback", parse_rollback, Rollback()),
         freshness=fields.optional("freshness", parse_freshness, Freshness()),
         deadline=fields.optional("deadline", parse_deadline, Deadline()),
+        nodes=fields.optional("nodes", parse_nodes, NodeRules()),
         propagation=fields.optional("propagation", parse_propagation, Propagation()),
         background=fields.optional("background", _background, ()),
         watch_factor=fields.optional("watch", parse_watch, WATCH_FACTOR),
@@ -136,6 +141,7 @@ def to_mapping(spec: RolloutSpec) -> dict[str, object]:
             "background": {"templates": list(spec.background)},
             "freshness": freshness_mapping(spec.freshness),
             "deadline": deadline_mapping(spec.deadline),
+            "nodes": nodes_mapping(spec.nodes),
             "propagation": propagation_mapping(spec.propagation),
             "watch": watch_mapping(spec.watch_factor),
         },

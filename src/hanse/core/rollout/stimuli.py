@@ -44,6 +44,7 @@ class Cause(StrEnum):
     TRUST = "trust"
     APPROVAL = "approval"
     NODES = "nodes"
+    FAILING = "nodesFailing"
     DURATION = "duration"
     PREFETCH = "prefetch"
 
@@ -110,6 +111,9 @@ def _alarms(view: View, harm: Verdict | None) -> Iterator[Call]:
     if harm and harm.on_fail == "rollback" and (facts.way_back or not view.progress.watching):
         # Without a way back, a release in service is better than none (fail static).
         yield Call(Stimulus.HARM, harm.reason, harm.why, harm)
+    failing = _failing(view)
+    if failing and view.spec.nodes.on_exceeded == "rollback":
+        yield Call(Stimulus.HARM, Cause.FAILING, failing)
     if facts.superseded:
         yield Call(Stimulus.SUPERSEDE, Cause.SUPERSEDED, "a newer rollout of the model is signed")
     overdue = _overdue(view)
@@ -136,6 +140,20 @@ def _harm(view: View) -> Verdict | None:
     return min(found, key=lambda verdict: verdict.on_fail != "rollback", default=None)
 
 
+def _failing(view: View) -> str | None:
+    """Too many nodes cannot run it, or were never heard again after they took it.
+
+    With nobody online it is we who are cut off, and that says nothing about the release.
+    """
+    nodes, progress = view.facts.nodes, view.progress
+    if progress.active not in (*STEPPING, State.PREFETCHING) or not nodes.online:
+        return None
+    bad, took = nodes.failing + nodes.silent, nodes.ready + nodes.failing + nodes.silent
+    if bad <= view.spec.nodes.failing_share * took:
+        return None
+    return f"{nodes.failing} of {took} nodes failed to run it, {nodes.silent} fell silent with it"
+
+
 def _hold_cause(view: View, harm: Verdict | None) -> Call | None:
     progress, facts = view.progress, view.facts
     if progress.state in TERMINAL or progress.state is State.ROLLING_BACK:
@@ -144,6 +162,8 @@ def _hold_cause(view: View, harm: Verdict | None) -> Call | None:
         return _hold(progress.reason, progress.why)
     if harm:
         return _hold(harm.reason, harm.why, harm)
+    if failing := _failing(view):
+        return _hold(Cause.FAILING, failing)
     if facts.paused:
         return _hold(Cause.OPERATOR, "an operator paused the rollout")
     if facts.frozen:
@@ -268,7 +288,7 @@ def _weighting(view: View) -> Call:
 def _unconfirmed(view: View) -> Call | None:
     nodes, asked = view.facts.nodes, view.progress.weight_percent
     confirmed = nodes.confirmed if nodes.weight_percent == asked else 0
-    if 0 < nodes.online <= confirmed:
+    if 0 < nodes.online - nodes.failing <= confirmed:
         return None
     why = f"{confirmed} of {nodes.online} nodes confirm weight {asked}, {nodes.ready} are ready"
     return Call(None, Cause.NODES, why)
