@@ -166,6 +166,19 @@ def test_any_expired_file_stops_moving_forward(role: str) -> None:
     assert clock.stale(old, "eu").count("of trust version 1 expired")
 
 
+@pytest.mark.parametrize("role", ["root", "other"])
+def test_key_holders_are_called_two_weeks_before_a_file_expires(role: str) -> None:
+    far, ends_s = NOW_S + 400 * DAY_S, NOW_S + 14 * DAY_S
+    dates = Expiry(**{"root_s": far, "other_s": far} | {f"{role}_s": ends_s})
+    old = chain.start(chain.sign(members(), (ROOT,), expiry=dates))
+    clock = fresh()
+    clock.renew(old.current, ROOT)
+    assert clock.ageing(old, "eu") == ""
+    clock.see((NOW_S + 1) * 1000)
+    assert "hanse trust renew" in clock.ageing(old, "eu")
+    assert clock.stale(old, "eu") == "", "it still is good"
+
+
 def frozen() -> tuple[Federation, Node]:
     """ap-south hears nobody from here on, and holds no key for timestamps."""
     net = Federation()

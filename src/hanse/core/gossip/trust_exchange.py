@@ -73,13 +73,18 @@ class TrustExchange:
             )
         return self.freshness.stale(self._book.chain, self._region)
 
+    @property
+    def warning(self) -> str:
+        """What stops forward moves, or soon will."""
+        return self.stale or self.freshness.ageing(self._book.chain, self._region)
+
     def tick(self) -> None:
         """Sign a timestamp, if one is due and the key is here; say once what is in the way."""
         if self.key is not None:
             stamp = self.freshness.renew(self._book.chain.current, self.key)
             if stamp is not None:
                 self._tell_stamp(None)
-        why = self.stale or self.freshness.ageing
+        why = self.warning
         if why != self._warned:
             self._warned = why
             self._alarm("warning", "trust_stale" if why else "trust_fresh", why=why)

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from hanse.core.errors import InvalidProof, Rejected
 from hanse.core.signing import SigningKey
 from hanse.core.step import PutLocal
+from hanse.core.trust import instants
 from hanse.core.trust.chain import Chain
 from hanse.core.trust.members import Members
 from hanse.core.trust.timestamp import RENEW_S, Stamp, open_stamp, sign_stamp
@@ -21,6 +22,9 @@ SPACE = "trust"
 AHEAD_S = 300
 """How far a signer's clock may run ahead of ours."""
 KEEP_EVERY_S = 600
+RENEW_FILES_S = 14 * instants.DAY_S
+"""How long before a file of trust expires its key holders are called."""
+_STAMP = "start a daemon that holds the timestamp key, or import a bundle from one"
 
 
 class Freshness:
@@ -88,12 +92,11 @@ class Freshness:
             except Rejected:
                 self.stamp = None
 
-    @property
-    def ageing(self) -> str:
-        """A warning, a day before it matters: a new timestamp should have come by now."""
-        if self.stamp is None or self.now_s <= self.stamp.signed_s + 2 * RENEW_S:
-            return ""
-        return "no new timestamp of trust for two days"
+    def ageing(self, chain: Chain, region: str) -> str:
+        """A warning before it matters; the same words until somebody acts."""
+        if self.stamp is not None and self.now_s > self.stamp.signed_s + 2 * RENEW_S:
+            return f"no new timestamp of trust for two days: {_STAMP}"
+        return self._ended(chain, region, self.now_s + RENEW_FILES_S, "is good until")
 
     def stale(self, chain: Chain, region: str) -> str:
         """Why we may not move forward; empty if we may."""
@@ -101,21 +104,22 @@ class Freshness:
         if stamp is None:
             return "no timestamp of trust has reached us"
         if self.now_s > stamp.expires_s:
-            hours = (self.now_s - stamp.expires_s) / 3600
-            return (
-                f"the newest timestamp of trust expired {hours:.1f} h ago: start a daemon that "
-                "holds the timestamp key, or import a bundle from one"
-            )
+            when = instants.to_iso(stamp.expires_s)
+            return f"the newest timestamp of trust expired at {when}: {_STAMP}"
         if stamp.trust_version > version:
             return f"trust version {stamp.trust_version} is out and has not reached us"
         if stamp.trust_version == version and stamp.trust_digest != chain.current.digest:
             return f"a timestamp names another trust version {version} than ours"
+        return self._ended(chain, region, self.now_s, "expired at")
+
+    def _ended(self, chain: Chain, region: str, at_s: int, verb: str) -> str:
         for role in ("root", "targets", "snapshot", region):
             file = chain.tip.signed.get(f"{role}.json")
-            if file is not None and self.now_s > file.expires_s:
+            if file is not None and at_s > file.expires_s:
+                when = instants.to_iso(file.expires_s)
                 return (
-                    f"{file.name} of trust version {version} expired: its key holders renew it, "
-                    "hanse trust renew"
+                    f"{file.name} of trust version {chain.current.version} {verb} {when}: its key "
+                    "holders renew it, hanse trust renew"
                 )
         return ""
 

@@ -152,7 +152,7 @@ def _daemon(node: Node, clock: Clock) -> Answer:
         "origin": str(node.me),
         "address": member.address if member else "",
         "trust_version": current.version,
-        "trust_stale": node.sync.trust.stale or node.sync.trust.freshness.ageing,
+        "trust_stale": node.sync.trust.warning,
         "log_size": node.book.size(node.me),
         "phase": node.recovery.phase.value,
         "why": node.recovery.why,
