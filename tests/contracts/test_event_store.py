@@ -25,6 +25,7 @@ from hanse.core.step import (
     PutView,
     PutWitness,
     Step,
+    TruncateLog,
     Write,
 )
 from hanse.storage.contract import EventStore
@@ -242,6 +243,27 @@ async def test_how_far_a_log_is_final_is_kept_and_served_with_its_note(
     assert await store.checkpoint_at_or_before(OURS, 0, 2) == b"note 2 by a quorum"
     assert await store.checkpoint_at_or_before(OURS, 0, 3) == b"note 3"
     assert await (await reopen(store)).heads() == [final]
+
+
+async def test_a_branch_that_does_not_count_is_forgotten(store: EventStore, reopen: Reopen) -> None:
+    await store.apply([append(0, 2), append(2, 3), append(0, 1, THEIRS)])
+    await store.apply([TruncateLog(append(0, 2).head), append(2, 2, mark=" again")])
+    store = await reopen(store)
+    kept = [event(0), event(1), event(2) + b" again", event(3) + b" again"]
+    assert await store.events(OURS, 0, 100, 2**20) == kept
+    assert await store.checkpoint_at_or_before(OURS, 2, 5) == b"note 4 again"
+
+
+async def test_a_log_of_which_nothing_counts_may_begin_again(
+    store: EventStore, reopen: Reopen
+) -> None:
+    await store.apply([append(0, 2), append(0, 1, THEIRS)])
+    await store.apply([TruncateLog(Head(OURS, 0, bytes(32), b"", b""))])
+    store = await reopen(store)
+    assert [head.origin for head in await store.heads()] == [THEIRS]
+    assert await store.head(OURS) is None
+    await store.apply([append(0, 1)])
+    assert await store.events(OURS, 0, 100, 2**20) == [event(0)]
 
 
 async def test_a_witness_never_contradicts_itself(store: EventStore, reopen: Reopen) -> None:

@@ -53,6 +53,27 @@ class Serve:
 
 
 @dataclass(frozen=True, slots=True)
+class Reread:
+    """Read a whole stored log and give it to `Node.reread`."""
+
+    origin: Origin
+
+
+@dataclass(frozen=True, slots=True)
+class Compare:
+    """Weigh events that a peer sent against the stored log (`log.fork.compare`).
+
+    The outcome goes to `Node.compared`.
+    """
+
+    peer: MemberId
+    origin: Origin
+    start: int
+    events: tuple[bytes, ...]
+    note: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class FetchRelease:
     """Bring every file of this release here and pin it; say so when done."""
 
@@ -84,4 +105,15 @@ class Log:
     fields: tuple[tuple[str, str | int], ...] = ()
 
 
-Effect = Dial | Undial | HangUp | Serve | FetchRelease | PublishAssignment | Restart | Log
+Effect = (
+    Dial
+    | Undial
+    | HangUp
+    | Serve
+    | Reread
+    | Compare
+    | FetchRelease
+    | PublishAssignment
+    | Restart
+    | Log
+)

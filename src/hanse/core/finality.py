@@ -62,6 +62,8 @@ class Finality:
         self.me = me
         self.shares: list[Share] = []
         self.advanced: dict[Origin, int] = {}
+        self.vouched: dict[Origin, bytes] = {}
+        """Of logs that have forked, a note with a quorum; of which branch is to be seen."""
         self.witness: Witness | None = None
         if key is not None:
             self.witness = Witness(own_key(book.chain, me, key.public), key, seen)
@@ -142,11 +144,41 @@ class Finality:
     def heard(self, origin: Origin, raw: bytes, source: MemberId) -> None:
         """A note without events. Raises `Rejected` if it does not fit what we hold."""
         note = Note.parse(raw)
+        head = self._book.heads.get(origin)
+        if head and head.stop and head.stop.fork and self.vouches(origin, raw):
+            self.vouched[origin] = raw
+            return
         log = self._open.get(origin)
         known = log.heads.get(Checkpoint.parse(note.text).size) if log else None
         if known is not None and known.merge(note, self._wanted(origin, known)):
             self._touched[origin] = None
             self._weigh(origin, known, source)
+
+    def vouches(self, origin: Origin, raw: bytes) -> bool:
+        """Whether this note makes more of a log final than we know, on whichever branch."""
+        head, found = self._book.heads.get(origin), self._cosigned(origin, raw, 1)
+        more = head is None or found.head.size > head.final_size
+        return more and self._has_quorum(origin, found)
+
+    def _cosigned(self, origin: Origin, raw: bytes, trust: int) -> Cosigned:
+        head, note = self._book.open_head(origin, raw), Note.parse(raw)
+        author = self._book.verifier(origin)
+        line = next(line for line in note.signatures if line.is_by(author))
+        found = Cosigned(head, line, trust)
+        found.merge(note, self._witnesses(trust))
+        return found
+
+    def confirm(self, origin: Origin, raw: bytes, trust: int, now_s: float) -> None:
+        """That note is of the branch that we hold, whose events cite trust up to `trust`."""
+        self._open.setdefault(origin, _Open(now_s, now_s))
+        self._weigh(origin, self._cosigned(origin, raw, trust), None)
+
+    def drop(self, origin: Origin) -> None:
+        """Our copy of that log is gone; another branch of it will come."""
+        for known in (self._open, self._touched, self._trust, self._writes, self.advanced):
+            known.pop(origin, None)
+        if self.witness is not None:
+            self.witness.replaced(str(origin))
 
     def trust_changed(self, now_s: float) -> None:
         """Another policy, other witnesses: what is not final is weighed anew."""

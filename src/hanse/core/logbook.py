@@ -8,7 +8,8 @@ operator can see; no event is ever skipped (I15).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from hanse.core import limits
@@ -17,12 +18,14 @@ from hanse.core.events import Body, Codec, Event, Header, LogOpen
 from hanse.core.gossip import heads as head_map
 from hanse.core.ids import EventId, MemberId, Origin
 from hanse.core.log.checkpoint import Checkpoint, open_checkpoint, sign_checkpoint
-from hanse.core.log.merkle import EMPTY_ROOT, Frontier, leaf_hash
+from hanse.core.log.fork import Fork
+from hanse.core.log.merkle import EMPTY_ROOT, Frontier, leaf_hash, root_of
 from hanse.core.log.note import ED25519, VerifierKey
 from hanse.core.signing import SigningKey
-from hanse.core.step import AppendEvents, Head
+from hanse.core.step import AppendEvents, Head, Stop
 from hanse.core.trust.authority import Stall, judge_place, judge_word
 from hanse.core.trust.chain import Chain
+from hanse.core.trust.cuts import Cut
 
 
 class Entry(NamedTuple):
@@ -42,6 +45,10 @@ class Stalled(Rejected):
     """We cannot judge this author's next event yet."""
 
 
+class Diverged(InvalidProof):
+    """Its author signed this suffix, and it does not follow from what we hold."""
+
+
 class Logbook:
     """Owned by the node. Heads are what is stored, never what a peer claims."""
 
@@ -50,6 +57,12 @@ class Logbook:
         self.chain = chain
         self.heads = head_map.HeadMap()
         self.stalled: dict[Origin, str] = {}
+        self.forks: dict[Origin, Fork] = {}
+        """Of each log that has forked, the proof with the lowest index. Owned by `freeze`."""
+        self.elsewhere: dict[Origin, int] = {}
+        """How far logs that have forked are known to be final somewhere."""
+        self.refused: set[bytes] = set()
+        """Leaves with which branches begin that do not count."""
         self._trust_seen: dict[Origin, int] = {}
 
     @property
@@ -70,6 +83,39 @@ class Logbook:
                 f"{member} has {limits.MEMBER_LOGS_MAX} logs already",
                 fix="replace the member: give the daemon a new key and cut off the old one",
             )
+
+    def wants(self, origin: Origin) -> bool:
+        """Whether more of this log is taken: one that has ended is completed, no more."""
+        head, cut, fork = self.heads.get(origin), self.cut_of(origin), self.forks.get(origin)
+        size, final = (head.size, head.final_size) if head else (0, 0)
+        if cut is not None:
+            return size < cut.size
+        if fork is not None:
+            return size < max(fork.index, final, self.elsewhere.get(origin, 0))
+        return True
+
+    def cut_of(self, origin: Origin) -> Cut | None:
+        return next((cut for cut in self.chain.current.cuts if cut.origin == origin), None)
+
+    def stop_of(
+        self, origin: Origin, size: int, final: int, root_at: Callable[[int], bytes]
+    ) -> Stop | None:
+        """Where a log of that size ends, if it does. A cut is stronger than a fork."""
+        if (cut := self.cut_of(origin)) is not None:
+            held = min(size, cut.size)
+            return Stop(cut.void_from, held, root_at(held), 0)
+        if (fork := self.forks.get(origin)) is not None:
+            end = max(fork.index, final)
+            held = min(size, end)
+            return Stop(end, held, root_at(held), fork.index + 1)
+        return None
+
+    def is_misplaced(self, origin: Origin, leaves: Sequence[bytes]) -> bool:
+        """Whether these leaves are of another branch than a cut names."""
+        cut = self.cut_of(origin)
+        if cut is None or len(leaves) < cut.size:
+            return False
+        return root_of(leaves[: cut.size]) != cut.root
 
     def knows(self, origin: Origin) -> bool:
         """Whether some members file lists the author of this log in that region."""
@@ -92,8 +138,20 @@ class Logbook:
                 fix="restore the database from a backup, or let peers replay it",
             )
         entries = self._enter(head.origin, 0, raws, leaves)
-        self.heads[head.origin] = head
+        self.settle(head, leaves)
         return entries
+
+    def settle(self, head: Head, leaves: Sequence[bytes]) -> None:
+        """Hold this head, and say where its log ends; `leaves` are all of it."""
+        stop = self.stop_of(
+            head.origin, head.size, head.final_size, lambda size: root_of(leaves[:size])
+        )
+        self.heads[head.origin] = replace(head, stop=stop)
+
+    def reread(self, origin: Origin, raws: Sequence[bytes], leaves: Sequence[bytes]) -> list[Entry]:
+        """All entries of a log that we hold, anew."""
+        self._trust_seen[origin] = 0
+        return self._enter(origin, 0, raws, leaves)
 
     def _is_signed(self, origin: Origin, note: bytes, said: Checkpoint) -> bool:
         try:
@@ -114,17 +172,20 @@ class Logbook:
         if have == 0 and origin.incarnation > 1:
             self._bound_logs(origin.member)
         fresh = events[have - start :]
-        if not fresh:
+        if not fresh or not self.wants(origin):
             return None
         _bound(fresh)
         checkpoint = self.open_head(origin, note)
         leaves = tuple(map(leaf_hash, fresh))
         frontier = self._frontier(origin).append(leaves)
         if (checkpoint.size, checkpoint.root) != (frontier.size, frontier.root()):
-            raise InvalidProof(
+            raise Diverged(
                 f"{origin} signed size {checkpoint.size}, but these events give another log",
                 fix="pull again from another peer; if it persists, the author has forked",
             )
+        if not self.refused.isdisjoint(leaves):
+            raise Conflict(f"another branch of {origin} is final")
+        self._check_branch(origin, have, leaves)
         seen = self._trust_seen.get(origin, 0)
         try:
             entries = self._enter(origin, have, fresh, leaves)
@@ -134,9 +195,30 @@ class Logbook:
                 self.stalled[origin] = error.message
             raise
         head = self._grown(origin, frontier, note)
-        self.heads[origin] = head
+        head = self.heads[origin] = replace(head, stop=self._stop_after(head, leaves))
         self.stalled.pop(origin, None)
         return AppendEvents(head, have, tuple(fresh)), entries
+
+    def _check_branch(self, origin: Origin, have: int, leaves: Sequence[bytes]) -> None:
+        """Where a cut says what stands, no other branch enters."""
+        cut = self.cut_of(origin)
+        if cut is None or not have < cut.size <= have + len(leaves):
+            return
+        if self._frontier(origin).append(leaves[: cut.size - have]).root() != cut.root:
+            raise InvalidProof(f"{origin} was cut, and this is another branch of it")
+
+    def _stop_after(self, head: Head, leaves: Sequence[bytes]) -> Stop | None:
+        """The end of a log that has just grown by these leaves."""
+        before = self.heads.get(head.origin)
+        have = before.size if before else 0
+        frontier = self._frontier(head.origin)
+
+        def root_at(size: int) -> bytes:
+            if before is not None and before.stop and size <= before.stop.held:
+                return before.stop.root
+            return frontier.append(leaves[: size - have]).root()
+
+        return self.stop_of(head.origin, head.size, head.final_size, root_at)
 
     def author(
         self, origin: Origin, key: SigningKey, events: tuple[bytes, ...]
@@ -180,6 +262,10 @@ class Logbook:
         """The entry as it counts: with the reason why it is void, if what it says is."""
         if entry.void:
             return entry
+        head = self.heads.get(entry.origin)
+        if head and head.stop and entry.event.header.seq >= head.stop.void_from:
+            why = "its log has forked" if head.stop.fork else "its log was cut"
+            return entry._replace(void=f"{why} at event {head.stop.void_from}")
         verdict = judge_word(entry.event, entry.origin, self.chain)
         return entry if verdict is None else entry._replace(void=verdict.reason)
 

@@ -17,7 +17,7 @@ from random import Random
 from hanse.core import limits
 from hanse.core.agreement import Attest
 from hanse.core.bulletin import Bulletin
-from hanse.core.catalog.catalog import Catalog
+from hanse.core.catalog.catalog import Catalog, latest_views
 from hanse.core.counters import zeros
 from hanse.core.effects import Log, Restart, Send
 from hanse.core.enrolment import Enrolment
@@ -35,6 +35,7 @@ from hanse.core.events import (
 )
 from hanse.core.finality import Finality
 from hanse.core.fleet import Fleet
+from hanse.core.freeze import Freezer
 from hanse.core.gossip.frames import Frame, Status, Timestamp
 from hanse.core.gossip.overlay import Overlay
 from hanse.core.gossip.sync import Sync
@@ -105,6 +106,7 @@ class Node:
         self.room: Room | None = None  # on our disk; None until somebody has looked
         self.region.waiting = self.finality.waiting
         self.bulletin = Bulletin(me, key, self.fleet, rng, self.counters)
+        self.freezer = Freezer(self.book, self.catalog, self.finality, self.sync)
         self.own = OwnLog(me, self.book, self.sync, rng)
         self.recovery = self.own.recovery
         self.started_ms: int | None = None  # wall time of the first step, for display
@@ -112,6 +114,7 @@ class Node:
         self._pending: list[Ticket] = []
         self._ticked = False
         self._trust_weighed = len(chain.files)
+        self._cuts = frozenset(chain.current.cuts)  # those that every log here was judged by
         self._overlay = Overlay(me.member, rng)
 
     # -- boot ------------------------------------------------------------------
@@ -124,6 +127,8 @@ class Node:
         self.catalog.finalise({head.origin: head.final_size})
         for entry in entries:
             self.catalog.add(self.book.judged(entry))
+        if self.book.cut_of(head.origin) is not None:
+            self.freezer.ask(head.origin)  # it may be another branch than the one that was meant
 
     def restore_trust(self, kept: Mapping[str, bytes], clock: Clock) -> None:
         """Take back what is stored of timestamps, of the clock, and of another line of trust."""
@@ -254,7 +259,7 @@ class Node:
     def take(self, clock: Clock) -> Step:
         """Everything that the stimuli since the last step caused, as one step."""
         self.started_ms = self.started_ms or clock.wall_ms
-        writes: list[Write] = self._trusted()
+        writes: list[Write] = [*self._freeze(clock), *self._trusted()]
         for append, entries in self.sync.ingested:
             writes.append(append)
             self._add(entries)
@@ -286,11 +291,18 @@ class Node:
         links = self._overlay.changes(self.book.chain.current, self.region.must_hear, clock.now_s)
         self.sync.must_hear = self._overlay.must_hear
         effects = [*self.sync.effects, *self.region.effects(), *links]
-        writes += [*_latest_views(views), *self.region.writes(), *self.enrolment.writes()]
+        writes += [*latest_views(views), *self.region.writes(), *self.enrolment.writes()]
         step = Step(tuple(writes), tuple(self.sync.out), tuple(effects))
         self.sync.out.clear()
         self.sync.effects.clear()
         return step
+
+    def _freeze(self, clock: Clock) -> list[Write]:
+        """Take in proofs of forks, and go on elsewhere if one is of our own log."""
+        self.freezer.listen(clock.now_s)
+        if self.me in self.freezer.froze:
+            self.recovery.usurped(clock.now_s)
+        return self.freezer.take()
 
     def _trusted(self) -> list[Write]:
         trust = self.sync.trust
@@ -300,6 +312,10 @@ class Node:
             finals = self.finality.finals(self.catalog.finals.sizes)
             self.catalog.rejudge(now.quarantine_quorum, finals, now.all_floors)
             self.enrolment.admitted(now)
+            if any(cut.origin in self.book.heads for cut in set(now.cuts) - self._cuts):
+                why = "a log was cut: what it says has to be judged anew"
+                self.sync.effects.append(Restart(why))
+            self._cuts = frozenset(now.cuts)
         self.sync.effects += trust.alarms
         trust.alarms.clear()
         if trust.replaced:
@@ -354,6 +370,7 @@ class Node:
                 self.sync.reject(source, frame, error, clock.now_s)
         self.sync.noted.clear()
         self.finality.review(clock.now_s, clock.wall_ms, ticked=self._ticked)
+        self.freezer.review()
         if self.finality.advanced:
             self.catalog.finalise(self.finality.advanced)
             self.finality.advanced.clear()
@@ -429,11 +446,3 @@ class Node:
                 ago = now_s - link.heard_s
                 heard[member.region] = min(ago, heard.get(member.region, ago))
         return heard
-
-
-def _latest_views(views: Iterable[Write]) -> list[Write]:
-    """A model folded twice in one step is stored once, as it ended."""
-    latest: dict[tuple[type, str], Write] = {}
-    for write in views:
-        latest[type(write), getattr(write, "release", getattr(write, "model", ""))] = write
-    return list(latest.values())

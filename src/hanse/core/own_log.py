@@ -28,6 +28,8 @@ class OwnLog:
         """Write on in the newest log of ours."""
         held = (head.origin for head in self._book.logs_of(self.log.member))
         self.log = self._sync.me = max(held, default=self.log)
+        if self._book.forks.get(self.log) or self._book.cut_of(self.log):
+            self.recovery.because = self.recovery.because or "its log has ended"
         self._sync.selves.extends = self.recovery.extends
 
     @property

@@ -10,7 +10,7 @@ our own mistake and raises `Broken`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from hanse.core import limits
 from hanse.core.effects import Effect, Send
@@ -18,6 +18,20 @@ from hanse.core.errors import Broken
 from hanse.core.ids import Origin
 
 FRONTIER_BYTES_MAX = 8 + 64 * 32
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Where a log ends for good: at a fork that is proven, or at a cut of the trust file.
+
+    Events from `void_from` on count nowhere. The first `held` have the RFC 6962 root `root`: so
+    much of it all daemons must have alike. `fork` is the index of the fork, and one; 0: a cut.
+    """
+
+    void_from: int
+    held: int
+    root: bytes
+    fork: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +50,8 @@ class Head:
     note: bytes
     final_size: int = 0
     final_note: bytes = b""
+    stop: Stop | None = field(default=None, compare=False)
+    """Follows from evidence and trust, and is not stored."""
 
     def __post_init__(self) -> None:
         _require(0 <= self.final_size <= self.size, "a log is final no further than it is held")
@@ -70,6 +86,13 @@ class AppendEvents:
         _require(
             sum(map(len, self.events)) <= limits.CHUNK_BYTES_MAX, "the events exceed one chunk"
         )
+
+
+@dataclass(frozen=True, slots=True)
+class TruncateLog:
+    """Forget the events beyond `head`: another branch of this log is the one that counts."""
+
+    head: Head
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +150,9 @@ class PutLocal:
     value: bytes | None
 
 
-Write = AppendEvents | PutTrust | DropTrust | PutWitness | PutView | PutIndex | PutLocal
+Write = (
+    AppendEvents | TruncateLog | PutTrust | DropTrust | PutWitness | PutView | PutIndex | PutLocal
+)
 
 
 @dataclass(frozen=True, slots=True)

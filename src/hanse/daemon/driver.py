@@ -20,12 +20,14 @@ import structlog
 
 from hanse.core import limits
 from hanse.core.effects import (
+    Compare,
     Dial,
     Effect,
     FetchRelease,
     HangUp,
     Log,
     PublishAssignment,
+    Reread,
     Restart,
     Serve,
     Undial,
@@ -36,7 +38,7 @@ from hanse.core.ids import MemberId
 from hanse.core.node import Clock, Node
 from hanse.core.recovery import Phase
 from hanse.core.step import Step
-from hanse.daemon.chunks import chunk_from
+from hanse.daemon.chunks import chunk_from, weigh, whole
 from hanse.rpc.transport import PeerStream, Transport
 from hanse.storage.contract import EventStore
 
@@ -173,6 +175,10 @@ class Driver:
                 self._spawn(self._serve(effect))
             case Serve():
                 self.node.counters["pulls_ignored"] += 1
+            case Reread():
+                self._spawn(self._reread(effect))
+            case Compare():
+                self._spawn(self._weigh(effect))
             case Dial():
                 if effect.member not in self._dialling:
                     task = asyncio.create_task(self._keep_link(effect.member))
@@ -221,6 +227,16 @@ class Driver:
             stream = self._streams.get(effect.peer)
             if chunk is not None and stream is not None:
                 stream.send(chunk)
+
+    async def _reread(self, effect: Reread) -> None:
+        events = await whole(self._store, effect.origin)
+        await self.tell(lambda node, clock: node.freezer.reread(effect.origin, events, clock.now_s))
+
+    async def _weigh(self, asked: Compare) -> None:
+        with contextlib.suppress(Rejected):  # no member writes it any more
+            key = self.node.book.key_of(asked.origin)
+            outcome = await weigh(self._store, asked, key)
+            await self.tell(lambda node, clock: node.freezer.compared(asked, outcome, clock.now_s))
 
     def _log(self, said: Log) -> None:
         """Write a line; of what one peer causes only so many (T48: it must not fill a disk)."""

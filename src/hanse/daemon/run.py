@@ -19,7 +19,7 @@ from random import SystemRandom
 
 import structlog
 
-from hanse.core import counted, duty, enrolment
+from hanse.core import counted, duty, enrolment, freeze
 from hanse.core.effects import FetchRelease, PublishAssignment
 from hanse.core.errors import Broken, HanseError, NotPermitted
 from hanse.core.gossip import statuses
@@ -251,6 +251,7 @@ async def restore(
         timestamp_key=_timestamp_key(config),
     )
     node.restore_trust(await store.local(TRUST_SPACE), now())
+    node.freezer.restore(await store.local(freeze.SPACE))
     for head in await store.heads():
         events = [raw async for raw in _log_of(store, head.origin, head.size)]
         node.restore(head, events)

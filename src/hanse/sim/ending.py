@@ -8,8 +8,10 @@ from typing import Any
 
 from hanse.core.catalog.lineage import rollback_target
 from hanse.core.catalog.view import ModelView
+from hanse.core.freeze import SPACE
 from hanse.core.ids import EventId, Origin
 from hanse.core.log.merkle import leaf_hash
+from hanse.core.reading import parse_json
 from hanse.sim.process import CODEC, Process, done
 from hanse.sim.reference import Fact, agreed
 
@@ -43,11 +45,17 @@ def _facts(process: Process) -> list[Fact]:
     facts: list[Fact] = []
     trust: dict[Origin, int] = {}
     final = {head.origin: head.final_size for head in done(process.store.heads())}
+    proofs = (
+        parse_json(raw, "proof", bytes_max=2**20)
+        for raw in done(process.store.local(SPACE)).values()
+    )
+    forked = {Origin.parse(proof["origin"]): proof["index"] for proof in proofs}
     for origin, raw in _events(process):
         event = CODEC.decode(raw)
         lowered = event.header.trust_version < trust.get(origin, 0)
         trust[origin] = max(event.header.trust_version, trust.get(origin, 0))
-        if event.body is not None and not lowered:
+        void = event.header.seq >= max(final[origin], forked.get(origin, 2**63))
+        if event.body is not None and not lowered and not void:
             sure = event.header.seq < final[origin]
             facts.append(Fact(EventId(leaf_hash(raw)), origin, event.header, event.body, sure))
     return facts

@@ -6,13 +6,15 @@ Safety, at every step:
   is ever lost;
 - equal heads mean equal state digests;
 - what is final stays final, and nowhere is another history of that log final (I2, I3);
+- no log of an honest member whose key is its own is proven to have forked (I13);
 - a region neither promotes nor gives more traffic to a release that it knows to be held;
 - a rollback goes to the target that lineage names: proven, not held, not killed;
 - the trust version never falls (I10).
 
 Promises are those of honest daemons: what a liar stores, sends or loses is its own affair.
 
-Liveness, once all faults are over: equal heads within three anti-entropy periods and the
+Liveness, once all faults are over: a log of which honest daemons stored two branches is proven
+to have forked at all who hold it; equal heads within three anti-entropy periods and the
 diameter, and the state that the naive reference computes from the union of all events.
 """
 
@@ -20,6 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from itertools import product
 
 from hanse.core import limits
 from hanse.core.assignment import parse_assignment
@@ -32,7 +35,7 @@ from hanse.core.ids import Digest, EventId, MemberId, Origin, Segment
 from hanse.core.log.checkpoint import Checkpoint
 from hanse.core.log.merkle import leaf_hash
 from hanse.core.log.note import Note
-from hanse.core.node import Node, Ticket
+from hanse.core.node import Ticket
 from hanse.core.step import AppendEvents, Head, Step
 from hanse.sim.ending import lost, misread
 from hanse.sim.faults import FaultPlan
@@ -71,6 +74,9 @@ class Oracle:
         self._final: dict[tuple[str, Origin], int] = {}
         self._announced: dict[str, set[tuple[object, ...]]] = {}
         self._final_logs: dict[Origin, list[bytes]] = {}
+        self._leaves: dict[tuple[Origin, int], bytes] = {}
+        self._forked: set[Origin] = set()
+        """Logs of which honest daemons have stored two branches."""
         self.converged_s: float | None = None
 
     @property
@@ -93,6 +99,10 @@ class Oracle:
             if not isinstance(write, AppendEvents):
                 continue
             self._finality(process, write.head)
+            for seq, raw in enumerate(write.events, write.start):
+                place, leaf = (write.head.origin, seq), leaf_hash(raw)
+                if self._leaves.setdefault(place, leaf) != leaf:
+                    self._forked.add(write.head.origin)
             if process.wrote and write.head.origin.member == process.member:
                 # What people say may cross a hold that is on its way; the machine looked first.
                 said = {ticket.event for ticket in acknowledged}
@@ -176,7 +186,9 @@ class Oracle:
 
     def alarmed(self, process: Process, alarm: Log) -> None:
         """An error in an honest daemon's log has its reason in the plan, or is a defect."""
-        explained = alarm.event in _OF_TWO_SELVES and self._doubtful
+        explained = alarm.event in _OF_TWO_SELVES and bool(self._doubtful)
+        if alarm.event == "log_forked":  # I13: no faults and no liar freeze an honest log
+            explained = Origin.parse(str(dict(alarm.fields)["log"])).region in self._doubtful
         if self._honest(process) and not explained:
             self._fail(f"{process.name} logged {alarm.event} {dict(alarm.fields)}")
 
@@ -207,7 +219,7 @@ class Oracle:
     def agreed(self) -> bool:
         """Whether every honest daemon is up, all hold the same logs, and theirs are final."""
         nodes = [p.node for p in self._honest_ones()]
-        if None in nodes or len({self._held(node) for node in nodes if node}) != 1:
+        if None in nodes or len({node.book.digest for node in nodes if node}) != 1:
             return False
         logs = [p.origin for p in self._honest_ones() if p.name not in self._doubtful]
         heads = (node.book.heads[log] for node in nodes if node for log in logs)
@@ -215,14 +227,6 @@ class Oracle:
 
     def _honest_ones(self) -> list[Process]:
         return [p for p in self._processes.values() if self._honest(p)]
-
-    def _held(self, node: Node) -> object:
-        """All that must become equal: everything, but for logs that show two faces."""
-        if not self._doubtful:
-            return node.book.digest
-        trust = node.book.chain.current.digest
-        heads = sorted(node.book.heads.items())
-        return trust, tuple((o, h.size, h.root) for o, h in heads if o.region not in self._doubtful)
 
     @property
     def deadline_s(self) -> float:
@@ -241,6 +245,10 @@ class Oracle:
         """Every acknowledged event is in every store, once (set-full); the fold is right."""
         processes = self._honest_ones()
         kept = {e: name for e, name in self._acknowledged.items() if name not in self._doubtful}
+        for process, log in product(processes, sorted(self._forked)):
+            assert process.node is not None
+            if log in process.node.book.heads and log not in process.node.book.forks:
+                self._fail(f"{process.name} has no evidence that {log} has forked")
         for complaint in (*lost(processes, kept), *misread(processes)):
             self._fail(complaint)
 

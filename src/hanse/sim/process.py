@@ -15,20 +15,25 @@ from typing import Any, TypeVar
 from hanse.core import limits
 from hanse.core.catalog.manifest import Manifest
 from hanse.core.effects import (
+    Compare,
     Dial,
     FetchRelease,
     HangUp,
     Log,
     PublishAssignment,
+    Reread,
     Restart,
     Serve,
     Undial,
 )
 from hanse.core.errors import Broken, Unavailable
 from hanse.core.events import Body
+from hanse.core.freeze import SPACE
 from hanse.core.gossip.frames import Chunk, Frame
 from hanse.core.ids import Digest, EventId, MemberId, Origin, Segment
 from hanse.core.log.checkpoint import Checkpoint
+from hanse.core.log.fork import compare
+from hanse.core.log.merkle import leaf_hash
 from hanse.core.log.note import Note
 from hanse.core.node import Clock, Node, Ticket
 from hanse.core.signing import SigningKey
@@ -133,6 +138,7 @@ class Process:
             witnessed=done(self.store.witnessed()),
         )
         node.restore_trust(done(self.store.local(TRUST_SPACE)), self.clock())
+        node.freezer.restore(done(self.store.local(SPACE)))
         for head in done(self.store.heads()):
             node.restore(head, done(self.store.events(head.origin, 0, head.size, 2**60)))
         if self.boots == 1:
@@ -246,6 +252,11 @@ class Process:
         match effect:
             case Serve():
                 self._serve(effect)
+            case Reread(origin):
+                raws = self._whole(origin)
+                self.do(lambda node, clock: node.freezer.reread(origin, raws, clock.now_s))
+            case Compare():
+                self._weigh(effect)
             case Dial(member):
                 self.world.dial(self, member)
             case Undial(member):
@@ -270,6 +281,20 @@ class Process:
         """A node that begins to watch hears what stands."""
         if self._told is not None:
             edge.assigned(self._told.assignment, self._told.signature)
+
+    def _whole(self, origin: Origin) -> list[bytes]:
+        return done(self.store.events(origin, 0, 2**60, 2**60))
+
+    def _weigh(self, asked: Compare) -> None:
+        assert self.node is not None
+        head = done(self.store.head(asked.origin))
+        if head is None:
+            return
+        leaves = tuple(map(leaf_hash, self._whole(asked.origin)))
+        key = self.node.book.key_of(asked.origin)
+        ours, theirs = (head.note, leaves), (asked.note, asked.events)
+        outcome = compare(asked.origin, key, ours, theirs, asked.start)
+        self.do(lambda node, clock: node.freezer.compared(asked, outcome, clock.now_s))
 
     def _serve(self, effect: Serve) -> None:
         """One chunk that ends at a size its author signed."""

@@ -28,6 +28,7 @@ from hanse.core.step import (
     PutView,
     PutWitness,
     Step,
+    TruncateLog,
     Write,
 )
 from hanse.core.trust import chain
@@ -210,6 +211,8 @@ def _bytes_of(write: Write) -> bytes:
     match write:
         case AppendEvents(head, _, events):
             return b"".join((head.origin.hash, head.root, head.note, *events))
+        case TruncateLog():
+            return write.head.origin.hash + write.head.root
         case PutTrust():
             return write.raw
         case DropTrust():

@@ -17,7 +17,7 @@ from typing import NamedTuple, Protocol
 
 from hanse.core.errors import Broken
 from hanse.core.ids import Origin
-from hanse.core.step import AppendEvents, DropTrust, Head, PutTrust, PutWitness, Write
+from hanse.core.step import AppendEvents, DropTrust, Head, PutTrust, PutWitness, TruncateLog, Write
 
 SCAN_EVENTS = 256
 """Events a scan holds in memory at a time: at most 4 MiB."""
@@ -112,6 +112,8 @@ def check_writes(
             case AppendEvents(head=head):
                 _check_append(write, tails.get(head.origin) or tail(head.origin))
                 tails[head.origin] = Tail(head.size, head.root)
+            case TruncateLog(head=head):
+                tails[head.origin] = Tail(head.size, head.root) if head.size else EMPTY
             case PutTrust(version=version):
                 if version != trust_version + 1:
                     raise Broken(f"trust version {version} does not follow {trust_version}")

@@ -20,6 +20,7 @@ from hanse.core.step import (
     PutTrust,
     PutView,
     PutWitness,
+    TruncateLog,
     Write,
 )
 from hanse.storage.contract import EMPTY, Tail, check_writes
@@ -171,6 +172,11 @@ def _write(disk: Disk, write: Write) -> None:
             log.head = head
         case DropTrust():
             del disk.trust[write.after :]
+        case TruncateLog():
+            log = disk.logs.pop(write.head.origin)
+            if size := write.head.size:
+                kept = {at: note for at, note in log.checkpoints.items() if at <= size}
+                disk.logs[write.head.origin] = _Log(write.head, log.events[:size], kept)
         case PutTrust():
             disk.trust.append(write.raw)
         case PutWitness():

@@ -21,7 +21,7 @@ import aiosqlite
 
 from hanse.core.errors import Broken
 from hanse.core.ids import Origin
-from hanse.core.step import AppendEvents, Head, PutWitness, Write
+from hanse.core.step import AppendEvents, Head, PutWitness, TruncateLog, Write
 from hanse.storage.connections import (
     DefensiveConnection,
     Factory,
@@ -163,20 +163,20 @@ class SqliteEventStore:
         logs: dict[Origin, _Log] = {}
         fresh = len(self._logs)
         for write in writes:
-            if isinstance(write, AppendEvents):
+            if isinstance(write, AppendEvents | TruncateLog):
                 head = write.head
                 known = logs.get(head.origin) or self._logs.get(head.origin)
                 if known is None:
-                    fresh += 1  # ids are 1, 2, 3 …: no log is ever deleted
+                    fresh += 1  # ids are 1, 2, 3 …: one that is dropped keeps its own
                 logs[head.origin] = _Log(known.id if known else fresh, Tail(head.size, head.root))
         return logs
 
     async def heads(self) -> list[Head]:
-        rows = await self._rows(f"{_HEADS} ORDER BY origin")
+        rows = await self._rows(f"{_HEADS} WHERE size > 0 ORDER BY origin")
         return [Head(Origin.parse(origin), *rest) for origin, *rest in rows]
 
     async def head(self, origin: Origin) -> Head | None:
-        rows = await self._rows(f"{_HEADS} WHERE origin = ?", (str(origin),))
+        rows = await self._rows(f"{_HEADS} WHERE size > 0 AND origin = ?", (str(origin),))
         return Head(origin, *rows[0][1:]) if rows else None
 
     async def witnessed(self) -> dict[str, tuple[int, bytes]]:

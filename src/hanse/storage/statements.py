@@ -13,11 +13,13 @@ from hanse.core.ids import Origin
 from hanse.core.step import (
     AppendEvents,
     DropTrust,
+    Head,
     PutIndex,
     PutLocal,
     PutTrust,
     PutView,
     PutWitness,
+    TruncateLog,
     Write,
 )
 
@@ -38,6 +40,8 @@ _PUT_CHECKPOINT = """
 INSERT INTO checkpoint (log, size, note) VALUES (?, ?, ?)
 ON CONFLICT (log, size) DO UPDATE SET note = excluded.note
 """
+_DROP_EVENTS = "DELETE FROM event WHERE log = ? AND seq >= ?"
+_DROP_CHECKPOINTS = "DELETE FROM checkpoint WHERE log = ? AND size > ?"
 _DROP_TRUST = "DELETE FROM trust_file WHERE version > ?"
 _PUT_TRUST = "INSERT INTO trust_file (version, raw) VALUES (?, ?)"
 _PUT_WITNESS = """
@@ -74,7 +78,12 @@ DROP_VIEWS: tuple[Statement, ...] = (
 
 def statements(writes: Sequence[Write], logs: Mapping[Origin, int]) -> list[Statement]:
     """The statements of one transaction, in order; `logs` gives each touched log's id."""
+    cut = [write.head for write in writes if isinstance(write, TruncateLog)]
+    ends = [(logs[head.origin], head.size) for head in cut]
     grouped = [
+        (_DROP_EVENTS, ends),
+        (_DROP_CHECKPOINTS, ends),
+        (_PUT_HEAD, [_row(head, logs) for head in cut]),
         *_append([write for write in writes if isinstance(write, AppendEvents)], logs),
         (_DROP_TRUST, [(w.after,) for w in writes if isinstance(w, DropTrust)]),
         (_PUT_TRUST, [(w.version, w.raw) for w in writes if isinstance(w, PutTrust)]),
@@ -93,14 +102,17 @@ def _append(
     for write in writes:
         head, log = write.head, logs[write.head.origin]
         final = (head.final_size, head.final_note)
-        heads.append(
-            (log, str(head.origin), head.size, head.root, head.frontier, head.note, *final)
-        )
+        heads.append(_row(head, logs))
         events += [(log, seq, raw) for seq, raw in enumerate(write.events, write.start)]
         checkpoints.append((log, head.size, head.note))
         if head.final_size and not write.events:
             checkpoints.append((log, *final))
     return (_PUT_HEAD, heads), (_PUT_EVENT, events), (_PUT_CHECKPOINT, checkpoints)
+
+
+def _row(head: Head, logs: Mapping[Origin, int]) -> tuple[Any, ...]:
+    log, final = logs[head.origin], (head.final_size, head.final_note)
+    return (log, str(head.origin), head.size, head.root, head.frontier, head.note, *final)
 
 
 def _index(last: Mapping[str, PutIndex]) -> Iterable[tuple[str, list[tuple[Any, ...]]]]:

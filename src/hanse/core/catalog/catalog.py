@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from hashlib import sha256
 
@@ -54,12 +54,24 @@ class Catalog:
         if isinstance(body, WITNESSED) and not self.finals.covers(record):
             self._not_final.setdefault(entry.origin, {}).setdefault(model, entry.event.header.seq)
 
+    def remove(self, origin: Origin) -> None:
+        """Forget what one log says. Views change with the next `refold`."""
+        self._not_final.pop(origin, None)
+        for model, facts in self._facts.items():
+            if facts.remove(origin):
+                self._dirty.add(model)
+
     def refold(self) -> tuple[Write, ...]:
         """Fold the models that changed; what to store of their views."""
         writes: list[Write] = []
         for model in sorted(self._dirty):
             before = self.views.get(model)
             facts = self._facts[model]
+            if not facts.records:  # all that was said of it is void: as if it had never been
+                del self._facts[model]
+                self._digests.pop(model, None)
+                self.views.pop(model, None)
+                continue
             view = fold(model, facts, self.quarantine_quorum, self.finals, self.floors)
             document = view.encode()
             self.views[model] = view
@@ -161,3 +173,11 @@ class Catalog:
                 holders.add(member)
             else:
                 holders.discard(member)
+
+
+def latest_views(views: Iterable[Write]) -> list[Write]:
+    """A model folded twice in one step is stored once, as it ended."""
+    latest: dict[tuple[type, str], Write] = {}
+    for write in views:
+        latest[type(write), getattr(write, "release", getattr(write, "model", ""))] = write
+    return list(latest.values())

@@ -50,6 +50,15 @@ class ModelFacts:
             self._latest[slot] = record.id
         self.records[record.id] = record
 
+    def remove(self, origin: Origin) -> bool:
+        """Forget the records of one log; whether there were any."""
+        gone = [id_ for id_, record in self.records.items() if record.origin == origin]
+        for id_ in gone:
+            del self.records[id_]
+        for slot in [slot for slot in self._latest if slot[0] == origin]:
+            del self._latest[slot]
+        return bool(gone)
+
     def of(self, kind: type[B]) -> Iterator[tuple[Record, B]]:
         """Records of one kind in the order that all daemons share."""
         found = [r for r in self.records.values() if isinstance(r.event.body, kind)]

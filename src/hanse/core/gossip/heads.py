@@ -3,7 +3,8 @@
 For logs that only grow, (size, root) per author is the smallest honest summary: two daemons
 with equal digests hold the same events, and act under the same trust, whose digest is part
 of it: a members file that was lost on its way is missed at the next ping, like an event. So
-is the last cosignature of a quorum, since the digest covers how far each log is final.
+is the last cosignature of a quorum, since the digest covers how far each log is final, and the
+proof of a fork. Of a log that has ended it covers what counts: more may be held here or there.
 
 The map is also a tree. An origin's place is the first hex digits of its hash, so every range
 of places (a prefix of digits) has a fingerprint: the hash of what its sixteen parts hold.
@@ -37,16 +38,21 @@ class HeadMap(UserDict[Origin, Head]):
         super().__init__()
 
     def __setitem__(self, origin: Origin, head: Head) -> None:
-        place, key = place_of(origin), origin.hash
-        self._touch(place, 0 if origin in self.data else 1)
-        self._places.setdefault(place, {})[key] = head
+        self._displace(origin)
         self.data[origin] = head
+        if head.stop is None or head.stop.held:  # else nothing of it counts: as if it were not
+            place = place_of(origin)
+            self._touch(place, 1)
+            self._places.setdefault(place, {})[origin.hash] = head
 
     def __delitem__(self, origin: Origin) -> None:
-        place = place_of(origin)
+        self._displace(origin)
         del self.data[origin]
-        self._touch(place, -1)
-        del self._places[place][origin.hash]
+
+    def _displace(self, origin: Origin) -> None:
+        place = place_of(origin)
+        if self._places.get(place, {}).pop(origin.hash, None) is not None:
+            self._touch(place, -1)
 
     def count(self, prefix: bytes) -> int:
         """How many logs lie in that range."""
@@ -80,9 +86,16 @@ class HeadMap(UserDict[Origin, Head]):
 
 
 def _extent(head: Head) -> bytes:
-    """All of one log that two daemons must have alike."""
-    sizes = head.size.to_bytes(8, "big") + head.final_size.to_bytes(8, "big")
-    return head.origin.hash + sizes + head.root
+    """All of one log that two daemons must have alike: no more than counts, if it has ended."""
+    size, root, fork = shown(head)
+    sizes = b"".join(n.to_bytes(8, "big") for n in (size, head.final_size, fork))
+    return head.origin.hash + sizes + root
+
+
+def shown(head: Head) -> tuple[int, bytes, int]:
+    """Size and root of a log as peers are told them, and where it has forked."""
+    stop = head.stop
+    return (stop.held, stop.root, stop.fork) if stop else (head.size, head.root, 0)
 
 
 def place_of(origin: Origin) -> bytes:
@@ -100,16 +113,33 @@ def digest(heads: HeadMap, trust: bytes) -> bytes:
 
 def lacks(ours: Head | None, theirs: LogHead) -> bool:
     """Whether a peer that says this of a log has something of it that we do not."""
-    return ours is None or ours.size < theirs.size
+    return ours is None or shown(ours)[0] < theirs.size
 
 
 def exceeds(ours: Head, theirs: LogHead | None) -> bool:
     """Whether we have something of a log that a peer which says this does not.
 
-    Where one of the two knows more cosignatures, both must name the log: the other answers.
+    Where one of the two knows more cosignatures, or another fork, both must name the log: the
+    other answers.
     """
-    return theirs is None or ours.size > theirs.size or ours.final_size != theirs.final_size
+    if theirs is None:
+        return True
+    size, _, fork = shown(ours)
+    differs = ours.final_size != theirs.final_size or fork != theirs.frozen
+    return differs or size > theirs.size
+
+
+def differ(ours: Head, theirs: LogHead) -> bool:
+    """Whether a peer holds another branch: equal sizes, and another root."""
+    size, root, fork = shown(ours)
+    same = (size, fork) == (theirs.size, theirs.frozen)
+    return same and root[:PREFIX_BYTES] != theirs.root_prefix
 
 
 def summary(heads: Iterable[Head]) -> tuple[LogHead, ...]:
-    return tuple(LogHead(h.origin, h.size, h.root[:PREFIX_BYTES], h.final_size) for h in heads)
+    return tuple(map(_told, heads))
+
+
+def _told(head: Head) -> LogHead:
+    size, root, fork = shown(head)
+    return LogHead(head.origin, size, root[:PREFIX_BYTES], head.final_size, fork)

@@ -41,7 +41,7 @@ class Pulls:
                 break
             have = self._book.size(origin)
             holders = [link for link in links if link.theirs.get(origin, 0) > have]
-            if not holders:
+            if not holders or not self._book.wants(origin):
                 del self._lacking[origin]
             elif self._waits(origin, links, now_s):
                 continue

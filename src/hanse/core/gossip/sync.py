@@ -19,13 +19,14 @@ from random import Random
 
 from hanse.core import limits
 from hanse.core.counters import Counters, zeros
-from hanse.core.effects import HangUp, Log, Restart, Send, Serve
+from hanse.core.effects import Compare, HangUp, Log, Reread, Restart, Send, Serve
 from hanse.core.errors import Rejected
 from hanse.core.gossip import reconcile
 from hanse.core.gossip.budget import Budget
 from hanse.core.gossip.frames import (
     Announce,
     Chunk,
+    Evidence,
     Fingerprints,
     Frame,
     Heads,
@@ -37,9 +38,10 @@ from hanse.core.gossip.frames import (
     Timestamp,
     TrustFile,
 )
-from hanse.core.gossip.heads import EVERYTHING, lacks, summary
+from hanse.core.gossip.heads import EVERYTHING, differ, lacks, summary
 from hanse.core.gossip.links import Link
 from hanse.core.gossip.patience import Patience, cost_s, is_in_vain
+from hanse.core.gossip.proofs import Proofs
 from hanse.core.gossip.pulls import Pulls
 from hanse.core.gossip.quota import Quotas
 from hanse.core.gossip.selves import Selves
@@ -47,7 +49,7 @@ from hanse.core.gossip.trust_exchange import TrustExchange
 from hanse.core.ids import MemberId, Origin, member_id
 from hanse.core.log.checkpoint import Checkpoint, open_checkpoint
 from hanse.core.log.note import Note
-from hanse.core.logbook import Entry, Logbook
+from hanse.core.logbook import Diverged, Entry, Logbook
 from hanse.core.signing import SigningKey, verify
 from hanse.core.step import AppendEvents
 
@@ -69,7 +71,7 @@ class Sync:
     ) -> None:
         self.links: dict[MemberId, Link] = {}
         self.out: list[Send] = []
-        self.effects: list[Serve | HangUp | Restart | Log] = []
+        self.effects: list[Serve | Reread | Compare | HangUp | Restart | Log] = []
         self.ingested: list[tuple[AppendEvents, list[Entry]]] = []
         self.noted: list[tuple[Announce, MemberId]] = []  # notes of heads that we hold
         self.said: list[tuple[Status, MemberId]] = []  # latest words of members
@@ -87,6 +89,7 @@ class Sync:
         self._key, self._spki, self._book, self._rng = key, spki, book, rng
         self._next_ping_s = 0.0
         self._pulls = Pulls(book, self.quotas)
+        self.proofs = Proofs(book)
         self.trust = TrustExchange(
             book, me.region, self._send, lambda: [link.peer for link in self.proven()]
         )
@@ -170,6 +173,8 @@ class Sync:
                 self._pull(link, frame)
             case Chunk():
                 self._chunk(link, frame, now_s)
+            case Evidence():
+                self.proofs.heard.append((frame.raw, link.peer))
             case TrustFile():
                 self.trust.file(link.peer, frame)
             case Timestamp():
@@ -215,8 +220,10 @@ class Sync:
             ours = self._book.heads.get(theirs.origin)
             if lacks(ours, theirs):
                 self._learn(link, theirs.origin, theirs.size)
-            elif ours and ours.size == theirs.size and ours.root[:8] != theirs.root_prefix:
+            if ours is not None and differ(ours, theirs):
                 self._log("error", "heads_differ", link.peer, origin=str(theirs.origin))
+            for said in self.proofs.answer(link, ours, theirs, now_s):
+                self._send(link.peer, said)
             if ours and ours.final_size > theirs.final_size:
                 link.answered += 1
                 self._send(link.peer, Announce(ours.origin, ours.final_note, ours.final_size))
@@ -253,7 +260,7 @@ class Sync:
         if not frame.events:
             # Only a hint until it is verified: here, or where it meets the head that we hold.
             size = Checkpoint.parse(Note.parse(frame.note).text).size
-            if size <= self._book.size(frame.origin):
+            if size <= self._book.size(frame.origin) or not self._book.wants(frame.origin):
                 return self.noted.append((frame, link.peer))
             open_checkpoint(frame.note, str(frame.origin), self._member_key(frame.origin.member))
         self._learn(link, frame.origin, size)
@@ -262,7 +269,7 @@ class Sync:
             if self.quotas.is_spent(author, now_s):
                 self.counters["authors_slowed"] += 1
                 return self.pull_missing(now_s)
-            self._ingest(link.peer, frame.origin, frame.start, frame.events, frame.note)
+            self._ingest(link.peer, frame)
         return self.pull_missing(now_s)
 
     def _learn(self, link: Link, origin: Origin, size: int) -> None:
@@ -281,9 +288,11 @@ class Sync:
         if not asked and self.quotas.is_spent(frame.origin.member, now_s):
             self.counters["authors_slowed"] += 1
             return
+        if (weigh := self.proofs.answered(link.peer, frame)) is not None:
+            return self.effects.append(weigh)
         before = self._book.size(frame.origin)
         try:
-            self._ingest(link.peer, frame.origin, frame.start, frame.events, frame.note)
+            self._ingest(link.peer, frame)
         finally:
             if self._book.size(frame.origin) == before:
                 # Nothing gained: do not ask this peer again before it speaks of that log again.
@@ -291,17 +300,19 @@ class Sync:
                 link.broken_promises += 1
             self.pull_missing(now_s)
 
-    def _ingest(
-        self, source: MemberId, origin: Origin, start: int, events: tuple[bytes, ...], note: bytes
-    ) -> None:
+    def _ingest(self, source: MemberId, frame: Announce | Chunk) -> None:
         if not self.intake:
             return
-        added = self._book.extend(origin, start, events, note)
+        try:
+            added = self._book.extend(frame.origin, frame.start, frame.events, frame.note)
+        except Diverged:
+            self.effects.append(self.proofs.weigh(source, frame))
+            raise
         if added is None:
             return
-        self.selves.extended(origin, self.me)
+        self.selves.extended(frame.origin, self.me)
         self.ingested.append(added)
-        self.quotas.spend(origin.member, sum(map(len, added[0].events)), self.now_s)
+        self.quotas.spend(frame.origin.member, sum(map(len, added[0].events)), self.now_s)
         self.news(added[0], source)
 
     def bring(self, origin: Origin, start: int, events: tuple[bytes, ...], note: bytes) -> int:
