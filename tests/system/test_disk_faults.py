@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import shutil
@@ -150,9 +151,17 @@ def test_on_a_full_disk_holds_are_still_written_and_everything_goes_on_with_room
     daemon.start()
     filled.until("it answers", lambda: daemon.state_digest)
     assert set(holds) <= {row["hold"] for row in daemon.ask("holds", model=NOTES)["holds"]}
-    hold()
+    # Nothing is left of the reserve either: it ends, and has lost nothing that it acknowledged.
+    fill(small_disk, leave_kib=0)
+    with contextlib.suppress(HanseError, ConnectionError):
+        while len(holds) < 20_000:
+            holds.append(hold())
+    assert daemon.ended() == 70
     # Room again: the reserve is made anew, and everything is taken.
     (small_disk / "filler").unlink()
+    daemon.start()
+    filled.until("it answers", lambda: daemon.state_digest)
+    assert set(holds) <= {row["hold"] for row in daemon.ask("holds", model=NOTES)["holds"]}
     at("enough")
     filled.until("the reserve is back", lambda: disk()["reserve_kept"])
     publisher.publish()
