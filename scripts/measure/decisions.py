@@ -19,6 +19,7 @@ from hanse.core.evidence.metrics import Process
 from hanse.core.evidence.one_arm import OneArmProcess
 from hanse.core.evidence.ratio import Arms, RatioProcess
 from hanse.core.evidence.watch import alarm_level, rate_at_most
+from hanse.core.rollout.plan import WATCH_FACTOR
 from measure import streams
 from measure.rules import RULES, Rule, ticks_until
 from measure.streams import DAY, RUNS
@@ -141,8 +142,8 @@ def _onset(healthy: int) -> Rates:
 
 def _late() -> str:
     cusum = Cusum(RatioProcess(1.0))
-    # What ships watches one arm, for want of another: against twice what 5,000 answers left open.
-    limit = 2 * rate_at_most(50, 5000)
+    # What ships watches one arm, for want of another, after a rollout of 5,000 answers.
+    limit = (WATCH_FACTOR or 1) * rate_at_most(50, 5000)
     watches = {
         "one long e-process, 0.01": Watch(RatioProcess(1.0), 0.01),
         "e-CUSUM, 1e4": Watch(cusum, 1e-4),

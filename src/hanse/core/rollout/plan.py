@@ -12,7 +12,7 @@ from typing import Final, Literal
 from hanse.core.evidence.metrics import Metric
 from hanse.core.ids import Digest, Segment
 
-WATCH_FACTOR: Final[float | None] = 2.0
+WATCH_FACTOR: Final[float | None] = 1.5
 
 
 @dataclass(frozen=True, slots=True)

@@ -92,11 +92,11 @@ def nodes_mapping(nodes: NodeRules) -> dict[str, object]:
 
 
 def parse_watch(value: object, path: str) -> float | None:
-    """`watch: {factor: 2.0}`, or `watch: none` to leave a promoted release alone."""
+    """`watch: {factor: 1.5}`, or `watch: none` to leave a promoted release alone."""
     if value == "none":
         return None
     fields = Fields.of(value, path, ("factor",))
-    return fields.required("factor", number(1, 100), "2.0")
+    return fields.required("factor", number(1, 100), "1.5")
 
 
 def watch_mapping(factor: float | None) -> object:
