@@ -20,6 +20,7 @@ from measure.wire import EVENTS, Tally, counted, tcp_received
 
 ROUNDS = 3
 NODES, REGIONS = 50, 10
+QUIET_S = 90.0  # until greetings, and what each daemon says soon after its start, are over
 LINKS = 4  # of a daemon on two rings
 Row = list[str]
 
@@ -76,6 +77,7 @@ async def _three(folder: Path) -> list[Row]:
     rows = []
     try:
         await _settled(sites)
+        await asyncio.sleep(QUIET_S)
         with counted() as tally:
             tally.bytes.clear()
             before = tcp_received()
@@ -114,7 +116,7 @@ async def _settled(sites: Sequence[Site]) -> None:
 async def _fifty(folder: Path) -> list[Row]:
     rows = []
     async with fleet(folder, NODES, REGIONS) as made:
-        await asyncio.sleep(2 * limits.ANTI_ENTROPY_S)  # until the last greeting is over
+        await asyncio.sleep(QUIET_S)
         with counted() as tally:
             await asyncio.sleep(ROUNDS * limits.ANTI_ENTROPY_S)
             rows.append(_idle(NODES, tally, NODES, None))

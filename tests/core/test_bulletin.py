@@ -122,22 +122,28 @@ def test_everybody_knows_the_last_word_of_everybody() -> None:
         assert len(attests(daemon)) == 1
 
 
-def test_words_reach_members_that_have_no_link_with_their_author() -> None:
+def test_a_word_counts_on_the_link_of_its_author_alone() -> None:
+    """Nobody passes another's words on, at once or later: they cost what a daemon has links."""
     net = Net(("a", "b", "c"))
     net.cut("a", "c")
     net.run(seconds=200, tick_s=5)
-    a, c = net.daemons["a"], net.daemons["c"]
-    assert (a.id, HEALTH) in c.node.bulletin.statuses.latest
-    assert a.id not in c.node.bulletin.clocks._peers, "whose hands it went through is not known"
+    a, b, c = (net.daemons[r] for r in "abc")
+    assert (a.id, HEALTH) not in c.node.bulletin.statuses.latest
+    said = b.node.bulletin.statuses.latest[a.id, HEALTH].status
+    c.node.frame(b.id, said, net.clock("c"))
+    net.step("c")
+    assert (a.id, HEALTH) not in c.node.bulletin.statuses.latest
+    assert logged([c], "frame_rejected") == ["c"]
 
 
-def test_an_echo_does_not_circle() -> None:
+def test_a_quiet_day_costs_a_few_words() -> None:
     net = Net(THREE)
     net.run(seconds=120, tick_s=5)
     frames = net.frames
-    net.run(seconds=600, tick_s=5)
-    words, links = 3 * 10 + 3, 6
-    assert net.frames - frames < words * links + 600 / limits.ANTI_ENTROPY_S * 3 * 4
+    net.run(seconds=3600, tick_s=5)
+    words, links = 3 * (3600 / limits.HEALTH_S + 1), 2
+    pings = 3600 / limits.ANTI_ENTROPY_S * 3 * limits.PINGS_PER_ROUND * 2
+    assert net.frames - frames < words * links + pings
 
 
 def test_a_fold_that_goes_wrong_in_one_daemon_is_an_alarm_within_one_period() -> None:
@@ -167,6 +173,22 @@ def test_a_disagreement_is_found_again_after_a_restart_and_ends_with_its_cause()
     net.connect(["eu", "us"])
     net.run(seconds=HOUR_S, tick_s=5)
     assert barriers(us) == barriers(net.daemons["eu"]) == []
+
+
+def test_who_differs_says_so_more_often_and_so_the_end_of_it_is_seen_soon() -> None:
+    net = Net(THREE)
+    net.write("eu", Hold(segment("ocr"), segment("eu"), Digest.of(b"a release"), "wrong"))
+    net.run(seconds=30)
+    us = net.daemons["us"]
+    right = us.node.catalog._digests.get(segment("ocr"))
+    assert right is not None
+    make_wrong(us)
+    net.run(seconds=HOUR_S, tick_s=5)
+    assert all(barriers(d) == [Cause.DISAGREEMENT] for d in net.daemons.values())
+    us.node.catalog._digests[segment("ocr")] = right
+    us.node.catalog._state_digest = None
+    net.run(seconds=2 * limits.DIFFERS_S, tick_s=5)
+    assert all(barriers(d) == [] for d in net.daemons.values())
 
 
 def test_a_daemon_whose_clock_runs_ahead_makes_no_forward_move_until_it_is_set() -> None:

@@ -31,7 +31,7 @@ def statuses(by: str, me: Origin | None = None) -> Statuses:
     return Statuses(me or origin(by), key(by), zeros())
 
 
-def test_only_what_is_newer_is_taken_and_passed_on() -> None:
+def test_only_what_is_newer_is_taken() -> None:
     us = statuses("us")
     first, second = said(1), said(2, b'{"n":2}')
     assert us.take(first, MEMBERS, 1.0, 5) is not None
@@ -95,7 +95,7 @@ def test_what_is_not_a_members_word_changes_nothing(
     assert us.writes() == []
 
 
-def test_a_kind_that_we_do_not_know_is_neither_kept_nor_passed_on() -> None:
+def test_a_kind_that_we_do_not_know_is_not_kept() -> None:
     us = statuses("us")
     assert us.take(said(kind="gossip"), MEMBERS, 1.0, 0) is None
     assert us.latest == {}
@@ -109,12 +109,12 @@ def test_former_members_are_not_shown() -> None:
     assert list(us.of(HEALTH, fewer)) == []
 
 
-def test_who_speaks_without_end_is_passed_on_no_more_than_its_pace() -> None:
-    """T49: what a member says is stored by all and passed on by all."""
+def test_who_speaks_without_end_is_kept_no_more_than_its_pace() -> None:
+    """T48: each word is a write on the disk of whoever hears it."""
     us = statuses("us")
     taken = [us.take(said(i), MEMBERS, 1.0, 0) for i in range(1, 1000)]
     assert sum(heard is not None for heard in taken) == limits.STATUSES_BURST
-    assert us._counters["statuses_withheld"] == 999 - limits.STATUSES_BURST
+    assert us._counters["statuses_ignored"] == 999 - limits.STATUSES_BURST
     assert us.take(said(1, by="ap"), MEMBERS, 1.0, 0) is not None, "each has its own pace"
     assert us.take(said(1000), MEMBERS, 1.0 + limits.STATUS_S, 0) is not None
 

@@ -12,6 +12,7 @@ from c2sp_witness import Witness, serve
 from hand_federation import Federation
 from lonely import chain
 
+from hanse.core import limits
 from hanse.core.errors import Conflict, Rejected, Unavailable
 from hanse.core.events import Note
 from hanse.core.ids import Origin, Segment, member_id
@@ -221,8 +222,18 @@ async def test_a_silent_witness_costs_only_its_own_word(
         task.cancel()
 
 
-async def test_nobody_listens(witness: Witness, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_answer_without_end_is_broken_off(witness: Witness, url: str) -> None:
+    witness.instead = 200, b"x" * (limits.WITNESS_ANSWER_BYTES_MAX + 1)
+    async with running(witness.vkey) as daemon:
+        await daemon.write()
+        with pytest.raises(Unavailable, match="too long"):
+            await daemon.asks(url).look()
+
+
+async def test_nobody_listens(witness: Witness) -> None:
     async with running(witness.vkey) as daemon:
         await daemon.write()
         with pytest.raises(Unavailable, match="cannot be asked"):
             await daemon.asks("http://127.0.0.1:1").look()
+        with pytest.raises(Unavailable, match="cannot be asked"):
+            await daemon.asks("http://127.0.0.1:99999").look()

@@ -8,10 +8,11 @@ from hanse.core import limits
 from hanse.core.effects import Log
 from hanse.core.rollout.stimuli import Cause
 from hanse.core.rollout.table import State
+from hanse.daemon.queries.status import status
 from hanse.sim import story
 from hanse.sim.faults import YEAR_MS, FaultPlan, Skew
 from hanse.sim.oracle import Oracle
-from hanse.sim.process import Process
+from hanse.sim.process import CODEC, EPOCH_MS, Process, done
 from hanse.sim.run import build
 from hanse.sim.world import World
 
@@ -20,6 +21,17 @@ WRONG, OTHERS = "us-east", ("eu-north", "ap-south")
 
 def barriers(process: Process) -> list[str]:
     return [cause for cause, _ in process.node.region.barriers] if process.node else []
+
+
+def shown(process: Process) -> str:
+    """What `hanse status` gives as reasons to wait."""
+    assert process.node is not None
+    return "; ".join(status(process.node, process.clock(), {})["daemon"]["waits"])
+
+
+def stamps(process: Process) -> list[int]:
+    raws = done(process.store.events(process.origin, 0, 1000, 2**24))
+    return [CODEC.decode(raw).header.hlc_ms for raw in raws]
 
 
 def tell(world: World, scene: story.Story, end_s: float = 3000.0) -> None:
@@ -57,6 +69,7 @@ def test_a_fold_that_goes_wrong_in_one_region_is_found_by_the_others(
     world.run_until(world.now_s + limits.ATTEST_S + 70)
     assert {name for name, event in alarms if event == "state_differs"} == {*OTHERS, WRONG}
     assert all(barriers(p) == [Cause.DISAGREEMENT] for p in world.processes.values())
+    assert "us-east computed another state from the same logs" in shown(world.processes["ap-south"])
 
     def meanwhile() -> story.Story:
         yield from story.publish(world, names[0], third, 3)
@@ -99,6 +112,11 @@ def test_a_region_whose_clock_is_ahead_waits_and_stops_nobody_else(offset_ms: in
     assert barriers(mad) == [Cause.CLOCK]
     assert all(barriers(world.processes[name]) == [] for name in others)
     assert story.state(mad, first) in (State.GATED, State.HELD)
+    assert "ahead of the median of our peers" in shown(mad)
+    assert max(stamps(mad)) >= EPOCH_MS + offset_ms, "it says what its clock says"
+    for process in world.processes.values():
+        if process is not mad:
+            assert max(stamps(process)) <= EPOCH_MS + world.now_s * 1000, "and pulls nobody along"
     mad.skew = Skew()
     tell(world, story.until(lambda: story.everywhere(world, first, State.HEALTHY)))
 

@@ -1,9 +1,11 @@
 """What this daemon says of itself now and then, and what it makes of what others say.
 
     attest      which state was computed from which logs: every hour; one a day is logged
-    health      how many nodes, what time, what is wrong: every minute, seldomer where many are
+    health      how many nodes, what time, what is wrong: every ten minutes
 
-What others say may stop this daemon's own forward moves (`barriers`); it never undoes any.
+Words go to the daemons at the other ends of our links and no further: what they cost does not
+grow with the federation, and whoever differs has several such peers, who wait and say so. What
+others say may stop this daemon's own forward moves (`barriers`); it never undoes any.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from hanse.core.agreement import Agreement, Attest
 from hanse.core.clocks import Clocks
 from hanse.core.counters import Counters
 from hanse.core.effects import Log
+from hanse.core.errors import NotPermitted
 from hanse.core.events import StateAttest
 from hanse.core.fleet import Fleet
 from hanse.core.gossip.frames import Status
@@ -62,22 +65,20 @@ class Bulletin:
 
     def heard(
         self, status: Status, peer: MemberId, members: Members, now_s: float, now_ms: int
-    ) -> bool:
-        """Take a member's word that came over the link to `peer`; whether it is to be passed on.
+    ) -> None:
+        """Take a word that came over the link to `peer`. Raises `Rejected` if it is not its own.
 
-        Raises `Rejected` if it is not that member's word.
+        Ours may come back too, from before our disk was set back: the next one follows it.
         """
+        if status.origin.member not in (peer, self._me.member):
+            raise NotPermitted(f"a word of {status.origin.member} on the link of another member")
         heard = self.statuses.take(status, members, now_s, now_ms)
-        if heard is None:
-            return False
-        member = status.origin.member
-        if member == self._me.member:
-            return False  # our own from before our disk was set back
+        if heard is None or status.origin.member == self._me.member:
+            return
         if status.kind == ATTEST:
-            self.agreement.heard(member, Attest.read(heard.said))
-        elif member == peer and isinstance(wall_ms := heard.said.get("wall_ms"), int):
-            self.clocks.heard(member, wall_ms, now_s)
-        return True
+            self.agreement.heard(peer, Attest.read(heard.said))
+        elif isinstance(wall_ms := heard.said.get("wall_ms"), int):
+            self.clocks.heard(peer, wall_ms, now_s)
 
     def computed(self, ours: Attest, now_s: float) -> None:
         """The state after a step, and the logs that it follows from."""
@@ -88,13 +89,10 @@ class Bulletin:
     def speak(self, members: Members, now_s: float, now_ms: int) -> Iterator[Status]:
         """What is due to be said now, to every peer."""
         if now_s >= self._next_health_s:
-            every_s = max(limits.HEALTH_S, limits.HEALTH_S_PER_MEMBER * len(members.members))
-            self._next_health_s = now_s + every_s
+            self._next_health_s = now_s + limits.HEALTH_S
             yield self.statuses.say(HEALTH, self._health(now_s, now_ms), now_ms)
-        if self._ours is not None and self._attest_due(now_s):
-            # Who differs from somebody says so more often, or the end of it would be seen late.
-            differs = bool(self.differing(members))
-            self._next_attest_s = now_s + (limits.HEALTH_S if differs else limits.ATTEST_S)
+        if self._ours is not None and self._attest_due(members, now_s):
+            self._next_attest_s = now_s + limits.ATTEST_S
             said = self.statuses.say(ATTEST, self._ours.say(), now_ms)
             if said.serial % limits.ATTESTS_A_DAY == 1:
                 self._to_log = self._ours
@@ -140,12 +138,12 @@ class Bulletin:
             yield Log("warning", "clock_ahead", tuple(said.items()))
         self._ahead = ahead_s is not None
 
-    def _attest_due(self, now_s: float) -> bool:
+    def _attest_due(self, members: Members, now_s: float) -> bool:
         if self._next_attest_s is None:
             # Soon after a start, which may be that of a new program; not all at once.
             self._next_attest_s = now_s + self._rng.uniform(_QUIET_S, _OVERDUE_S)
-        if self.agreement.differing:
-            self._next_attest_s = min(self._next_attest_s, now_s + limits.HEALTH_S)
+        if self.differing(members):  # more often, or the end of it would be seen late
+            self._next_attest_s = min(self._next_attest_s, now_s + limits.DIFFERS_S)
         late_s = now_s - self._next_attest_s
         quiet = now_s - self._changed_s >= _QUIET_S
         return late_s >= _OVERDUE_S or (late_s >= 0 and quiet)

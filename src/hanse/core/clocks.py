@@ -5,8 +5,7 @@ clock runs ahead would stamp what it writes with times that have not come, and l
 certificates lapse too early. So one that is far ahead of the median of its peers makes no
 forward move until somebody has set it right. Going back needs no clock.
 
-Only words that come straight from their author are counted: another could have kept them. Of
-two medians the higher one counts, so that no single clock that is behind stops a federation.
+Of two medians the higher one counts, so that no single clock that is behind stops a federation.
 """
 
 from __future__ import annotations

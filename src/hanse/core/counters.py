@@ -40,7 +40,7 @@ MEANINGS: Final[Mapping[str, str]] = {
     "reads_paused": "times that reading of a link paused to keep its pace (L12)",
     "reports_refused": "reports refused for their size",
     "states_differed": "times that a member began to compute another state from equal logs (T50)",
-    "statuses_withheld": "statuses not passed on because their author spoke too often (T49)",
+    "statuses_ignored": "statuses not taken because their author spoke too often (T48)",
 }
 
 

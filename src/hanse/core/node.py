@@ -36,7 +36,7 @@ from hanse.core.events import (
 from hanse.core.finality import Finality
 from hanse.core.fleet import Fleet
 from hanse.core.freeze import Freezer
-from hanse.core.gossip.frames import Frame, Status, Timestamp
+from hanse.core.gossip.frames import Frame, Timestamp
 from hanse.core.gossip.overlay import Overlay
 from hanse.core.gossip.sync import Sync
 from hanse.core.ids import EventId, MemberId, Origin
@@ -324,15 +324,14 @@ class Node:
         return writes
 
     def _listen(self, clock: Clock) -> None:
-        """Take in what members say of themselves, and pass on what is new."""
+        """Take in what our peers say of themselves."""
         now_s, now_ms, members = clock.now_s, clock.wall_ms, self.book.chain.current
         for peer in self.sync.proven_now:
             self.sync.out += [Send(peer, s) for s in self.bulletin.linked(peer, now_s)]
         self.sync.proven_now.clear()
         for status, peer in self.sync.said:
             try:
-                if self.bulletin.heard(status, peer, members, now_s, now_ms):
-                    self._tell(status, peer)
+                self.bulletin.heard(status, peer, members, now_s, now_ms)
             except Rejected as error:
                 self.sync.reject(peer, status, error, now_s)
         self.sync.said.clear()
@@ -350,14 +349,9 @@ class Node:
             self.bulletin.computed(Attest(self.book.digest, self.catalog.state_digest), now_s)
         if self._ticked:
             for status in self.bulletin.speak(members, now_s, now_ms):
-                self._tell(status, None)
+                self.sync.out += [Send(link.peer, status) for link in self.sync.proven()]
         self.sync.effects += self.bulletin.alarms(members, now_s, now_ms)
         return self.bulletin.writes()
-
-    def _tell(self, status: Status, source: MemberId | None) -> None:
-        """A member's latest word, for everybody but whoever brought it."""
-        links = self.sync.proven()
-        self.sync.out += [Send(link.peer, status) for link in links if link.peer != source]
 
     def _finalise(self, clock: Clock) -> list[Write]:
         """Take in the cosignatures that have come, and give ours."""

@@ -24,7 +24,7 @@ async def add_checkpoint(url: str, body: bytes) -> tuple[int, bytes]:
             return await _post(url.rstrip("/") + "/add-checkpoint", body)
     except TimeoutError:
         why = f"it did not answer within {WITNESS_S:.0f} s"
-    except (OSError, h11.RemoteProtocolError) as error:
+    except (OSError, ValueError, h11.ProtocolError) as error:
         why = str(error) or type(error).__name__
     raise Unavailable(f"the witness at {url} cannot be asked: {why}", fix="is witness_url right?")
 

@@ -1,12 +1,11 @@
-"""Words of which only the latest counts: signed, passed on, replaced, never logged.
+"""Words of which only the latest counts: signed, stored, replaced, never logged.
 
     signed text     hanse-status/v1\\n <origin>\\n <kind>\\n <serial>\\n <body>
 
 A daemon keeps one of each kind of every member. What is older than the one it has, or the
-same, changes nothing and goes no further; so neither a replay nor an echo can circle. An
-author's order is its log's incarnation, then the serial, which is stored before the word
-leaves and so never goes back. To a daemon whose disk was set back, its peers give its own
-latest words with a new link, and its next word is newer than those.
+same, changes nothing. An author's order is its log's incarnation, then the serial, which is
+stored before the word leaves and so never goes back. To a daemon whose disk was set back, its
+peers give its own latest words with a new link, and its next word is newer than those.
 """
 
 from __future__ import annotations
@@ -74,7 +73,7 @@ class Statuses:
     def take(self, status: Status, members: Members, now_s: float, now_ms: int) -> Heard | None:
         """What a member says, if it is new. Raises `Rejected` if it is not the member's word."""
         if status.kind not in KINDS:
-            return None  # of a newer daemon; it is not ours to pass on what we cannot bound
+            return None  # of a newer daemon
         if len(status.body) > limits.STATUS_BYTES_MAX:
             raise TooLarge(f"a status of {len(status.body)} bytes", fix="say less")
         member = members.member(status.origin.member)
@@ -87,7 +86,7 @@ class Statuses:
         if before is not None and heard.order <= before.order:
             return None
         if not self._in_time(member.id, now_s):
-            self._counters["statuses_withheld"] += 1
+            self._counters["statuses_ignored"] += 1
             return None
         verify(member.key, status.signature, _text_of(status))
         self._budgets[member.id].spend(1, now_s)  # by its author alone
@@ -118,7 +117,7 @@ class Statuses:
         return writes
 
     def _in_time(self, author: MemberId, now_s: float) -> bool:
-        """Words are passed on to all and stored by all: nobody may speak without end (T49)."""
+        """Every word is a write on our disk: nobody may speak without end (T48)."""
         if author not in self._budgets:
             self._budgets[author] = Budget(1 / limits.STATUS_S, limits.STATUSES_BURST, now_s)
         return self._budgets[author].left(now_s) >= 1
