@@ -6,10 +6,12 @@ import contextlib
 from random import Random
 
 import pytest
+from audited import door_of
 from federation import CHAIN, CODEC, MODEL, ROOT, Author, key, members, origin
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hanse.core.audit.replay import audit
 from hanse.core.effects import Compare, Log, Reread, Restart
 from hanse.core.errors import Conflict, Rejected
 from hanse.core.events import Hold, Note
@@ -279,3 +281,19 @@ def test_an_append_of_a_frozen_log_is_stored_like_any_other() -> None:
     holder.node.bring(US, 0, raws(A)[:2], A.appends[1].head.note)
     step = holder.node.take(holder.clock)
     assert [w.head.size for w in step.store if isinstance(w, AppendEvents)][-1] == 2
+
+
+def test_an_audit_of_a_forked_log_computes_what_the_daemons_compute() -> None:
+    """The evidence is exported with the logs, checked, and freezes them there too."""
+    holder = Holder()
+    holder.take(A)
+    holder.told(HIGH)
+    read = door_of(holder.store, "acme")
+    found = audit(read, CHAIN.files[0], CODEC)
+    assert found.forks == {US: HIGH}
+    assert found.state_digest == holder.node.catalog.state_digest
+    assert found.heads_digest == holder.node.book.digest
+    place = f"evidence/{US}.json"
+    forged = HIGH.encode().replace(b'"index":3', b'"index":2')
+    with pytest.raises(Rejected, match=r"^evidence/"):
+        audit(lambda path: forged if path == place else read(path), CHAIN.files[0], CODEC)

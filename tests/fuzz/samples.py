@@ -261,7 +261,7 @@ def report_requests() -> Iterable[bytes]:
 def indexes() -> Iterable[bytes]:
     append = next(iter(town().appends.values()))
     origin = append.head.origin
-    yield Index(Segment("hansa"), {origin: 7}, {origin: 3}, 1).encode()
+    yield Index(Segment("hansa"), {origin: 7}, {origin: 3}, 1, forked=(origin,)).encode()
 
 
 def daemon_toml() -> bytes:

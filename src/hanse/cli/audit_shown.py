@@ -35,6 +35,10 @@ def audit_table(audited: Audit, *, events: bool = False) -> Shown:
         "state_digest": audited.state_digest.hex(),
         "heads_digest": audited.heads_digest.hex(),
         "logs": [_log(log) for log in audited.logs.values()],
+        "forked": [
+            {"origin": str(origin), "index": fork.index, "evidence": fork.encode().decode()}
+            for origin, fork in sorted(audited.forks.items())
+        ],
         "runs": [_run(run) for run in found],
         "void": [event for event in listed if event["void"]],
         **({"events": listed} if events else {}),
@@ -50,6 +54,11 @@ def _audit_table(value: Mapping[str, Any]) -> Table:
             f"log {log['origin']}: {log['size']} events, {log['void']} void, "
             f"final to {log['final']}"
             for log in value["logs"]
+        ),
+        *(
+            f"FORKED {fork['origin']}: its key signed two histories that part at event "
+            f"{fork['index']}; the proof stands"
+            for fork in value["forked"]
         ),
         "",
     ]

@@ -91,7 +91,8 @@ class Freezer:
 
     def _bound(self, origin: Origin) -> None:
         of_member = sum(o.member == origin.member for o in (*self._book.forks, *self._proven))
-        if of_member >= limits.MEMBER_LOGS_MAX:
+        of_all = len(self._book.forks) + len(self._proven)
+        if of_member >= limits.MEMBER_LOGS_MAX or of_all >= limits.FORKED_LOGS_MAX:
             raise TooLarge(
                 f"{of_member} logs of {origin.member} have forked already",
                 fix="replace the member: its key is in other hands",

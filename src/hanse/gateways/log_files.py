@@ -3,6 +3,7 @@
     logs                            JSON: the federation, its logs, trust versions, evidence
     trust/00001.json                the chain of trust, each version as it was signed
     trust/timestamp.json            the newest timestamp of trust, if there is one
+    evidence/<origin>.json          the proof that this log has forked
     log/<origin>/checkpoint         the latest signed head with its cosignatures
     log/<origin>/final              the largest head that a quorum of witnesses has cosigned
     log/<origin>/tile/…             C2SP tlog-tiles; the prefix of a log is log/<origin>
@@ -21,7 +22,7 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from hanse.core import limits
+from hanse.core import freeze, limits
 from hanse.core.audit.paths import TIMESTAMP, Index
 from hanse.core.errors import InvalidName, InvalidProof, NotFound
 from hanse.core.ids import Origin, Segment
@@ -34,6 +35,7 @@ from hanse.storage.contract import EventStore
 T = TypeVar("T")
 TEXT, JSON, BYTES = "text/plain; charset=utf-8", "application/json", "application/octet-stream"
 _TRUST = re.compile(r"trust/([0-9]{5})\.json")
+_EVIDENCE = re.compile(r"evidence/((?:[^/]+/){3}[^/]+)\.json")
 _LOG = re.compile(r"log/((?:[^/]+/){3}[^/]+)/(checkpoint|final|tile/.+)")
 
 
@@ -79,6 +81,10 @@ class LogFiles:
             return File(stamp, JSON)
         if found := _TRUST.fullmatch(path):
             return await self._trust(int(found[1]))
+        if found := _EVIDENCE.fullmatch(path):
+            if (proof := (await self._store.local(freeze.SPACE)).get(found[1])) is None:
+                raise _absent(path)
+            return File(proof, JSON)
         if found := _LOG.fullmatch(path):
             head = await self._head(found[1])
             if found[2] == "checkpoint":
@@ -93,7 +99,9 @@ class LogFiles:
         sizes = {head.origin: head.size for head in heads}
         final = {head.origin: head.final_size for head in heads if head.final_size}
         trust, stamped = len(await self._store.trust()), await self._timestamp() is not None
-        return File(Index(self._federation, sizes, final, trust, stamped).encode(), JSON)
+        forked = tuple(map(Origin.parse, await self._store.local(freeze.SPACE)))
+        index = Index(self._federation, sizes, final, trust, stamped, forked)
+        return File(index.encode(), JSON)
 
     async def _timestamp(self) -> bytes | None:
         return (await self._store.local(SPACE)).get("timestamp")

@@ -2,8 +2,8 @@
 
 The index is the file `logs`, the only name that is known beforehand:
 
-    {"federation": …, "final": {origin: size}, "logs": {origin: size}, "schema": 1,
-     "timestamp": whether there is one, "trust_versions": n}
+    {"federation": …, "final": {origin: size}, "forked": [origin, …], "logs": {origin: size},
+     "schema": 1, "timestamp": whether there is one, "trust_versions": n}
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ class Index:
     final: Mapping[Origin, int]
     trust: int
     timestamp: bool = False
+    forked: tuple[Origin, ...] = ()
+    """Logs of which there is evidence that they have forked."""
 
     @property
     def trust_versions(self) -> range:
@@ -41,6 +43,7 @@ class Index:
             {
                 "federation": self.federation,
                 "final": {str(origin): size for origin, size in self.final.items()},
+                "forked": [str(origin) for origin in self.forked],
                 "logs": {str(origin): size for origin, size in self.logs.items()},
                 "schema": 1,
                 "timestamp": self.timestamp,
@@ -54,6 +57,7 @@ class Index:
         yield from map(trust_path, self.trust_versions)
         if self.timestamp:
             yield TIMESTAMP
+        yield from map(evidence_path, self.forked)
         for origin, size in self.logs.items():
             yield log_path(origin, "checkpoint")
             if origin in self.final:
@@ -63,6 +67,10 @@ class Index:
 
 def trust_path(version: int) -> str:
     return f"trust/{version:05d}.json"
+
+
+def evidence_path(origin: Origin) -> str:
+    return f"evidence/{origin}.json"
 
 
 def log_path(origin: Origin, name: str) -> str:
@@ -78,10 +86,17 @@ def parse_index(raw: bytes) -> Index:
         trust = reader.integer("trust_versions", high=99_999)
         stamped = reader.flag("timestamp", False)
         logs, final = _sizes(reader, "logs"), _sizes(reader, "final")
-    index = Index(federation, logs, final, trust, stamped)
+        forked = reader.items("forked", _origin, count_max=limits.FORKED_LOGS_MAX)
+    index = Index(federation, logs, final, trust, stamped, forked)
     if index.encode() != raw or not final.keys() <= logs.keys():
         raise InvalidSpec("logs: not in canonical form")
     return index
+
+
+def _origin(value: object, path: str) -> Origin:
+    if not isinstance(value, str):
+        raise InvalidSpec(f"{path}: expected an origin")
+    return Origin.parse(value)
 
 
 def _sizes(reader: Reader, key: str) -> dict[Origin, int]:

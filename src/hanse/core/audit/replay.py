@@ -15,16 +15,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-from hanse.core.audit.paths import TIMESTAMP, Index, log_path, parse_index, trust_path
+from hanse.core.audit.paths import (
+    TIMESTAMP,
+    Index,
+    evidence_path,
+    log_path,
+    parse_index,
+    trust_path,
+)
 from hanse.core.catalog.catalog import Catalog
 from hanse.core.catalog.finals import Finals
 from hanse.core.errors import HanseError, InvalidProof, Rejected
 from hanse.core.events import Codec
 from hanse.core.ids import EventId, Origin
 from hanse.core.log.checkpoint import Checkpoint, verify_cosignature
+from hanse.core.log.fork import Fork, open_fork
 from hanse.core.log.merkle import Frontier, leaf_hash, root_of
 from hanse.core.log.note import Note, VerifierKey
 from hanse.core.log.tiles import ENTRIES, WIDTH, Tile, entries_of, hashes_of, tiles_of
@@ -81,6 +89,8 @@ class Audit:
     chain: Chain
     catalog: Catalog
     logs: dict[Origin, LogAudit]
+    forks: dict[Origin, Fork]
+    """Evidence that stands, of logs that are here and of others."""
     heads_digest: bytes
     """Of all heads and the trust: two audits of equal digest had equal inputs."""
     timestamp: bytes | None = None
@@ -99,11 +109,17 @@ def audit(read: Read, bootstrap: bytes, codec: Codec) -> Audit:
     required = not read_policy(chain.current.witness_policy).requires_nothing
     now = chain.current
     catalog = Catalog(now.quarantine_quorum, Finals(required), now.all_floors)
+    for origin in index.forked:
+        with at(evidence_path(origin)):
+            fork = open_fork(read(evidence_path(origin)), book.key_of)
+            if fork.origin != origin:
+                raise InvalidProof(f"it is evidence about {fork.origin}")
+            book.forks[origin] = fork
     logs = {}
     for origin in index.logs:
         logs[origin] = _log(read, index, origin, book, catalog)
     catalog.refold()
-    return Audit(chain, catalog, logs, book.digest, _timestamp(read, index, chain))
+    return Audit(chain, catalog, logs, book.forks, book.digest, _timestamp(read, index, chain))
 
 
 def _timestamp(read: Read, index: Index, chain: Chain) -> bytes | None:
@@ -145,17 +161,22 @@ def _log(read: Read, index: Index, origin: Origin, book: Logbook, catalog: Catal
         raise InvalidProof(f"{place}: the events do not give the root that was signed")
     with at(f"log/{origin}"):
         stored = Head(origin, size, head.root, frontier.encode(), note)
-        judged = []
-        for entry in map(book.judged, book.restore(stored, raws)):
-            catalog.add(entry)
-            judged.append(judge_entry(entry, book.chain))
+        entries = book.restore(stored, raws)
     if origin in index.final:
         with at(place := log_path(origin, "final")):
-            trust = max(event.trust_version for event in judged[: index.final[origin]])
-            final = open_final(read(place), origin, book, trust)
+            cited = (e.event.header.trust_version for e in entries[: index.final[origin]])
+            note = read(place)
+            final = open_final(note, origin, book, max(cited))
             if root_of(leaves[: _sized(final.head, index.final[origin]).size]) != final.head.root:
                 raise InvalidProof("the events do not give the root that was signed")
         catalog.finalise({origin: final.head.size})
+        # Only now: what is final counts, also beyond a fork.
+        book.settle(replace(stored, final_size=final.head.size, final_note=note), leaves)
+    judged = []
+    with at(f"log/{origin}"):
+        for entry in map(book.judged, entries):
+            catalog.add(entry)
+            judged.append(judge_entry(entry, book.chain))
     return LogAudit(origin, book.key_of(origin), head, final, judged, leaves)
 
 
