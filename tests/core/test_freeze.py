@@ -11,21 +11,24 @@ from federation import CHAIN, CODEC, MODEL, ROOT, Author, key, members, origin
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hanse.core import events
 from hanse.core.audit.replay import audit
 from hanse.core.effects import Compare, Log, Reread, Restart
 from hanse.core.errors import Conflict, Rejected
-from hanse.core.events import Hold, Note
+from hanse.core.events import Event, Hold, Note
 from hanse.core.freeze import SPACE
 from hanse.core.gossip.frames import Evidence
+from hanse.core.log.checkpoint import Checkpoint, sign_checkpoint
 from hanse.core.log.fork import Fork, prove
-from hanse.core.log.merkle import leaf_hash
-from hanse.core.logbook import Diverged, Logbook
+from hanse.core.log.merkle import leaf_hash, root_of
+from hanse.core.logbook import Diverged, Logbook, Stalled, header
 from hanse.core.node import Clock, Node
 from hanse.core.recovery import Phase
-from hanse.core.step import AppendEvents, PutTrust
+from hanse.core.step import AppendEvents, Head, PutTrust
 from hanse.core.trust import chain
 from hanse.core.trust.chain import Chain
 from hanse.core.trust.cuts import Cut
+from hanse.daemon.queries.logs import logs
 from hanse.sim.process import done
 from hanse.storage.memory import MemoryEventStore
 
@@ -297,3 +300,35 @@ def test_an_audit_of_a_forked_log_computes_what_the_daemons_compute() -> None:
     forged = HIGH.encode().replace(b'"index":3', b'"index":2')
     with pytest.raises(Rejected, match=r"^evidence/"):
         audit(lambda path: forged if path == place else read(path), CHAIN.files[0], CODEC)
+
+
+def newer(size: int = 3) -> Author:
+    """A history whose last event asks for a newer reader."""
+    author = branch("a", size - 1)
+    head = header(US, size - 1, CHAIN, bytes(32), 0)._replace(min_reader_level=2)
+    raw = CODEC.encode(Event(head, Hold(MODEL, US.region, None, "of a newer daemon")))
+    whole = [leaf_hash(each) for each in (*raws(author), raw)]
+    said = Checkpoint(str(US), size, root_of(whole))
+    last = Head(US, size, said.root, b"", sign_checkpoint(said, key("us")))
+    author.appends.append(AppendEvents(last, size - 1, (raw,)))
+    return author
+
+
+def test_an_event_of_a_newer_level_stalls_that_author_alone_until_the_upgrade(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """I15: it is said, nothing is skipped, others go on, and the upgrade loses nothing."""
+    holder, ahead = Holder(), newer()
+    holder.take(branch("a", 2))
+    with pytest.raises(Stalled):
+        holder.node.bring(US, 2, raws(ahead)[2:], ahead.appends[-1].head.note)
+    holder.take(branch("a", 4, region="ap"))
+    assert (holder.node.book.size(US), holder.counted(origin("ap"))) == (2, 4)
+    (row,) = logs(holder.node, holder.clock)
+    assert (row["log"], row["state"]) == (str(US), "stalled")
+    assert "reader level 2" in row["reason"]
+    monkeypatch.setattr(events, "READER_LEVEL", 2)
+    upgraded = Holder(store=holder.store)
+    upgraded.take(ahead)
+    assert upgraded.counted() == 3
+    assert logs(upgraded.node, upgraded.clock) == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import replace
 from random import Random
@@ -14,7 +15,11 @@ from lonely import ROOT, Lonely, chain, lonely
 from hanse.core import bundle
 from hanse.core.bundle import Held, Manifest, Part
 from hanse.core.errors import Conflict, HanseError, InvalidProof, NotFound, Rejected, Unavailable
+from hanse.core.freeze import SPACE
 from hanse.core.ids import Digest, Origin, Segment
+from hanse.core.log.checkpoint import Checkpoint, sign_checkpoint
+from hanse.core.log.fork import prove
+from hanse.core.log.merkle import leaf_hash
 from hanse.core.room import Room
 from hanse.core.signing import SigningKey
 from hanse.core.trust.chain import Chain, extend, replay, sign
@@ -108,6 +113,26 @@ async def test_a_bundle_that_broke_off_is_taken_up_where_it_stopped() -> None:
         again = await receiver.bundles.take(pieces(raw))
         assert (again.events, again.files) == (0, 1)
         assert again.known > 0
+
+
+async def test_a_bundle_carries_the_evidence_of_forks() -> None:
+    """Whoever is reached by files alone must not be the last to act on a forked log."""
+    a, b = known(1, 1)
+    async with lonely(HERE, a) as sender, lonely(THERE, b) as receiver:
+        log, key = sender.node.me, sender.bundles._key
+        copies = [
+            (sign_checkpoint(Checkpoint(str(log), 1, leaf), key), [leaf])
+            for leaf in (leaf_hash(b"one"), leaf_hash(b"two"))
+        ]
+        fork = prove(log, key.public, copies[0], copies[1])
+        assert fork is not None
+        await sender.driver.do(lambda node, _: node.freezer.found(fork, None))
+        while not await sender.store.local(SPACE):  # noqa: ASYNC110  # its log is read first
+            await asyncio.sleep(0)
+        taken = await receiver.bundles.take(pieces(await made(sender, receiver)))
+        assert taken.refused == []
+        assert receiver.node.book.forks == {log: fork}
+        assert await receiver.store.local(SPACE) == {str(log): fork.encode()}
 
 
 async def test_taking_a_bundle_twice_changes_nothing() -> None:

@@ -28,7 +28,7 @@ from hanse.core.trust.members import Members
 
 MAGIC = b"hanse-bundle/v1\n"
 LENGTH_BYTES = 4
-KINDS = ("trust", "timestamp", "events", "final", "blob")
+KINDS = ("trust", "timestamp", "evidence", "events", "final", "blob")
 """In this order: what comes first is needed to judge what follows."""
 
 
@@ -114,7 +114,7 @@ class Part:
 def _part(value: Any, path: str) -> Part:
     with Reader(value, path) as reader:
         kind = reader.one_of("kind", KINDS)
-        logged = kind in ("events", "final")
+        logged = kind in ("evidence", "events", "final")
         part = Part(
             kind,
             reader.integer("size", low=1),

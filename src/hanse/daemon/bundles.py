@@ -17,12 +17,12 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from hanse.core import bundle
+from hanse.core import bundle, freeze
 from hanse.core.bundle import Held, Manifest, Part
 from hanse.core.catalog.manifest import parse_manifest
 from hanse.core.errors import Conflict, InvalidProof, NotFound, Rejected, Unavailable
 from hanse.core.events import BlobHave
-from hanse.core.ids import Digest, Segment, segment
+from hanse.core.ids import Digest, Origin, Segment, segment
 from hanse.core.limits import BLOB_CHUNK_BYTES, BUNDLE_MANIFEST_BYTES_MAX, CHUNK_BYTES_MAX
 from hanse.core.node import Clock, Node
 from hanse.core.signing import SIGNATURE_BYTES, SigningKey
@@ -87,7 +87,8 @@ class Bundles:
             raise NotFound(f"there is no region {region}", fix=f"regions: {known}")
         if held.federation != members.federation:
             raise Conflict(f"the receiver belongs to {held.federation}, not {members.federation}")
-        contents = [*await self._trust(held), *self._timestamp(), *await self._logs(held)]
+        trust = [*await self._trust(held), *self._timestamp()]
+        contents = [*trust, *await self._evidence(), *await self._logs(held)]
         files = await self._files(held, region) if with_blobs else []
         heads = await self._store.heads()
         after = Held(
@@ -115,6 +116,14 @@ class Bundles:
         if stamp is None:
             return []
         return [_Item(Part("timestamp", len(stamp.raw), Digest.of(stamp.raw)), stamp.raw)]
+
+    async def _evidence(self) -> list[_Item]:
+        """Every proof of a fork, ahead of the logs: few, small, and never to be missed."""
+        proofs = (await self._store.local(freeze.SPACE)).items()
+        return [
+            _Item(Part("evidence", len(raw), Digest.of(raw), 0, Origin.parse(name)), raw)
+            for name, raw in proofs
+        ]
 
     async def _logs(self, held: Held) -> list[_Item]:
         events: list[_Item] = []
@@ -229,6 +238,9 @@ class Bundles:
         origin = part.origin
         assert origin is not None
         try:
+            if part.kind == "evidence":
+                await self._driver.do(lambda node, _: node.freezer.heard(raw, None))
+                return
             if part.kind == "final":
                 await self._driver.do(lambda node, _: node.bring(origin, 0, (), raw))
                 return
