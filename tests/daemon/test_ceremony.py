@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from hanse.core.errors import (
     NotPermitted,
     Rejected,
 )
+from hanse.core.log.policy import parse_policy
 from hanse.core.reading import canonical_json
 from hanse.core.signing import SigningKey
 from hanse.core.trust import chain
@@ -114,6 +116,28 @@ def test_an_admitted_daemon_stands_in_the_next_members_file(founder, tmp_path):
     assert current.version == 2
     assert [m.region for m in current.members] == ["eu-north", "us-east"]
     assert current.region("us-east") is not None
+
+
+def test_regions_witness_each_other_from_the_second_one_on(founder, tmp_path):
+    files = list(read_files(founder / "trust"))
+    assert parse_policy(chain.replay(tuple(files)).current.witness_policy).requires_nothing
+    for port, region in enumerate(("us-east", "ap-south"), start=7421):
+        request = ask(tmp_path / region, founder, region, port)
+        files.append(ceremony.admit(request, files, root_of(founder), NOW))
+        policy = parse_policy(chain.replay(tuple(files)).current.witness_policy)
+        assert not policy.requires_nothing
+    assert len(policy.witnesses) == 3
+
+
+def test_a_policy_that_somebody_wrote_stays(founder, tmp_path):
+    files = list(read_files(founder / "trust"))
+    files.append(ceremony.admit(ask(tmp_path / "us", founder), files, root_of(founder), NOW))
+    known = chain.replay(tuple(files))
+    own = replace(known.current, version=3, witness_policy="quorum none\n")
+    files.append(chain.sign(own, root_of(founder), known))
+    request = ask(tmp_path / "ap", founder, "ap-south", 7422)
+    files.append(ceremony.admit(request, files, root_of(founder), NOW))
+    assert chain.replay(tuple(files)).current.witness_policy == "quorum none\n"
 
 
 def test_a_request_that_another_key_signed_is_refused(founder, tmp_path):

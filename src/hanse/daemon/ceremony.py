@@ -20,6 +20,7 @@ from hanse.core.errors import Conflict, NotFound
 from hanse.core.ids import MemberId, Segment, member_id, segment
 from hanse.core.signing import SigningKey
 from hanse.core.trust import chain
+from hanse.core.trust.ceremonies import keep_default_policy
 from hanse.core.trust.members import Keys, Member, Members, Person, Region
 from hanse.core.trust.writing import Expiry
 from hanse.daemon.config import FILE_NAME, FIRST_START, check_address, render
@@ -113,9 +114,14 @@ def admit(
     root_keys: Sequence[SigningKey],
     now: datetime.datetime,
 ) -> bytes:
-    """The next members file, with the daemon that asks. Raises `Conflict` or `NotPermitted`."""
+    """The next members file, with the daemon that asks. Raises `Conflict` or `NotPermitted`.
+
+    The root may also keep the default witness policy complete, which a region's officers alone,
+    who sign a draft, may not.
+    """
     known = chain.replay(tuple(files))
-    following = replace(admitted(request, known.current), version=known.current.version + 1)
+    whole = keep_default_policy(known.current, admitted(request, known.current))
+    following = replace(whole, version=known.current.version + 1)
     expiry = Expiry.after(int(now.timestamp()))
     raw = chain.sign(following, root_keys, known, expiry)
     chain.extend(known, raw)  # exactly what every daemon will check

@@ -101,7 +101,7 @@ def cut(
     ended = Cut(origin, head.size, head.root, head.size if void_from is None else void_from)
     cuts = tuple(c for c in members.cuts if c.origin != origin)
     left = tuple(m for m in members.members if not remove_member or m != author)
-    return replace(members, cuts=(*cuts, ended), members=left)
+    return keep_default_policy(members, replace(members, cuts=(*cuts, ended), members=left))
 
 
 def set_floor(members: Members, model: str, counter: int, *, lower: bool) -> Members:
@@ -123,6 +123,12 @@ def witnessed_by_all(members: Members) -> Members:
         if member.witness_key is not None:
             keys[member.region][member.id] = member.witness_key
     return replace(members, witness_policy=default_policy(members.federation, keys))
+
+
+def keep_default_policy(before: Members, after: Members) -> Members:
+    """A witness policy that nobody wrote goes with the members: new regions witness too."""
+    unwritten = before.witness_policy == witnessed_by_all(before).witness_policy
+    return witnessed_by_all(after) if unwritten else after
 
 
 def _known(members: Members, region: str) -> None:
