@@ -70,6 +70,15 @@ def test_a_later_place_where_two_logs_differ_is_no_proof() -> None:
         open_fork(Fork(EU, 6, (first, second)).encode(), key_of)
 
 
+def test_an_honest_log_that_grew_cannot_be_accused_with_its_own_heads() -> None:
+    """Both heads are signed, both paths stand, all before is equal: and so is the event."""
+    one, two = copy(events(9, 99, "")), copy(events(7, 99, ""))
+    branches = [Branch(n, ls[5], inclusion_proof(ls, 5)) for n, ls in (one, two)]
+    first, second = sorted(branches, key=lambda branch: branch.note)
+    with pytest.raises(Rejected, match="do not contradict"):
+        open_fork(Fork(EU, 5, (first, second)).encode(), key_of)
+
+
 def changed(made: Fork, **changes: Any) -> bytes:
     return canonical_json(json.loads(made.encode()) | changes)
 

@@ -15,7 +15,7 @@ from hanse.core import limits
 from hanse.sim.decisions import decisions
 from hanse.sim.faults import FaultPlan, Skew, draw
 from hanse.sim.run import build, play, run
-from hanse.sim.vices import LIES
+from hanse.sim.vices import ACCIDENTS, LIES
 from hanse.sim.world import NAMES
 
 SEEDS = range(200)
@@ -38,6 +38,7 @@ def test_the_seeds_have_every_vice_in_them() -> None:
     plans = [draw("byzantine", seed, NAMES[:REGIONS]) for seed in SEEDS]
     kinds = Counter(vice.kind for plan in plans for vice in plan.vices)
     assert all(kinds[lie] >= 30 for lie in LIES), kinds
+    assert all(kinds[accident] >= 30 for accident in ACCIDENTS), kinds
     at_once = [v for plan in plans for v in plan.vices if v.at_s == 0.0]
     assert len(at_once) >= 50, "a log may be forged from its first event on"
 

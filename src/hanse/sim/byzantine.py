@@ -142,4 +142,5 @@ class Misdeeds:
     def _put_back(self, process: Process, disk: Disk) -> None:
         if process.node is not None:
             process.crash(process.store.crash(disk))
+            self._world.set_back(process)
             self._world.after(self._rng.uniform(*AWAY_S), process.boot)

@@ -83,3 +83,7 @@ def _events(process: Process) -> list[tuple[Origin, bytes]]:
         for head in done(process.store.heads())
         for raw in done(process.store.events(head.origin, 0, head.size, 2**60))
     ]
+
+
+def events_of(process: Process) -> Iterator[bytes]:
+    return (raw for _, raw in _events(process))

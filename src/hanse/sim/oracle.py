@@ -37,7 +37,7 @@ from hanse.core.log.merkle import leaf_hash
 from hanse.core.log.note import Note
 from hanse.core.node import Ticket
 from hanse.core.step import AppendEvents, Head, Step
-from hanse.sim.ending import lost, misread
+from hanse.sim.ending import events_of, lost, misread
 from hanse.sim.faults import FaultPlan
 from hanse.sim.history import History
 from hanse.sim.process import CODEC, Process, done
@@ -101,7 +101,8 @@ class Oracle:
             self._finality(process, write.head)
             for seq, raw in enumerate(write.events, write.start):
                 place, leaf = (write.head.origin, seq), leaf_hash(raw)
-                if self._leaves.setdefault(place, leaf) != leaf:
+                ours = process.label == process.name  # a copy's own branch may die with it
+                if ours and self._leaves.setdefault(place, leaf) != leaf:
                     self._forked.add(write.head.origin)
             if process.wrote and write.head.origin.member == process.member:
                 # What people say may cross a hold that is on its way; the machine looked first.
@@ -111,6 +112,18 @@ class Oracle:
                         self._judge(process, CODEC.decode(raw).body)
         if step.store:
             self._same_heads_same_state(process)
+
+    def set_back(self, process: Process) -> None:
+        """An old disk keeps no promise of its own; what has reached others must come back."""
+        self._trusted.pop(process.label, None)
+        for place in [place for place in self._final if place[0] == process.label]:
+            del self._final[place]
+        others = [p for p in self._honest_ones() if p is not process]
+        told = {leaf_hash(raw) for p in others for raw in events_of(p)}
+        mine = [e for e, name in self._acknowledged.items() if name == process.name]
+        for event in mine:
+            if event.raw not in told:
+                del self._acknowledged[event]
 
     def sending(self, process: Process, peer: MemberId, frame: Frame) -> None:
         """I5: what leaves of our own log is on our disk. T49: nobody is sent news twice."""
@@ -146,7 +159,7 @@ class Oracle:
             self._weights[key] = model.weight_bp
 
     def _finality(self, process: Process, head: Head) -> None:
-        place = (process.name, head.origin)
+        place = (process.label, head.origin)
         before = self._final.get(place, 0)
         if head.final_size < before:
             self._fail(f"{process.name} has less of {head.origin} final than it had")
@@ -196,9 +209,9 @@ class Oracle:
         """I10: across restarts, restored disks and clocks."""
         assert process.node is not None
         version = process.node.book.chain.current.version
-        if version < self._trusted.get(process.name, 0):
+        if version < self._trusted.get(process.label, 0):
             self._fail(f"{process.name} went back to trust version {version}")
-        self._trusted[process.name] = version
+        self._trusted[process.label] = version
 
     # -- once a second ---------------------------------------------------------
 

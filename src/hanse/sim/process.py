@@ -87,6 +87,10 @@ class Surroundings(Timeline, ABC):
     @abstractmethod
     def died(self, process: Process) -> None: ...
 
+    @abstractmethod
+    def set_back(self, process: Process) -> None:
+        """Its disk is what it was some time ago."""
+
 
 class Process:
     """Owned by the world. `node` is None while it is down; `blobs` are on its disk."""

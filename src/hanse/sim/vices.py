@@ -67,7 +67,7 @@ def draw_vices(rng: Random, regions: Sequence[str], calm_s: float) -> tuple[Vice
         for region in bad
         for kind in sorted(rng.sample(LIES, rng.randint(1, 3)))
     ]
-    if rng.random() < 0.0:
+    if rng.random() < 0.5:
         vices.append(_accident(rng, honest, calm_s))
     return tuple(vices)
 

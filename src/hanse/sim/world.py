@@ -197,6 +197,9 @@ class World(Surroundings):
     def alarmed(self, process: Process, alarm: Log) -> None:
         self.oracle.alarmed(process, alarm)
 
+    def set_back(self, process: Process) -> None:
+        self.oracle.set_back(process)
+
     def died(self, process: Process) -> None:
         self.links.died(process)
 
