@@ -24,7 +24,7 @@ from hanse.core.log.proofs import (
 )
 from hanse.core.log.tiles import ENTRIES, Tile, entries_of, hashes_of, subtrees, tiles_of
 from hanse.core.signing import SigningKey
-from hanse.core.step import AppendEvents, DropTrust, Head, PutTrust
+from hanse.core.step import AppendEvents, DropTrust, Head, PutTrust, Stop, TruncateLog
 from hanse.gateways import log_door
 from hanse.gateways.log_files import LogFiles
 from hanse.storage.memory import MemoryEventStore
@@ -77,7 +77,7 @@ async def client(files: LogFiles) -> AsyncIterator[httpx.AsyncClient]:
 async def test_the_index_names_every_log_and_trust_version(client: httpx.AsyncClient) -> None:
     answer = await client.get("/logs")
     assert answer.json() == {
-        "federation": "harbour", "final": {}, "logs": {str(ORIGIN): SIZE},
+        "federation": "harbour", "final": {}, "forked": [], "logs": {str(ORIGIN): SIZE},
         "schema": 1,
         "timestamp": False, "trust_versions": 2,
     }  # fmt: skip
@@ -266,3 +266,26 @@ async def test_one_connection_too_many_is_told_so(
         assert answer.status_code == 503
         for _, writer in idle:
             writer.close()
+
+
+async def test_a_tile_of_a_branch_that_was_given_up_is_not_served_again() -> None:
+    store = await filled(600)
+    files = LogFiles(store, Segment("harbour"))
+    path = f"log/{ORIGIN}/tile/0/001"
+    before = await files.read(path)
+    assert before.immutable
+    kept = Frontier.empty().append(LEAVES[:300])
+    note = sign_checkpoint(Checkpoint(str(ORIGIN), 300, kept.root()), KEY)
+    stop = Stop(300, 300, kept.root(), 301)
+    cut = Head(ORIGIN, 300, kept.root(), kept.encode(), note, stop=stop)
+    others = tuple(b"another " + event for event in EVENTS[300:556])
+    grown = kept.append([leaf_hash(event) for event in others])
+    note = sign_checkpoint(Checkpoint(str(ORIGIN), 556, grown.root()), KEY)
+    stop = Stop(556, 556, grown.root(), 301)
+    head = Head(ORIGIN, 556, grown.root(), grown.encode(), note, stop=stop)
+    await store.apply([TruncateLog(cut)])
+    await store.apply([AppendEvents(head, 300, others)])
+    after = await files.read(path)
+    assert after.data[: 32 * 44] == before.data[: 32 * 44]
+    assert after.data[32 * 44 :] != before.data[32 * 44 :]
+    assert not after.immutable, "it has changed once"

@@ -216,7 +216,7 @@ async def claims_of_logs_that_cannot_be(world: World) -> None:
         own = str(peer.log.origin).rpartition("/")[0]
         for start in range(1, 20_001, 1000):
             heads = [
-                sync_pb2.LogHead(origin=f"{own}/i{n}", size=2**40, root_prefix=bytes(8))
+                sync_pb2.LogHead(origin=f"{own}/i{n + 1}-{n:08x}", size=2**40, root_prefix=bytes(8))
                 for n in range(start, start + 1000)
             ]
             await peer.say(sync_pb2.Frame(heads=sync_pb2.Heads(heads=heads)))

@@ -9,8 +9,9 @@
     log/<origin>/tile/…             C2SP tlog-tiles; the prefix of a log is log/<origin>
 
 The same paths make up an exported folder, so whoever can read one can read the other. What
-is full is immutable. A tile above level 0 is folded from whole tiles below it; their roots
-are kept, so the first question after a start hashes a log once and the next ones do not.
+is full is immutable, unless its log has ended at a fork or a cut. A tile above level 0 is
+folded from whole tiles below it; their roots are kept, so the first question after a start
+hashes a log once and the next ones do not.
 """
 
 from __future__ import annotations
@@ -131,30 +132,33 @@ class LogFiles:
         if tile.stop > head.size >> 8 * max(tile.level, 0):
             raise _absent(path)
         async with self._building:
-            return File(await self._tile(head.origin, tile), BYTES, immutable=True)
+            # Where a log has ended at a fork or a cut, another branch may have come in its place.
+            return File(await self._tile(head, tile), BYTES, immutable=head.stop is None)
 
-    async def _tile(self, origin: Origin, tile: Tile) -> bytes:
+    async def _tile(self, head: Head, tile: Tile) -> bytes:
+        origin, key = head.origin, (head.origin, head.stop and head.stop.root, tile)
         if tile.level == ENTRIES:
             return bundle(await self._entries(origin, tile))
-        kept = self._tiles.get((origin, tile)) if tile.full else None
+        kept = self._tiles.get(key) if tile.full else None
         if kept is not None:
             return kept
         if tile.level == 0:
             hashes = list(map(leaf_hash, await self._entries(origin, tile)))
         else:
             lower = range(tile.start, tile.stop)
-            hashes = [await self._root(origin, Tile(tile.level - 1, i)) for i in lower]
+            hashes = [await self._root(head, Tile(tile.level - 1, i)) for i in lower]
         raw = b"".join(hashes)
         if tile.full:
-            self._tiles.put((origin, tile), raw)
+            self._tiles.put(key, raw)
         return raw
 
-    async def _root(self, origin: Origin, tile: Tile) -> bytes:
+    async def _root(self, head: Head, tile: Tile) -> bytes:
         """The root of a whole tile: one hash of the level above."""
-        kept = self._roots.get((origin, tile))
+        key = (head.origin, head.stop and head.stop.root, tile)
+        kept = self._roots.get(key)
         if kept is None:
-            kept = root_of(hashes_of(tile, await self._tile(origin, tile)))
-            self._roots.put((origin, tile), kept)
+            kept = root_of(hashes_of(tile, await self._tile(head, tile)))
+            self._roots.put(key, kept)
         return kept
 
     async def _entries(self, origin: Origin, tile: Tile) -> list[bytes]:
