@@ -33,7 +33,8 @@ def run() -> str:
     return (
         "### Comparing logs\n\nBytes of frames as they are encoded, and five each for gRPC. "
         f"*Idle*: over {ROUNDS} rounds of {limits.ANTI_ENTROPY_S:.0f} s, nothing new anywhere, all "
-        "that a daemon sends and hears in a round. *k differ*: one daemon comes back and lacks "
+        "that a daemon sends and hears in a round, over all its links; the bar is for each peer. "
+        "*k differ*: one daemon comes back and lacks "
         "an event of each of k authors; for each of its links, both ways, until all are "
         "equal: what was said to find the difference, the greeting included, and what carried "
         "the events; no pings. Three daemons speak gRPC over mutual TLS on loopback; in brackets "
