@@ -66,6 +66,7 @@ class Oracle:
     ) -> None:
         self._honest = honest
         self._doubtful = doubtful(plan.vices)
+        self._cloned = {v.region for v in plan.vices if v.kind == "clone"}
         self._trusted: dict[str, int] = {}
         self._time, self._plan, self._processes, self._history = time, plan, processes, history
         self._acknowledged: dict[EventId, str] = {}
@@ -200,6 +201,9 @@ class Oracle:
     def alarmed(self, process: Process, alarm: Log) -> None:
         """An error in an honest daemon's log has its reason in the plan, or is a defect."""
         explained = alarm.event in _OF_TWO_SELVES and bool(self._doubtful)
+        # Two that run at once take turns in one log, and whoever notices says so.
+        cloned = process.name in self._cloned and alarm.event != "heads_differ"
+        explained = explained or (alarm.event in _OF_TWO_SELVES and cloned)
         if alarm.event == "log_forked":  # I13: no faults and no liar freeze an honest log
             explained = Origin.parse(str(dict(alarm.fields)["log"])).region in self._doubtful
         if self._honest(process) and not explained:
