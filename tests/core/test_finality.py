@@ -292,3 +292,17 @@ def test_a_merged_note_is_passed_on_once() -> None:
     net.run(seconds=5)
     quiet = net.frames - frames
     assert quiet < 2 * 12, "nothing but pings"
+
+
+def test_who_may_not_write_vouches_for_nothing_either() -> None:
+    """Another process may have cosigned, with the same key, what this one does not remember."""
+    net = Net(FOUR)
+    net.run()
+    net.down = {"sa"}  # so that all three others are needed
+    before = final(net)["eu"]
+    net.daemons["us"].node.recovery.usurped(net.now_s)
+    net.write("eu", Note("hello"))
+    net.run(seconds=limits.RIVAL_QUIET_S / 2)
+    assert final(net) == dict.fromkeys(("ap", "eu", "us"), before)
+    net.run(seconds=limits.RIVAL_QUIET_S)
+    assert final(net)["eu"] == before + 1

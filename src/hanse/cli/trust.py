@@ -41,7 +41,7 @@ Change = Callable[[Members], Members]
 FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 
 
-class PublicKey(click.ParamType):  # type: ignore[type-arg]
+class PublicKey(click.ParamType):  # type: ignore[type-arg]  # generic in some versions of click only
     name = "key"
 
     def convert(self, value: Any, *_: Any) -> bytes:

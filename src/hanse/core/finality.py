@@ -64,6 +64,8 @@ class Finality:
         self.advanced: dict[Origin, int] = {}
         self.vouched: dict[Origin, bytes] = {}
         """Of logs that have forked, a note with a quorum; of which branch is to be seen."""
+        self.silent = False
+        """A former self may have cosigned what we do not remember, or another one does now."""
         self.witness: Witness | None = None
         if key is not None:
             self.witness = Witness(own_key(book.chain, me, key.public), key, seen)
@@ -279,6 +281,8 @@ class Finality:
 
     def _cosign(self, found: Cosigned, wall_ms: int) -> bool:
         assert self.witness is not None
+        if self.silent:
+            return False
         line = self.witness.cosign(found.head, wall_ms // 1000)
         if line is None or not found.add(self.witness.key, line):
             return False

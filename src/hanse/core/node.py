@@ -363,6 +363,7 @@ class Node:
             except Rejected as error:
                 self.sync.reject(source, frame, error, clock.now_s)
         self.sync.noted.clear()
+        self.finality.silent = self.recovery.phase is not Phase.WRITING
         self.finality.review(clock.now_s, clock.wall_ms, ticked=self._ticked)
         self.freezer.review()
         if self.finality.advanced:
