@@ -217,3 +217,27 @@ def test_a_note_is_not_disturbed_by_words() -> None:
     net.write("eu", Note("hello"))
     net.run(seconds=1)
     assert net.daemons["us"].head("eu").final_size == net.daemons["eu"].head().size
+
+
+def test_evidence_is_passed_on_to_everybody_once_and_nothing_else_is() -> None:
+    """A chain of four: the last hears the first, and an echo goes no further."""
+    net = Net(("a", "b", "c", "d"))
+    for pair in (("a", "c"), ("a", "d"), ("b", "d")):
+        net.cut(*pair)
+    net.run(seconds=60)
+    a, d = net.daemons["a"], net.daemons["d"]
+    weights = {str(Digest.of(b"plan")): {"errors": [2**32 * 3] * 12}}
+    a.node.bulletin.measured = lambda: {"rollouts": weights}
+    net.run(seconds=limits.EVIDENCE_S + 5, tick_s=1)
+    said = d.node.bulletin.words(d.node.book.chain.current)
+    assert said["a"] == {str(Digest.of(b"plan")): {"errors": (2**32 * 3,) * 12}}
+    assert (a.id, HEALTH) not in d.node.bulletin.statuses.latest
+    frames = net.frames
+    net.run(seconds=limits.EVIDENCE_S, tick_s=1)
+    quiet = net.frames - frames
+    a.node.bulletin.measured = lambda: {"rollouts": {str(Digest.of(b"plan")): {}}}
+    frames = net.frames
+    net.run(seconds=limits.EVIDENCE_S, tick_s=1)
+    assert net.frames - frames <= quiet + 2 * 3, "over each link at most once each way"
+    d.boot()
+    assert d.node.bulletin.words(d.node.book.chain.current) != {}, "kept over a restart"

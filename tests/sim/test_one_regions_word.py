@@ -27,7 +27,7 @@ from hanse.core.events import (
     RolloutControl,
     RolloutReport,
 )
-from hanse.core.gossip.statuses import ATTEST
+from hanse.core.gossip.statuses import ATTEST, EVIDENCE
 from hanse.core.ids import Segment, segment
 from hanse.core.node import Node, Ticket
 from hanse.core.rollout.stimuli import Cause
@@ -37,7 +37,7 @@ from hanse.sim.answers import Nature
 from hanse.sim.faults import FaultPlan
 from hanse.sim.oracle import Oracle
 from hanse.sim.run import build
-from hanse.sim.world import World
+from hanse.sim.world import NAMES, World
 
 LIAR = Segment(BAD_REGION)
 
@@ -121,3 +121,43 @@ def test_one_regions_false_attestation_can_hold_and_never_rolls_another_one_back
         lambda w: story.until(lambda: story.everywhere(w, BAD_RELEASE, State.HEALTHY)),
         6000,
     ), "its true word ends it"
+
+
+def _tell_of_harm(world: World, *liars: str) -> None:
+    """Evidence that no release ever gave, of every metric of the plan."""
+
+    def lie(node: Node) -> None:
+        weights = {m: [2**60] * 12 for m in ("error-rate", "accuracy", "disagreement")}
+        (plan,) = (s.digest for s in node.region.shares())
+        status = node.bulletin.statuses.say(EVIDENCE, {"rollouts": {str(plan): weights}}, 0)
+        node.sync.out += [Send(link.peer, status) for link in node.sync.proven()]
+        node.bulletin.measured = dict
+
+    for liar in liars:
+        world.processes[segment(liar)].do(lambda node, _: lie(node))
+
+
+def test_one_regions_false_evidence_rolls_nobody_back_and_holds_nobody() -> None:
+    world = build(23, 4, FaultPlan(), Nature())
+    assert story.run_story(world, _until_canary(SECOND), 600)
+    _tell_of_harm(world, LIAR)
+    assert story.run_story(
+        world,
+        lambda w: story.until(lambda: story.everywhere(w, BAD_RELEASE, State.HEALTHY)),
+        6000,
+    )
+
+
+def test_what_two_regions_measured_undoes_the_release_in_the_others() -> None:
+    """As many as may quarantine it: each other region undoes it by its own word, and says why."""
+    world = build(24, 4, FaultPlan(), Nature())
+    assert story.run_story(world, _until_canary(SECOND), 600)
+    _tell_of_harm(world, LIAR, NAMES[3])
+    world.run_until(world.now_s + 60)
+    assert states(world)[SECOND] in (State.ROLLED_BACK, State.QUARANTINED)
+    assert serving(world, SECOND) == serving(world, PILOT) == {"1.0.0"}
+    view = story.view(world.processes[segment(PILOT)])
+    assert view is not None
+    (release,) = view.versions("2.0.0")
+    assert release.quarantined
+    assert {h.region for h in view.holds if "all regions together" in h.reason} >= {SECOND}

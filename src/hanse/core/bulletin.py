@@ -2,19 +2,21 @@
 
     attest      which state was computed from which logs: every hour; one a day is logged
     health      how many nodes, what time, what is wrong: every ten minutes
+    evidence    what was measured in the rollouts under way (see `testimony`): every half minute
 
-Words go to the daemons at the other ends of our links and no further: what they cost does not
-grow with the federation, and whoever differs has several such peers, who wait and say so. What
-others say may stop this daemon's own forward moves (`barriers`); it never undoes any.
+The first two go to the daemons at the other ends of our links and no further: what they cost does
+not grow with the federation, and whoever differs has several such peers, who wait and say so. What
+they say may stop this daemon's own forward moves (`barriers`); it never undoes any. Evidence is
+passed on to everybody.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from random import Random
 from typing import Any
 
-from hanse.core import limits
+from hanse.core import limits, testimony
 from hanse.core.agreement import Agreement, Attest
 from hanse.core.clocks import Clocks
 from hanse.core.counters import Counters
@@ -23,11 +25,12 @@ from hanse.core.errors import NotPermitted
 from hanse.core.events import StateAttest
 from hanse.core.fleet import Fleet
 from hanse.core.gossip.frames import Status
-from hanse.core.gossip.statuses import ATTEST, HEALTH, Statuses
+from hanse.core.gossip.statuses import ATTEST, EVIDENCE, HEALTH, Statuses
 from hanse.core.ids import MemberId, Origin
 from hanse.core.rollout.stimuli import Cause
 from hanse.core.signing import SigningKey
 from hanse.core.step import Write
+from hanse.core.testimony import Words
 from hanse.core.trust.members import Members
 
 _QUIET_S = 5.0  # logs that stood still so long are likely to be everybody's
@@ -48,6 +51,10 @@ class Bulletin:
         self._changed_s = 0.0
         self._next_attest_s: float | None = None
         self._next_health_s = 0.0
+        self.measured: Callable[[], dict[str, Any]] = dict  # the body of our word of evidence
+        self._next_evidence_s = 0.0
+        self._told: dict[MemberId, Mapping[str, Mapping[str, tuple[int, ...]]]] = {}
+        self._evidence: tuple[float, dict[str, Any]] = (0.0, {})
         self._to_log: Attest | None = None
         self._ahead = False
 
@@ -57,6 +64,8 @@ class Bulletin:
         for heard in self.statuses.of(ATTEST, members):
             if heard.status.origin.member != self._me.member:
                 self.agreement.heard(heard.status.origin.member, Attest.read(heard.said))
+        for heard in self.statuses.of(EVIDENCE, members):
+            self._told[heard.status.origin.member] = testimony.read(heard.said)
 
     def linked(self, peer: MemberId, now_s: float) -> list[Status]:
         """What a new link is told at once; how we are follows soon."""
@@ -65,20 +74,39 @@ class Bulletin:
 
     def heard(
         self, status: Status, peer: MemberId, members: Members, now_s: float, now_ms: int
-    ) -> None:
-        """Take a word that came over the link to `peer`. Raises `Rejected` if it is not its own.
+    ) -> bool:
+        """Take a word that came over the link to `peer`; whether our other peers should have it.
 
         Ours may come back too, from before our disk was set back: the next one follows it.
+        Raises `Rejected` if it is not its author's, or none that `peer` may pass on.
         """
-        if status.origin.member not in (peer, self._me.member):
-            raise NotPermitted(f"a word of {status.origin.member} on the link of another member")
+        author = status.origin.member
+        if author not in (peer, self._me.member):
+            if status.kind != EVIDENCE:
+                raise NotPermitted(f"a word of {author} on the link of another member")
+            if members.member(author) is None:
+                return False  # a member in the trust that our peer has
         heard = self.statuses.take(status, members, now_s, now_ms)
-        if heard is None or status.origin.member == self._me.member:
-            return
+        if heard is None or author == self._me.member:
+            return False
+        if status.kind == EVIDENCE:
+            self._told[author] = testimony.read(heard.said)
+            return True
         if status.kind == ATTEST:
             self.agreement.heard(peer, Attest.read(heard.said))
         elif isinstance(wall_ms := heard.said.get("wall_ms"), int):
             self.clocks.heard(peer, wall_ms, now_s)
+        return False
+
+    def words(self, members: Members) -> Words:
+        """The other regions' evidence. Of two daemons of a region that with the lower id speaks:
+        a region counts once."""
+        said: dict[str, Mapping[str, Mapping[str, tuple[int, ...]]]] = {}
+        for author in sorted(self._told):
+            member = members.member(author)
+            if member is not None and member.region != self._me.region:
+                said.setdefault(member.region, self._told[author])
+        return said
 
     def computed(self, ours: Attest, now_s: float) -> None:
         """The state after a step, and the logs that it follows from."""
@@ -97,6 +125,17 @@ class Bulletin:
             if said.serial % limits.ATTESTS_A_DAY == 1:
                 self._to_log = self._ours
             yield said
+        yield from self._measured(now_s, now_ms)
+
+    def _measured(self, now_s: float, now_ms: int) -> Iterator[Status]:
+        """Due by the clock, never by what it says; the same again for whoever missed it."""
+        if now_s < self._next_evidence_s:
+            return
+        self._next_evidence_s = now_s + limits.EVIDENCE_S
+        (said_s, before), body = self._evidence, self.measured()
+        if body.get("rollouts") and (body != before or now_s - said_s >= limits.HEALTH_S):
+            self._evidence = (now_s, body)
+            yield self.statuses.say(EVIDENCE, body, now_ms)
 
     def to_log(self, trust_version: int) -> StateAttest | None:
         """The event that keeps a day's first word for auditors. No clock is asked for it."""

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 
-from hanse.core import limits
+from hanse.core import limits, testimony
 from hanse.core.agreement import Attest
 from hanse.core.bulletin import Bulletin
 from hanse.core.catalog.catalog import Catalog, latest_views
@@ -106,6 +106,7 @@ class Node:
         self.room: Room | None = None  # on our disk; None until somebody has looked
         self.region.waiting = self.finality.waiting
         self.bulletin = Bulletin(me, key, self.fleet, rng, self.counters)
+        self.bulletin.measured = lambda: testimony.say(self.region.shares())
         self.freezer = Freezer(self.book, self.catalog, self.finality, self.sync)
         self.own = OwnLog(me, self.book, self.sync, rng)
         self.recovery = self.own.recovery
@@ -276,6 +277,7 @@ class Node:
         views = self.catalog.refold()
         self.region.barriers = tuple(self._barriers(clock))
         if writing and (views or self._ticked):
+            self.region.words = self.bulletin.words(self.book.chain.current)
             for proposal in self.region.advance(self._heard(clock.now_s), clock.now_s):
                 self._propose_own(proposal.body, proposal.supersedes)
             writes += self.fleet.counted.writes()
@@ -331,7 +333,9 @@ class Node:
         self.sync.proven_now.clear()
         for status, peer in self.sync.said:
             try:
-                self.bulletin.heard(status, peer, members, now_s, now_ms)
+                if self.bulletin.heard(status, peer, members, now_s, now_ms):
+                    others = (link.peer for link in self.sync.proven() if link.peer != peer)
+                    self.sync.out += [Send(other, status) for other in others]
             except Rejected as error:
                 self.sync.reject(peer, status, error, now_s)
         self.sync.said.clear()

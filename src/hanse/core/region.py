@@ -27,6 +27,7 @@ from hanse.core.rollout.table import TERMINAL, State
 from hanse.core.signing import SigningKey
 from hanse.core.situation import Execution, Surroundings, facts, fallback, profile_of
 from hanse.core.step import PutLocal, Write
+from hanse.core.testimony import Share, Words, weigh
 from hanse.core.trust.members import Members
 from hanse.core.words import Proposal, leave_barred, say
 
@@ -56,6 +57,7 @@ class Region:
         self._refused = ""
         self.waiting: Callable[[Origin], str] = str  # what a log waits for until it is final
         self.barriers: tuple[tuple[str, str], ...] = ()  # why nothing may move forward here
+        self.words: Words = {}  # the other regions' evidence, as far as it was heard
         self._kept: dict[str, tuple[object, ...]] = {}
 
     # -- boot and stimuli --------------------------------------------------------
@@ -118,6 +120,7 @@ class Region:
             self.no_room,
             self.waiting,
             self.barriers,
+            weigh(self.shares(), self.words, self._catalog.quarantine_quorum),
         )
         for view, rollout in self._rollouts():
             execution = self._execution(view, rollout, now_s)
@@ -170,6 +173,13 @@ class Region:
         return out
 
     # -- small helpers -----------------------------------------------------------
+
+    def shares(self) -> Iterator[Share]:
+        """Our part of every plan that is the current one of its model."""
+        for view, rollout in self._rollouts():
+            execution = self.execution(view, rollout) if rollout.current else None
+            if execution is not None:
+                yield Share(execution.plan, rollout.spec_digest, execution.progress)
 
     def _rollouts(self) -> Iterator[tuple[ModelView, RolloutView]]:
         for _, view in sorted(self._catalog.views.items()):
@@ -246,4 +256,5 @@ def _place(progress: Progress) -> tuple[object, ...]:
         progress.exposed,
         progress.proofs,
         progress.evidence,
+        progress.rejected,
     )

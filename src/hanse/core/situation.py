@@ -54,6 +54,8 @@ class Surroundings:
     """What the end of a log waits for until it is final."""
     barriers: tuple[tuple[str, str], ...] = ()
     """Why this daemon makes no forward move at all now."""
+    rejected: Mapping[Digest, Mapping[str, int]] = field(default_factory=dict)
+    """By plan, the metrics that the regions together show to be harmful."""
 
 
 def facts(
@@ -82,6 +84,7 @@ def facts(
         prefetched=rollout.release in local and (target is None or target in local),
         way_back=target is not None,
         nodes=_nodes(view, rollout, execution, target, around),
+        rejected=around.rejected.get(rollout.spec_digest, {}),
         references=profile_of(release),
         windows=_windows(execution, around),
     )

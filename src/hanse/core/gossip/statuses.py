@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from hanse.core import limits
+from hanse.core import limits, testimony
 from hanse.core.agreement import Attest
 from hanse.core.counters import Counters
 from hanse.core.encoding import strict_base64, to_base64
@@ -29,8 +29,8 @@ from hanse.core.step import PutLocal, Write
 from hanse.core.trust.members import Members
 
 SPACE = "status"
-ATTEST, HEALTH = "attest", "health"
-KINDS = (ATTEST, HEALTH)
+ATTEST, HEALTH, EVIDENCE = "attest", "health", "evidence"
+KINDS = (ATTEST, HEALTH, EVIDENCE)
 _DOMAIN = b"hanse-status/v1\n"
 
 
@@ -101,11 +101,12 @@ class Statuses:
                 yield heard
 
     def for_new_link(self, peer: MemberId) -> list[Status]:
-        """What we attested last, and the peer's own words, which it may have lost with its disk.
+        """What we attested and measured last, and the peer's own words: it may have lost its disk.
 
         Not our health: the time in it has passed.
         """
-        slots = [(self.me.member, ATTEST), *((peer, kind) for kind in KINDS)]
+        ours = [(self.me.member, ATTEST), (self.me.member, EVIDENCE)]
+        slots = [*ours, *((peer, kind) for kind in KINDS)]
         return [self.latest[slot].status for slot in slots if slot in self.latest]
 
     def writes(self) -> list[Write]:
@@ -134,6 +135,8 @@ def _read(status: Status) -> Mapping[str, Any]:
         raise InvalidSpec("a status is a canonical JSON object")
     if status.kind == ATTEST:
         Attest.read(said)
+    elif status.kind == EVIDENCE:
+        testimony.read(said)
     return said
 
 

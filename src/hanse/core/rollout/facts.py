@@ -66,6 +66,8 @@ class Facts:
     way_back: bool = False
     """Another release is there for this region's nodes to go back to."""
     nodes: Nodes = Nodes()
+    rejected: Mapping[str, int] = field(default_factory=dict)
+    """Metrics that the regions together show to be harmful, with the evidence for it."""
     references: Mapping[str, Reference] = field(default_factory=dict)
     """The profile that the release was signed with, by series."""
     windows: tuple[Window, ...] = ()

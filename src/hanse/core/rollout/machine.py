@@ -100,6 +100,7 @@ def _hear(view: View) -> Progress:
         progress,
         evidence=evidence,
         seen=seen,
+        rejected={**view.facts.rejected, **progress.rejected},
         telemetry_at_s=now_s if windows else progress.telemetry_at_s,
         traffic_at_s=now_s if any(w.requests for w in windows) else progress.traffic_at_s,
     )
@@ -151,9 +152,8 @@ def _traffic(
     """New arms: new evidence, and the nodes get time to send their first telemetry."""
     arms = replace(progress, weight_percent=weight_percent, shadow_percent=shadow_percent)
     changed = replace(
-        arms,
+        arms.anew(_fresh(view, arms)),
         exposed=True,
-        evidence=_fresh(view, arms),
         telemetry_at_s=view.now_s,
         traffic_at_s=view.now_s,
     )
@@ -169,8 +169,8 @@ def _arrive(view: View, progress: Progress, call: Call) -> tuple[Progress, tuple
             return replace(progress, stage_entered_at_s=view.now_s), (Prefetch(),)
         case State.HEALTHY:
             digests = canonical_json([str(proof) for proof in progress.proofs])
-            progress = replace(progress, watching=True, telemetry_at_s=view.now_s)
-            progress = replace(progress, evidence=_fresh(view, progress))
+            watch = replace(progress, watching=True, telemetry_at_s=view.now_s)
+            progress = replace(watch, earlier=progress.whole, evidence=_fresh(view, watch))
             return progress, (Promote(), Attest(True, Digest.of(digests)))
         case State.ROLLING_BACK:
             attest = _attest_harm(progress, call)

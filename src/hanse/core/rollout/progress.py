@@ -8,14 +8,16 @@ back so that the time while the process was down counts for nothing. Waiting lon
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import astuple, dataclass, fields, replace
+from dataclasses import astuple, dataclass, field, fields, replace
 from typing import Final, Self
 
 from hanse.core.errors import Conflict, NotFound, Rejected
 from hanse.core.evidence.drift import Reference
+from hanse.core.evidence.grid import add, decode_weights
 from hanse.core.evidence.metrics import Metric, Setting
 from hanse.core.evidence.tally import Evidence
 from hanse.core.evidence.watch import watched
+from hanse.core.evidence.weighted import Weighted
 from hanse.core.evidence.window import ArmCounts
 from hanse.core.ids import Digest
 from hanse.core.rollout.plan import RolloutSpec, Stage
@@ -33,7 +35,10 @@ _NUMBERS = (
     "stage_elapsed_ms",
     "held_ms",
 )
-_KEYS = {*_TEXTS, *_NUMBERS, "resumes", "evidence", "proofs", "exposed", "seen", "watching"}
+_KEYS = {
+    *(*_TEXTS, *_NUMBERS, "resumes", "evidence", "proofs", "exposed", "seen", "watching"),
+    *("earlier", "rejected"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +71,28 @@ class Progress:
     """All that the release answered in this rollout: what it is watched against afterwards."""
     watching: bool = False
     """Promoted: the evidence is that of the watch."""
+    earlier: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    """By metric, the harm weights of the steps that are over: what `evidence` began anew from."""
+    rejected: Mapping[str, int] = field(default_factory=dict)
+    """By metric, the evidence with which all regions together found harm; 0 once judged by a
+    person."""
+
+    @property
+    def whole(self) -> dict[str, tuple[int, ...]]:
+        """By metric, the harm weights since the first step, of tests that are kept as weights.
+
+        The arms may change in between: each tick was judged at the shares that it had.
+        """
+        found = dict(self.earlier)
+        for row in () if self.watching else self.evidence.rows:
+            if isinstance(row.harm, Weighted):
+                name = row.metric.name
+                found[name] = add(found[name], row.harm.logw) if name in found else row.harm.logw
+        return found
+
+    def anew(self, evidence: Evidence) -> Self:
+        """Begin other evidence, and keep what there was in `earlier`."""
+        return replace(self, earlier=self.whole, evidence=evidence)
 
     @property
     def has_traffic(self) -> bool:
@@ -107,6 +134,8 @@ class Progress:
             "exposed": self.exposed,
             "seen": list(astuple(self.seen)),
             "watching": self.watching,
+            "earlier": {name: list(weights) for name, weights in self.earlier.items()},
+            "rejected": dict(self.rejected),
         }
 
     @classmethod
@@ -154,6 +183,8 @@ class Progress:
             proofs=tuple(Digest.parse(proof) for proof in state["proofs"]),
             seen=seen,
             watching=watching,
+            earlier={n: decode_weights({"logw": w}) for n, w in state["earlier"].items()},
+            rejected=dict(state["rejected"]),
         )
 
     def restarted(self, evidence: Evidence, now_s: float) -> Self:
@@ -161,6 +192,8 @@ class Progress:
         return replace(
             self,
             evidence=evidence,
+            earlier={},
+            rejected=dict.fromkeys(self.rejected, 0),
             entered_at_s=now_s,
             stage_entered_at_s=now_s,
             held_at_s=now_s,

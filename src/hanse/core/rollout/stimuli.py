@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+from hanse.core.evidence.grid import UNITS_PER_NAT
 from hanse.core.evidence.verdict import Kind, Reason, Verdict, judge
 from hanse.core.evidence.watch import alarm_level
 from hanse.core.rollout.facts import Facts
@@ -122,12 +123,26 @@ def _alarms(view: View, harm: Verdict | None) -> Iterator[Call]:
 
 
 def _harm(view: View) -> Verdict | None:
-    """The gravest harm that any watched template shows, in whatever state."""
+    """The gravest harm that any watched template or all regions show, in whatever state."""
+    found = [*_harm_here(view), *_harm_together(view)]
+    return min(found, key=lambda verdict: verdict.on_fail != "rollback", default=None)
+
+
+def _harm_together(view: View) -> Iterator[Verdict]:
+    """What this region's counts need not show: it was found in the regions' counts together."""
+    for template in view.spec.templates:
+        for metric in template.deciding:
+            if units := view.progress.rejected.get(metric.name):
+                why = f"{metric.name}: all regions together show harm {units / UNITS_PER_NAT:.1f}"
+                yield Verdict(Kind.HARM, Reason.WORSE, why, (), metric.on_fail)
+
+
+def _harm_here(view: View) -> list[Verdict]:
     if view.progress.watching:
         metrics = [row.metric for row in view.progress.evidence.rows]
         verdict = judge(view.progress.evidence, metrics, alarm_level(len(metrics)))
-        return verdict if verdict.kind is Kind.HARM else None
-    found = [
+        return [verdict] if verdict.kind is Kind.HARM else []
+    return [
         verdict
         for template in view.spec.watched(view.stage)
         if (
@@ -137,7 +152,6 @@ def _harm(view: View) -> Verdict | None:
         ).kind
         is Kind.HARM
     ]
-    return min(found, key=lambda verdict: verdict.on_fail != "rollback", default=None)
 
 
 def _failing(view: View) -> str | None:
