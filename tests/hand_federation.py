@@ -99,6 +99,7 @@ class Edge:
     silent: bool = False
     traffic: Traffic = field(default_factory=Traffic)
     failed: dict[Digest, str] = field(default_factory=dict)
+    facts: dict[str, str] = field(default_factory=dict)
     seq: int = 0
     stuck: Digest | None = None
 
@@ -188,7 +189,7 @@ class Federation:
             if edge.silent:
                 node.fleet.gone(edge.name)
                 continue
-            node.fleet.watch(edge.name, {}, self.now_s)
+            node.fleet.watch(edge.name, edge.facts, self.now_s)
             if told is None:
                 continue
             edge.seq += 1
@@ -232,13 +233,14 @@ class Federation:
         region: str = "eu-north",
         data: tuple[DataSet, ...] = (),
         notes: str = "",
+        requires: dict[str, str] | None = None,
     ) -> Digest:
         file = File(segment("model.onnx"), Digest.of(f"{version}{notes}".encode()), 1000)
         manifest = Manifest(
             MODEL,
             Version(version),
             (file,),
-            (Variant(segment("onnx"), "onnx", file.name),),
+            (Variant(segment("onnx"), "onnx", file.name, requires or {}),),
             (),
             (),
             parents=tuple(Parent(p, "retrained-from") for p in parents),

@@ -85,6 +85,7 @@ def counts(on_target: int, of: int, offline: list[str] | None = None) -> shapes.
         "on_target": on_target,
         "cached": of,
         "of": of,
+        "unable": 0,
         "offline": len(names),
         "offline_names": names,
         "age_s": 1.5,

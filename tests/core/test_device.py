@@ -298,6 +298,32 @@ def test_a_manifest_that_cannot_be_read_fails_that_release_alone() -> None:
     assert "manifest" in node.device.report()[0].failed[Digest.of(odd)]
 
 
+def test_a_release_that_no_variant_of_fits_is_never_fetched_nor_swapped_to() -> None:
+    big = replace(manifest("1.0"), version=Version("5.0"))
+    big = replace(big, variants=(replace(big.variants[0], requires={"mem.ram_mib": ">=9000"}),))
+    raw = big.encode()
+    facts, releases = {"mem.ram_mib": "512"}, {V1: BY_DIGEST[V1], Digest.of(raw): raw}
+    node = Node()
+    node.device = Device(ACME, EU, facts)
+    node.assign(wish(1, active=V1))
+
+    def wanted(serial: int, generation: int, **fields: object) -> bytes:
+        model = ModelAssignment(OCR, generation=generation, last_good=(V1,), **fields)  # type: ignore[arg-type]  # chosen by name
+        return Assignment(ACME, EU, 1, serial, (model,), releases).encode()
+
+    for serial, more in ((2, {"active": V1, "candidate": Digest.of(raw)}), (3, {})):
+        happened = node.assign(wanted(serial, serial, **{"active": Digest.of(raw)} | more))
+        assert set(happened) <= {"route v1/-"}
+        assert node.answers == "v1"
+        report = node.device.report()[0]
+        assert report.failed == {
+            Digest.of(raw): "cannot run it: onnx needs mem.ram_mib >=9000, has 512"
+        }
+    node.device, step = Device.restore(ACME, EU, node.stored, node.disk, 0.0, facts)
+    node.carry_out(step)
+    assert node.answers == "v1"
+
+
 def test_a_release_of_another_model_is_never_routed_to() -> None:
     model = ModelAssignment(segment("fraud"), V1, generation=1)
     device = Device(ACME, EU)

@@ -12,7 +12,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 import pytest
 from hand_federation import CAREFUL, MODEL, Federation, serving
 
-from hanse.cli import shapes
+from hanse.cli import rollout_shapes, shapes
 from hanse.core.catalog.manifest import DataSet
 from hanse.core.errors import Conflict, HanseError, InvalidSpec, NotFound
 from hanse.core.events import Hold, Kill, Promote, Rollback, RolloutControl, RolloutReport
@@ -30,6 +30,7 @@ SHAPES: dict[str, Any] = {
     "release.show": shapes.ReleaseShown,
     "release.prepare": shapes.Prepared,
     "rollout.prepare": shapes.RolloutPrepared,
+    "rollout.plan": rollout_shapes.RolloutPlanned,
     "rollout.status": shapes.RolloutStatuses,
     "rollout.awaiting": shapes.Approvable,
     "holds": shapes.Holds,
@@ -499,6 +500,8 @@ def test_asking_changes_nothing(town: Federation) -> None:
     for verb in QUERIES:
         more = {} if verb in UNSPECIFIC else {"model": MODEL}
         version = {"version": "4.0.0"} if verb in ("release.show", "rollout.prepare") else {}
+        if verb == "rollout.plan":
+            more = {"spec": node.catalog.views[MODEL].rollouts[-1].spec.decode()}
         with contextlib.suppress(NotFound):  # nothing may wait, but nobody may change
             ask(town, verb, **more, **version)
     assert before == (node.catalog.state_digest, node.book.digest, len(node.fleet.nodes))

@@ -1,7 +1,7 @@
 """Builds a manifest from files: what can be measured is measured, the author says the rest.
 
 Digests, sizes, signature and runtime needs come from the files themselves. An author may
-tighten the needs (`--framework`), never loosen them.
+tighten the needs (`--framework`, `--require`), never loosen them.
 """
 
 from __future__ import annotations
@@ -45,6 +45,8 @@ class Said:
     hyperparameters: dict[str, str] = field(default_factory=dict)
     metrics: dict[str, str] = field(default_factory=dict)
     frameworks: dict[str, str] = field(default_factory=dict)
+    requires: dict[str, str] = field(default_factory=dict)
+    """Needs that no file shows; `FILE:KEY` is a need of one variant only."""
     labels: dict[str, str] = field(default_factory=dict)
     licence: str = ""
     code: str = ""
@@ -70,6 +72,10 @@ def build(path: Path, said: Said) -> Built:
     exact = {name for each in found.values() for name in each.external}
     sources = _named(dict.fromkeys(p.absolute() for p in paths), exact)
     names = {source: name for name, source in sources.items()}
+    models = {names[onnx.absolute()] for onnx in found}
+    for key in said.requires:
+        if ":" in key and key.rpartition(":")[0] not in models:
+            raise InvalidSpec(f"no model file is called {key.rpartition(':')[0][:80]}")
     manifest = Manifest(
         model=said.model,
         version=said.version,
@@ -185,9 +191,15 @@ def _described(name: Segment, path: Path) -> File:
 
 
 def _variant(name: Segment, found: Inspection, said: Said) -> Variant:
-    runtime = {"ort": said.frameworks["onnxruntime"]} if "onnxruntime" in said.frameworks else {}
+    needs = {"ort": said.frameworks["onnxruntime"]} if "onnxruntime" in said.frameworks else {}
+    for key, wanted in said.requires.items():
+        file, _, need = key.rpartition(":")
+        if need in found.requires:
+            raise InvalidSpec(f"{need} is read from the file", fix="leave it out of --require")
+        if file in ("", name):
+            needs[need] = wanted
     return Variant(
-        segment(name.removesuffix(".onnx"), "variant"), "onnx", name, {**found.requires, **runtime}
+        segment(name.removesuffix(".onnx"), "variant"), "onnx", name, {**found.requires, **needs}
     )
 
 

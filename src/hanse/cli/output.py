@@ -107,11 +107,11 @@ def at(unix_ms: int | None) -> str:
 
 
 def nodes(counts: Mapping[str, Any] | None) -> str:
-    """`7/8 (1 offline)`; `-` where the nodes are another region's."""
+    """`7/8 (1 offline, 2 unable)`; `-` where the nodes are another region's."""
     if counts is None:
         return "-"
-    offline = f" ({counts['offline']} offline)" if counts["offline"] else ""
-    return f"{counts['on_target']}/{counts['of']}{offline}"
+    apart = [f"{counts[key]} {key}" for key in ("offline", "unable") if counts[key]]
+    return f"{counts['on_target']}/{counts['of']}" + (f" ({', '.join(apart)})" if apart else "")
 
 
 def _document(kind: str, value: Mapping[str, Any]) -> dict[str, Any]:

@@ -69,6 +69,30 @@ def complete(
     }
 
 
+def named(document: Mapping[str, Any], path: Path) -> dict[str, str]:
+    """The model and release that a plan names. Raises `InvalidSpec` if it leaves them out."""
+    holders = {key: document.get(key) for key in ("metadata", "spec")}
+    found = {
+        key: holder.get(key)
+        for holder, key in ((holders["metadata"], "model"), (holders["spec"], "release"))
+        if isinstance(holder, Mapping)
+    }
+    if not all(isinstance(found.get(key), str) for key in ("model", "release")):
+        raise InvalidSpec(
+            f"{path} leaves out metadata.model or spec.release",
+            fix=f"name the release: hanse rollout plan MODEL@VERSION --plan {path}",
+        )
+    return {key: str(value) for key, value in found.items()}
+
+
+def covered(document: Mapping[str, Any]) -> list[str]:
+    """The regions that the stages of an unchecked plan name."""
+    spec = document.get("spec")
+    stages = spec.get("stages") if isinstance(spec, Mapping) else None
+    listed = [s.get("regions") for s in stages or () if isinstance(s, Mapping)]
+    return [str(region) for regions in listed if isinstance(regions, list) for region in regions]
+
+
 def parsed(path: Path, document: Mapping[str, Any]) -> RolloutSpec:
     """The plan of a document that was read from `path`; a complaint names the line."""
     from hanse.cli.plan_lines import located
@@ -93,6 +117,7 @@ def lint(path: Path) -> RolloutSpec:
         "predecessor": str(Digest.of(b"its predecessor")),
         "generation": 1,
         "regions": [],
+        "under_way": None,
     }
     if isinstance(spec, Mapping) and isinstance(spec.get("release"), str):
         made_up = {**made_up, "release": spec["release"]}

@@ -54,6 +54,12 @@ def pairs(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> dic
 @click.option("--hyperparameter", multiple=True, callback=pairs, help="NAME=VALUE.")
 @click.option("--metric", multiple=True, callback=pairs, help="NAME=VALUE, as evaluated.")
 @click.option("--framework", multiple=True, callback=pairs, help='Such as onnxruntime=">=1.17".')
+@click.option(
+    "--require",
+    multiple=True,
+    callback=pairs,
+    help="What nodes must have: hardware=orin; of one file: big.onnx:mem.ram_mib='>=4000'.",
+)
 @click.option("--licence", default="", help="The model's licence.")
 @click.option("--code", default="", help="Where the training code is, such as a commit.")
 @click.option(
@@ -134,6 +140,7 @@ def _said(model: str, parents: tuple[Any, ...], rest: dict[str, Any]) -> Said:
         hyperparameters=rest["hyperparameter"],
         metrics=rest["metric"],
         frameworks=rest["framework"],
+        requires=rest["require"],
         labels=rest["label"],
         licence=rest["licence"],
         code=rest["code"],

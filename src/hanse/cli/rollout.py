@@ -14,6 +14,7 @@ from hanse.cli.output import Table, age, emit, emit_change, nodes
 from hanse.core.errors import NotFound, Rejected
 
 if TYPE_CHECKING:
+    from hanse.cli.rollout_shapes import RolloutPlanned
     from hanse.cli.shapes import Approvable, Linted, RolloutPrepared, RolloutStatus, RolloutStatuses
     from hanse.core.rollout.plan import RolloutSpec
 
@@ -31,6 +32,7 @@ def rollout() -> None:
 @click.option("--plan", type=click.Path(path_type=Path), help="A .yaml, .toml or .json file.")
 @click.option("--regions", help="Without --plan: these, the first one alone before the others.")
 @click.option("--name", "called", help="What to call the rollout. Default: r-GENERATION.")
+@click.option("--supersede", is_flag=True, help="Cancel the rollout that is under way.")
 @click.option("--dry-run", is_flag=True, help="Print the complete plan; start nothing.")
 @options.draft
 @options.key
@@ -41,6 +43,7 @@ def start(
     plan: Path | None,
     regions: str | None,
     called: str | None,
+    supersede: bool,
     dry_run: bool,
     draft: Path | None,
     key: Path | None,
@@ -51,22 +54,76 @@ def start(
 
     Without a plan: a tenth, a half, all of the traffic, errors proven not to have doubled.
     """
-    from hanse.cli import plan_file
-    from hanse.core.rollout.spec import canonical, parse_spec, to_mapping
+    from hanse.core.rollout.spec import canonical, to_mapping
 
-    prepared: RolloutPrepared = client.call(home, "rollout.prepare", **name)
-    if plan is not None:
-        document = plan_file.read(plan)
-    else:
-        chosen = regions.split(",") if regions else prepared["regions"]
-        document = plan_file.default_plan(chosen, first_release=prepared["predecessor"] is None)
-    whole = plan_file.complete(document, name["model"], prepared, called)
-    spec = plan_file.parsed(plan, whole) if plan else parse_spec(whole)
-    raw = canonical(spec)
+    spec = _complete(home, name, plan, regions, called, supersede)
     if dry_run:
         _show_plan(to_mapping(spec), form)
         return
-    options.ask(home, "rollout.start", {"spec": raw.decode()}, key, draft, form)
+    options.ask(home, "rollout.start", {"spec": canonical(spec).decode()}, key, draft, form)
+
+
+@rollout.command("plan")
+@click.argument("what", metavar="FILE | MODEL@VERSION")
+@click.option("--plan", type=click.Path(path_type=Path), help="A .yaml, .toml or .json file.")
+@click.option("--regions", help="Without a plan: these, the first one alone before the others.")
+@click.option("--supersede", is_flag=True, help="As if the rollout under way were cancelled.")
+@options.home
+@options.output
+def plan_(
+    what: str, plan: Path | None, regions: str | None, supersede: bool, home: Path, form: str
+) -> int:
+    """Show what a rollout would do: what runs where, what is fetched, who cannot run it.
+
+    Nothing is signed or started. A FILE names model and release itself. Exits with 3 if starting
+    it now would be refused.
+    """
+    from hanse.cli import plan_file
+    from hanse.cli.plan_shown import table
+    from hanse.core.rollout.spec import canonical
+
+    if "@" in what:
+        ctx = click.get_current_context()
+        named = options.exact_release(ctx, ctx.command.params[0], what)
+    else:
+        plan = plan or Path(what)
+        named = plan_file.named(plan_file.read(plan), plan)
+    spec = _complete(home, named, plan, regions, None, supersede)
+    found: RolloutPlanned = client.call(home, "rollout.plan", spec=canonical(spec).decode())
+    emit(form, "RolloutPlan", dict(found), table(found), [found["rollout"]])
+    return UNHEALTHY if found["objections"] else OK
+
+
+def _complete(
+    home: Path,
+    name: dict[str, str],
+    plan: Path | None,
+    regions: str | None,
+    called: str | None,
+    supersede: bool,
+) -> RolloutSpec:
+    """The whole plan, with what only the daemon knows."""
+    from hanse.cli import plan_file
+    from hanse.core.rollout.spec import parse_spec
+
+    def prepare(covered: list[str]) -> RolloutPrepared:
+        asked = {**name, "regions": ",".join(covered)} if covered else name
+        found: RolloutPrepared = client.call(home, "rollout.prepare", **asked)
+        return found
+
+    if plan is not None:
+        document = plan_file.read(plan)
+        prepared = prepare(plan_file.covered(document))
+    else:
+        chosen = regions.split(",") if regions else []
+        prepared = prepare(chosen)
+        first = prepared["predecessor"] is None
+        document = plan_file.default_plan(chosen or prepared["regions"], first_release=first)
+    whole = plan_file.complete(document, name["model"], prepared, called)
+    if supersede and prepared["under_way"]:
+        spec = whole["spec"]
+        spec["supersedes"] = sorted({*spec.get("supersedes", ()), prepared["under_way"]})
+    return plan_file.parsed(plan, whole) if plan else parse_spec(whole)
 
 
 @rollout.command()

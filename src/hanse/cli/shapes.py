@@ -42,7 +42,8 @@ class Nodes(TypedDict):
 
     on_target: int  # run what the region assigned
     cached: int  # hold the rollback target warm; 0 where there is none
-    of: int  # online
+    of: int  # online, and able to run it
+    unable: int  # online, and no variant of it fits them
     offline: int
     offline_names: list[str]  # at most 20
     age_s: float | None  # of the oldest report counted
@@ -212,13 +213,14 @@ class Published(TypedDict):
 
 
 class RolloutPrepared(TypedDict):
-    """rollout.prepare {model, version | release}"""
+    """rollout.prepare {model, version | release, regions?}: regions as a text, with commas"""
 
     release: str
     version: str
-    predecessor: str | None  # digest that is active in most regions now
+    predecessor: str | None  # digest that is active in most of the regions now
     generation: int  # one above the highest known
     regions: list[str]  # of the whole federation
+    under_way: str | None  # the rollout that a new one would cancel
 
 
 class Linted(TypedDict):

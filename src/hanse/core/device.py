@@ -15,11 +15,12 @@ alone, so a lost, late or doubled report can do no harm.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from hanse.core.assignment import Assignment, ModelAssignment, Source, parse_assignment
 from hanse.core.catalog.manifest import Manifest, parse_manifest
+from hanse.core.compat import fit
 from hanse.core.device_memory import Denial, Memory, parse_memory
 from hanse.core.device_step import DeviceStep, Effect, Fetch, Forget, Load, Route, Unload
 from hanse.core.errors import NotPermitted, Rejected
@@ -33,11 +34,17 @@ _UNMEASURED_S = 1e9
 
 
 class Device:
-    """The state of one node. Not for several threads; `now` is local monotonic seconds."""
+    """The state of one node. Not for several threads; `now` is local monotonic seconds.
 
-    def __init__(self, federation: Segment, region: Segment) -> None:
+    `facts` are what it tells its region about itself; without them nothing is held against it.
+    """
+
+    def __init__(
+        self, federation: Segment, region: Segment, facts: Mapping[str, str] | None = None
+    ) -> None:
         self._federation = federation
         self._region = region
+        self._facts = facts
         self._memory = Memory()
         self._manifests: dict[Digest, Manifest] = {}
         self._slots: dict[Digest, Slot] = {}
@@ -53,12 +60,13 @@ class Device:
         stored: bytes | None,
         on_disk: Iterable[Digest],
         now: float,
+        facts: Mapping[str, str] | None = None,
     ) -> tuple[Device, DeviceStep]:
         """Begin again from `stored` and the releases whose files are all on disk.
 
         Raises `Rejected` if the stored state cannot be read.
         """
-        device = cls(federation, region)
+        device = cls(federation, region, facts)
         if stored is not None:
             device._memory = parse_memory(stored)
             device._stored = stored
@@ -218,19 +226,24 @@ class Device:
     def _read_manifests(self, raws: dict[Digest, bytes]) -> Iterator[tuple[Digest, Manifest]]:
         for release, raw in raws.items():
             try:
-                yield release, parse_manifest(raw)
+                manifest = parse_manifest(raw)
             except Rejected as error:
-                reason = _short(f"manifest: {error}")
-                slot = self._slot(release).refused(reason, self._trying(release))
-                self._slots[release] = slot or self._slot(release)
+                self._rule_out(release, f"manifest: {error}")
+                continue
+            if self._facts is not None and (found := fit(manifest, self._facts)).variant is None:
+                self._rule_out(release, f"cannot run it: {found.why}")
+            yield release, manifest
+
+    def _rule_out(self, release: Digest, reason: str) -> None:
+        """Before a byte of it is fetched, and never what is loaded already."""
+        slot = self._slot(release).refused(_short(reason), self._trying(release))
+        self._slots[release] = slot or self._slot(release)
 
     def _refuse_what_crashed(self) -> None:
         good = {d for plan in self._plans() for d in plan.last_good}
         for release, starts in self._memory.trials.items():
             if starts >= STARTS_MAX and release not in good:
-                reason = f"this node did not survive {starts} starts with it"
-                slot = self._slot(release).refused(reason, self._trying(release))
-                self._slots[release] = slot or self._slot(release)
+                self._rule_out(release, f"this node did not survive {starts} starts with it")
 
     def _settle(self, now: float) -> DeviceStep:
         """Derive every effect from the state; doing so twice gives nothing new."""

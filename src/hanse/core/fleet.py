@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 
 from hanse.core import limits
 from hanse.core.assignment import MODELS_MAX
+from hanse.core.catalog.view import Release
+from hanse.core.compat import Fit, fit
 from hanse.core.counted import Counted
 from hanse.core.errors import TooLarge
 from hanse.core.ids import Digest, Segment
@@ -22,6 +24,7 @@ from hanse.core.telemetry import Counts, ModelReport, Report, Window
 ONLINE_S = 15.0
 INTERVAL_FACT = "report_interval_s"
 INTERVALS_MISSED_MAX = 3
+FITS_KEPT = 4096
 
 
 @dataclass(slots=True)
@@ -34,6 +37,12 @@ class NodeStatus:
     seen_s: float = 0.0
     order: tuple[int, int] = (0, 0)
     models: dict[Segment, ModelReport] = field(default_factory=dict)
+
+    @property
+    def on_disk(self) -> set[Digest]:
+        """Every release of any model whose files it said it has."""
+        reports = self.models.values()
+        return {d for r in reports for d in (*r.ready, *r.stored, r.running) if d is not None}
 
     @property
     def silence_s(self) -> float:
@@ -55,6 +64,7 @@ class Fleet:
         self.recent: dict[Segment, Recent] = {}
         self._windows: dict[tuple[str, str, int, int, int], Window] = {}
         self._stable: dict[Segment, tuple[Digest, Counts]] = {}
+        self._fits: dict[tuple[Digest, frozenset[tuple[str, str]]], Fit] = {}
 
     def watch(self, name: Segment, facts: dict[str, str], now_s: float) -> None:
         status = self._status(name)
@@ -97,6 +107,19 @@ class Fleet:
 
     def online(self, now_s: float) -> list[NodeStatus]:
         return [self.nodes[n] for n in sorted(self.nodes) if self.nodes[n].online(now_s)]
+
+    def fit(self, node: NodeStatus, release: Release) -> Fit:
+        """What the node would run of a release. Most nodes of a fleet are alike: it is kept."""
+        key = release.digest, frozenset(node.facts.items())
+        if (found := self._fits.get(key)) is None:
+            if len(self._fits) >= FITS_KEPT:
+                self._fits.clear()
+            found = self._fits[key] = fit(release.manifest, node.facts)
+        return found
+
+    def able(self, nodes: Iterable[NodeStatus], release: Release | None) -> list[NodeStatus]:
+        """Those that can run it. The others keep what they have, and no gate counts them."""
+        return [n for n in nodes if release is None or self.fit(n, release).variant is not None]
 
     def on_order(self, nodes: Iterable[NodeStatus], order: tuple[int, int]) -> int:
         """How many of these obey this assignment or a newer one."""

@@ -104,6 +104,16 @@ def fallback(view: ModelView, rollout: RolloutView, region: str) -> Digest | Non
     return found.digest if found else None
 
 
+def warm_targets(view: ModelView, plan: RolloutSpec, region: str) -> tuple[Release, ...]:
+    """What must be at hand before a rollout may begin: where it would go back to."""
+    active = view.active(region)
+    standing = view.release(active.release) if active else None
+    if standing is not None and standing.digest != plan.release:
+        return (standing,)
+    found = rollback_target(view, plan.release, region)
+    return (found,) if found else ()
+
+
 def _barriers(
     release: Release | None, rollout: RolloutView, around: Surroundings
 ) -> Iterator[tuple[str, str]]:
@@ -134,17 +144,23 @@ def _nodes(
     target: Digest | None,
     around: Surroundings,
 ) -> Nodes:
-    online = around.fleet.online(around.now_s)
+    fleet, release = around.fleet, view.release(rollout.release)
+    everybody = fleet.online(around.now_s)
+    online = fleet.able(everybody, release)
     obeying = [n for n in online if n.order >= around.told]
     told = [(n, n.models.get(view.model)) for n in online]
     failing = {n.name for n, m in told if m is not None and rollout.release in m.failed}
     ready = {n.name for n, m in told if m and rollout.release in m.ready} - failing
     weight = execution.progress.weight_percent
     confirmed = [n for n in obeying if n.name in ready] if weight else obeying
-    on_target = (
-        around.fleet.running(obeying, view.model, target)
-        if target
-        else sum(1 for n in obeying if not _runs(n.models.get(view.model), rollout.release))
+    # Who cannot run the target is back once it has left the release.
+    back = view.release(target) if target else None
+    able = {n.name for n in fleet.able(obeying, back)} if back else set()
+    on_target = sum(
+        _runs(n.models.get(view.model), back.digest)
+        if back and n.name in able
+        else not _runs(n.models.get(view.model), rollout.release)
+        for n in obeying
     )
     return Nodes(
         len(online),
@@ -154,6 +170,7 @@ def _nodes(
         len(failing),
         _silent(view.model, rollout.release, execution.plan.nodes.silent_ms, around),
         on_target,
+        len(everybody) - len(online),
     )
 
 

@@ -97,6 +97,7 @@ class Standing:
             running=route.stable,
             candidate_ready=self.servable(plan.candidate),
             ready=tuple(d for d in held if self.state(d) is State.READY),
+            stored=tuple(d for d in held if self.state(d) in (State.STORED, State.LOADING)),
             failed=failed,
             interim=plan.active is not None and route.stable != plan.active,
         )

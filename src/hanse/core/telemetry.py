@@ -178,7 +178,8 @@ class ModelReport:
 
     `running` is what users are answered from, apart from a canary's share. `interim` says that
     it is not what the region assigned but the nearest good release that this node could serve.
-    `failed` gives the reason why a release is not served here.
+    `stored` releases are on its disk and not loaded. `failed` gives the reason why a release is
+    not served here.
     """
 
     model: Segment
@@ -188,6 +189,7 @@ class ModelReport:
     failed: dict[Digest, str] = field(default_factory=dict)
     interim: bool = False
     windows: tuple[Window, ...] = ()
+    stored: tuple[Digest, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,6 +239,7 @@ def _mapping(report: Report) -> dict[str, Any]:
                 "running": str(m.running) if m.running else None,
                 "candidate_ready": m.candidate_ready,
                 "ready": [str(d) for d in m.ready],
+                "stored": [str(d) for d in m.stored],
                 "failed": {str(d): reason for d, reason in m.failed.items()},
                 "interim": m.interim,
                 "windows": [_window_mapping(w) for w in m.windows],
@@ -291,6 +294,7 @@ def _model(value: Any, path: str) -> ModelReport:
             {Digest.parse(digest): reason for digest, reason in failed.items()},
             reader.flag("interim", False),
             reader.items("windows", lambda v, p: _window(model, v, p), count_max=WINDOWS_MAX),
+            reader.items("stored", read_digest, count_max=RELEASES_MAX),
         )
 
 

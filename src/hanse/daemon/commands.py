@@ -11,11 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from hanse.core import limits
-from hanse.core.catalog.fold import read_plan
 from hanse.core.catalog.lineage import rollback_target
 from hanse.core.catalog.manifest import Manifest, parse_manifest
 from hanse.core.catalog.view import ModelView, Release, RolloutView
-from hanse.core.errors import Conflict, InvalidSpec, NotFound, NotPermitted, Unavailable
+from hanse.core.errors import Conflict, InvalidSpec, NotFound, NotPermitted
 from hanse.core.events import (
     BlobHave,
     FloorRaise,
@@ -25,7 +24,6 @@ from hanse.core.events import (
     ReleaseRecord,
     Rollback,
     RolloutControl,
-    RolloutIntent,
     check_plain,
     check_text,
 )
@@ -44,7 +42,7 @@ def publish(node: Node, blobs: Blobs, args: Args, private: Sequence[str] = ()) -
 
     `private` names what this region does not let out in clear.
     """
-    raw, envelope = _text(args, "manifest").encode(), _text(args, "envelope").encode()
+    raw, envelope = text_of(args, "manifest").encode(), text_of(args, "envelope").encode()
     manifest = parse_manifest(raw)
     check_plain(raw.decode(), "the manifest")
     missing = [f.name for f in manifest.files if not blobs.has(f.digest)]
@@ -71,49 +69,12 @@ def publish(node: Node, blobs: Blobs, args: Args, private: Sequence[str] = ()) -
     }
 
 
-def start_rollout(node: Node, args: Args) -> Answer:
-    """Sign a plan into the log; each region that it names begins by itself."""
-    raw, envelope = _text(args, "spec").encode(), _text(args, "envelope").encode()
-    plan = read_plan(raw)
-    check_plain(raw.decode(), "the plan")
-    view = model_view(node, plan.model)
-    release = view.release(plan.release)
-    if release is None:
-        raise NotFound(f"{plan.model} has no release {plan.release.short}", fix="publish it first")
-    if release.barred:
-        raise Conflict(
-            f"{release.version} is {release.state}: no rollout of it can start",
-            fix="publish a new release, or have the hold lifted",
-        )
-    if stale := node.sync.trust.stale:
-        raise Unavailable(
-            f"nothing can start: {stale}",
-            fix="see hanse trust show; holding, killing and rolling back go on working",
-        )
-    highest = max((r.generation for r in view.rollouts), default=0)
-    if plan.generation <= highest:
-        raise Conflict(
-            f"generation {plan.generation} is not above {highest}",
-            fix="prepare the rollout again: somebody else has started one",
-        )
-    _check_regions(node, plan.stages)
-    ticket = node.propose(
-        RolloutIntent(plan.model, plan.name, plan.generation, plan.release, plan.predecessor, raw),
-        attestations=[envelope],
-    )
-    return lambda: {
-        "event": event_of(ticket),
-        "rollout": plan.name,
-        "undo": f"hanse rollout abort {plan.model} {plan.name} --reason ...",
-    }
-
-
 def control_rollout(node: Node, args: Args) -> Answer:
     """Pause, resume or abort, everywhere or in one region."""
-    action, region = _text(args, "action"), str(args.get("region") or "")
+    action, region = text_of(args, "action"), str(args.get("region") or "")
     if action not in ("pause", "resume", "abort"):
         raise InvalidSpec(f"{action!r} is not a word on a rollout", fix="pause, resume or abort")
-    view = model_view(node, _text(args, "model"))
+    view = model_view(node, text_of(args, "model"))
     rollout = find_rollout(view, args.get("rollout"))
     envelope = args.get("envelope")
     ticket = node.propose(
@@ -138,8 +99,8 @@ def control_rollout(node: Node, args: Args) -> Answer:
 
 def roll_back(node: Node, args: Args) -> Answer:
     """Take the region off its release: local records suffice, no peer is asked (invariant 8)."""
-    view = model_view(node, _text(args, "model"))
-    reason = check_text(f"{_text(args, 'reason')} (by {args.get('by') or 'operator'})", "reason")
+    view = model_view(node, text_of(args, "model"))
+    reason = check_text(f"{text_of(args, 'reason')} (by {args.get('by') or 'operator'})", "reason")
     region = node.me.region
     running = _exposed(node, view)
     active = view.active(region)
@@ -174,9 +135,9 @@ def roll_back(node: Node, args: Args) -> Answer:
 
 def freeze(node: Node, args: Args) -> Answer:
     """Stop forward moves of a model in this region. Rolling back stays possible."""
-    model = segment(_text(args, "model"), "model")
+    model = segment(text_of(args, "model"), "model")
     model_view(node, model)
-    reason = check_text(_text(args, "reason"), "reason")
+    reason = check_text(text_of(args, "reason"), "reason")
     until = args.get("until_ms")
     ticket = node.propose(
         Hold(model, node.me.region, None, reason, expires_ms=int(until) if until else 0)
@@ -190,16 +151,16 @@ def freeze(node: Node, args: Args) -> Answer:
 
 def unfreeze(node: Node, args: Args) -> Answer:
     """Lift one of this region's holds; needs an operator's signature."""
-    view = model_view(node, _text(args, "model"))
+    view = model_view(node, text_of(args, "model"))
     try:
-        hold = EventId(bytes.fromhex(_text(args, "hold")))
+        hold = EventId(bytes.fromhex(text_of(args, "hold")))
     except ValueError:
         raise InvalidSpec("a hold is named by 64 hex digits", fix="see hanse status") from None
     if not any(h.id == hold and h.region == node.me.region for h in view.holds):
         raise NotFound(f"{node.me.region} has no such hold on {view.model}")
     ticket = node.propose(
         HoldLift(view.model, hold, check_text(str(args.get("reason") or ""), "reason")),
-        attestations=[_envelope(args)],
+        attestations=[envelope_of(args)],
     )
     return lambda: {
         "event": event_of(ticket),
@@ -209,12 +170,12 @@ def unfreeze(node: Node, args: Args) -> Answer:
 
 def kill(node: Node, args: Args) -> Answer:
     """Kill a release for ever. Needs neither fresh trust nor peers."""
-    view = model_view(node, _text(args, "model"))
-    release = Digest.parse(_text(args, "release"))
+    view = model_view(node, text_of(args, "model"))
+    release = Digest.parse(text_of(args, "release"))
     if view.release(release) is None:
         raise NotFound(f"{view.model} has no release {release.short}", fix="see release list")
-    reason = check_text(_text(args, "reason"), "reason")
-    ticket = node.propose(Kill(view.model, release, reason), attestations=[_envelope(args)])
+    reason = check_text(text_of(args, "reason"), "reason")
+    ticket = node.propose(Kill(view.model, release, reason), attestations=[envelope_of(args)])
     return lambda: {
         "event": event_of(ticket),
         "release": str(release),
@@ -224,15 +185,15 @@ def kill(node: Node, args: Args) -> Answer:
 
 def raise_floor(node: Node, args: Args) -> Answer:
     """Bar every release of a model with a lower counter."""
-    view, counter = model_view(node, _text(args, "model")), args.get("counter")
+    view, counter = model_view(node, text_of(args, "model")), args.get("counter")
     highest = max((r.counter for r in view.releases), default=0)
     if type(counter) is not int or not view.floor < counter <= highest:
         raise Conflict(
             f"the floor of {view.model} is {view.floor} and its newest release {highest}",
             fix="name a release above the floor",
         )
-    reason = check_text(_text(args, "reason"), "reason")
-    ticket = node.propose(FloorRaise(view.model, counter, reason), attestations=[_envelope(args)])
+    reason = check_text(text_of(args, "reason"), "reason")
+    ticket = node.propose(FloorRaise(view.model, counter, reason), attestations=[envelope_of(args)])
     return lambda: {
         "event": event_of(ticket),
         "floor": counter,
@@ -276,15 +237,6 @@ def _counter(args: Args, view: ModelView | None) -> int:
     if type(counter) is not int or counter != highest + 1:
         raise Conflict(f"the next release counter is {highest + 1}", fix="prepare again and sign")
     return counter
-
-
-def _check_regions(node: Node, stages: tuple[Any, ...]) -> None:
-    known = {r.name for r in node.book.chain.current.regions}
-    unknown = sorted({r for stage in stages for r in stage.regions} - known)
-    if unknown:
-        raise NotFound(
-            f"no such region: {', '.join(unknown)}", fix=f"regions: {', '.join(sorted(known))}"
-        )
 
 
 def _pin(blobs: Blobs, manifest: Manifest, release: Digest) -> None:
@@ -354,15 +306,15 @@ def _name(view: ModelView, digest: Digest) -> str:
     return release.version if release else digest.short
 
 
-def _text(args: Args, key: str) -> str:
+def text_of(args: Args, key: str) -> str:
     value = args.get(key)
     if not isinstance(value, str) or not value:
         raise InvalidSpec(f"{key}: missing", fix=f"give {key} as a text")
     return value
 
 
-def _envelope(args: Args) -> bytes:
-    return _text(args, "envelope").encode()
+def envelope_of(args: Args) -> bytes:
+    return text_of(args, "envelope").encode()
 
 
 def event_of(ticket: Ticket) -> str:

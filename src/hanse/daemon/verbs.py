@@ -14,7 +14,7 @@ from hanse.core.errors import InvalidSpec
 from hanse.core.ids import Digest
 from hanse.core.limits import FILE_BYTES_MAX
 from hanse.core.node import Clock, Node
-from hanse.daemon import approvals, commands
+from hanse.daemon import approvals, commands, starting
 from hanse.daemon.audit_verbs import audit_verbs
 from hanse.daemon.bundle_verbs import bundle_verbs
 from hanse.daemon.bundles import Bundles
@@ -38,7 +38,7 @@ class Services(NamedTuple):
 
 
 COMMANDS: Mapping[str, Command] = {
-    "rollout.start": commands.start_rollout,
+    "rollout.start": starting.start_rollout,
     "rollout.control": commands.control_rollout,
     "rollout.approve": approvals.approve,
     "rollback": commands.roll_back,

@@ -15,6 +15,7 @@ import contextlib
 import math
 import random
 import time
+from collections.abc import Mapping
 
 import structlog
 
@@ -55,7 +56,8 @@ class Agent:
         self._boot_nonce = boot_nonce
         self._random = random.Random(boot_nonce)  # noqa: S311  # it only spreads retries
         cache = Cache(config.state)
-        self.device, self._first_step = _restore(config, cache)
+        self._facts = facts_of(config)
+        self.device, self._first_step = _restore(config, cache, self._facts)
         self.telemetry = Telemetry()
         self.router = Router(
             self.telemetry,
@@ -72,6 +74,7 @@ class Agent:
             self._channels,
             self._apply,
             release_bytes_max=config.release_bytes_max,
+            facts=self._facts,
             jitter=self._random,
         )
         self._outbox = Outbox(config.node)
@@ -150,12 +153,10 @@ class Agent:
     # -- duties ----------------------------------------------------------------
 
     async def _watch(self) -> None:
-        facts = runtime_facts() | {f"label.{k}": v for k, v in self._config.labels.items()}
-        facts[INTERVAL_FACT] = str(math.ceil(self._config.report_interval_s))
         wait_s = RECONNECT_FIRST_S
         while True:
             try:
-                stream = edge_client.watch(self._daemon(), self._config.node, facts)
+                stream = edge_client.watch(self._daemon(), self._config.node, self._facts)
                 async for raw, signature in stream:
                     wait_s = RECONNECT_FIRST_S
                     await self._set_connected(True)
@@ -262,17 +263,28 @@ class Agent:
         return self._channels.to(self._config.daemon, self._config.daemon_cert.read_text())
 
 
-def _restore(config: Config, cache: Cache) -> tuple[Device, DeviceStep]:
+def facts_of(config: Config) -> dict[str, str]:
+    """What this node says of itself, to its daemon and to its own judgement of releases."""
+    facts = {**runtime_facts(), **{f"label.{k}": v for k, v in config.labels.items()}}
+    facts[INTERVAL_FACT] = str(math.ceil(config.report_interval_s))
+    return facts
+
+
+def _restore(config: Config, cache: Cache, facts: Mapping[str, str]) -> tuple[Device, DeviceStep]:
     """The device as it was. A state that cannot be read is set aside, not obeyed in part."""
     path = config.state / STATE_FILE
     stored = path.read_bytes() if path.exists() else None
     on_disk = cache.releases()
     try:
-        return Device.restore(config.federation, config.region, stored, on_disk, time.monotonic())
+        return Device.restore(
+            config.federation, config.region, stored, on_disk, time.monotonic(), facts
+        )
     except Rejected as error:
         log.error("state_damaged", reason=str(error), kept_as=f"{path.name}.damaged")
         path.replace(path.with_name(f"{path.name}.damaged"))
-        return Device.restore(config.federation, config.region, None, on_disk, time.monotonic())
+        return Device.restore(
+            config.federation, config.region, None, on_disk, time.monotonic(), facts
+        )
 
 
 def _shown(route: Route) -> dict[str, object]:

@@ -8,11 +8,13 @@ several models, and their callers bring the parallelism.
 
 from __future__ import annotations
 
+import os
 import platform
 import re
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +22,14 @@ import numpy as np
 import onnxruntime as ort
 
 from hanse.core.catalog.manifest import Golden, Manifest, Tensor, Variant
+from hanse.core.compat import FORMATS_FACT, fit
 from hanse.core.errors import InvalidSpec, Rejected, Unavailable
 from hanse.core.serving import RawTensor, join_bytes, split_bytes
 from hanse.edge.comparators import Comparator, comparator
 from hanse.edge.external_data import require_siblings
 from hanse.edge.histograms import Histogram
 from hanse.edge.outcomes import Array, is_finite
+from hanse.edge.probing import IR_VERSIONS, OPSETS, probe_model
 
 _SOURCE_PLACE = re.compile(r"/onnxruntime_src/.*?\) (?=[A-Z])")
 GOLDEN_BYTES_MAX = 256 * 1024 * 1024
@@ -114,28 +118,54 @@ class LoadedModel:
         return found
 
 
-def runtime_facts() -> dict[str, str]:
-    """What this runtime can do, by the names that a variant's `requires` uses."""
-    return {
+@lru_cache(maxsize=1)
+def runtime_facts() -> Mapping[str, str]:
+    """What this machine can do, by the names that a variant's `requires` uses."""
+    ram_mib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20
+    facts = {
+        FORMATS_FACT: "onnx",
         "os": platform.system().lower(),
         "arch": platform.machine(),
+        "mem.ram_mib": str(ram_mib),
         "ort": str(ort.__version__),
         "ort.providers": ",".join(ort.get_available_providers()),
+        "onnx.ir": str(_highest(IR_VERSIONS, lambda ir: probe_model(ir_version=ir))),
+        "onnx.opset.com.microsoft": "1",
     }
+    for domain in ("ai.onnx", "ai.onnx.ml"):
+        facts[f"onnx.opset.{domain}"] = str(_highest(OPSETS[domain], partial(probe_model, domain)))
+    return facts
 
 
-def choose_variant(manifest: Manifest) -> Variant:
-    """The first variant that this runtime can try. Raises `Rejected`."""
-    for variant in manifest.variants:
-        if variant.format == "onnx":
-            return variant
-    formats = sorted({v.format for v in manifest.variants})
-    raise Rejected(f"no variant for onnxruntime, only {', '.join(formats)}")
+def _highest(versions: range, model: Callable[[int], bytes]) -> int:
+    """The newest that this runtime loads; each takes it about a millisecond to refuse."""
+    return next((v for v in reversed(versions) if _loads(model(v))), 0)
 
 
-def load(folder: Path, manifest: Manifest) -> LoadedModel:
-    """Load the release laid out in `folder` and hold it to its manifest. Raises `Rejected`."""
-    variant = choose_variant(manifest)
+def _loads(model: bytes) -> bool:
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    try:
+        ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    except Exception:  # onnxruntime's exceptions share no base class of their own
+        return False
+    return True
+
+
+def choose_variant(manifest: Manifest, facts: Mapping[str, str]) -> Variant:
+    """The first variant that a node with these facts can run. Raises `Rejected`."""
+    found = fit(manifest, facts)
+    if found.variant is None:
+        raise Rejected(f"cannot run it: {found.why}")
+    return found.variant
+
+
+def load(folder: Path, manifest: Manifest, facts: Mapping[str, str] | None = None) -> LoadedModel:
+    """Load the release laid out in `folder` and hold it to its manifest. Raises `Rejected`.
+
+    `facts` are those of this machine unless its owner says more.
+    """
+    variant = choose_variant(manifest, runtime_facts() if facts is None else facts)
     path = folder / variant.file
     require_siblings(path)
     wanted = variant.requires.get("ort.providers", "CPUExecutionProvider").replace(",", " ").split()

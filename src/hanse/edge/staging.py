@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 import structlog
@@ -46,9 +46,11 @@ class Staging:
         apply: Callable[[DeviceStep], None],
         *,
         release_bytes_max: int,
+        facts: Mapping[str, str],
         jitter: random.Random,
     ) -> None:
         self._device, self._cache, self._router = device, cache, router
+        self._facts = facts
         self._channels, self._apply = channels, apply
         self._release_bytes_max = release_bytes_max
         self._random = jitter
@@ -124,7 +126,7 @@ class Staging:
             try:
                 async with self._disk:
                     folder = await finished(self._cache.verify, release, manifest)
-                model: LoadedModel = await finished(load, folder, manifest)
+                model: LoadedModel = await finished(load, folder, manifest, self._facts)
                 if manifest.golden is not None:
                     await finished(selftest, model, folder, manifest.golden)
             except Unavailable as error:

@@ -103,7 +103,7 @@ def read_release(raw: bytes) -> tuple[Digest, Manifest]:
 
 
 def covers(plan: RolloutSpec, region: str) -> bool:
-    return any(region in stage.regions for stage in plan.stages)
+    return region in plan.regions
 
 
 def _holds(facts: ModelFacts) -> tuple[HoldView, ...]:

@@ -23,6 +23,7 @@ from typing import Any
 from hanse.core import limits
 from hanse.core.catalog.private_fields import check_hidden, parse_commitments
 from hanse.core.catalog.profile import SERIES_MAX, Series, check_profile, parse_series
+from hanse.core.compat import check_requires
 from hanse.core.errors import InvalidSpec
 from hanse.core.ids import Digest, Segment, Version, segment, version
 from hanse.core.reading import Reader, canonical_json, parse_json
@@ -64,8 +65,8 @@ class Tensor:
 class Variant:
     """One way to run the release; variants are ordered, the first eligible one is used.
 
-    `requires` is derived from the file (opset, IR, domains, framework versions); an author
-    may only tighten it.
+    `requires` is derived from the file (opset, IR); an author may only tighten it. Its
+    vocabulary is that of `core.compat`.
     """
 
     id: Segment
@@ -282,12 +283,14 @@ def _file(value: Any, path: str) -> File:
 
 def _variant(value: Any, path: str) -> Variant:
     with Reader(value, path) as reader:
-        return Variant(
+        variant = Variant(
             segment(reader.text("id"), f"{path}.id"),
             reader.one_of("format", FORMATS),
             segment(reader.text("file"), f"{path}.file"),
             reader.pairs("requires", count_max=limits.LABELS_MAX),
         )
+    check_requires(variant.requires, f"{path}.requires")
+    return variant
 
 
 def _parent(value: Any, path: str) -> Parent:

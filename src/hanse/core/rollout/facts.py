@@ -16,7 +16,10 @@ from hanse.core.rollout.table import State
 
 @dataclass(frozen=True, slots=True)
 class Nodes:
-    """Counts over the nodes that are online now. An absent node is neither success nor failure."""
+    """Counts over the nodes that are online and can run the release.
+
+    A node that is absent, or that no variant fits, is neither success nor failure.
+    """
 
     online: int = 0
     weight_percent: int = 0
@@ -31,6 +34,8 @@ class Nodes:
     """Nodes that took the release and were not heard for longer than the plan allows."""
     on_target: int = 0
     """Nodes whose running digest is the rollback target."""
+    unable: int = 0
+    """Nodes that are online and counted nowhere else: no variant of the release fits them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -189,6 +189,11 @@ class RolloutSpec:
     def template(self, name: str) -> Template:
         return next(template for template in self.templates if template.name == name)
 
+    @property
+    def regions(self) -> tuple[Segment, ...]:
+        """Every region that it covers, in the order of the stages."""
+        return tuple(region for stage in self.stages for region in stage.regions)
+
     def stage(self, name: str) -> Stage:
         return next(stage for stage in self.stages if stage.name == name)
 

@@ -305,6 +305,7 @@ def _unconfirmed(view: View) -> Call | None:
     if 0 < nodes.online - nodes.failing <= confirmed:
         return None
     why = f"{confirmed} of {nodes.online} nodes confirm weight {asked}, {nodes.ready} are ready"
+    why += f"; {nodes.unable} more cannot run the release" if nodes.unable else ""
     return Call(None, Cause.NODES, why)
 
 

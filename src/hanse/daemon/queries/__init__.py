@@ -12,6 +12,7 @@ from typing import Any, Final
 from hanse.core.node import Clock, Node
 from hanse.daemon.queries.approvals import rollout_awaiting
 from hanse.daemon.queries.lineage import lineage
+from hanse.daemon.queries.planning import rollout_plan
 from hanse.daemon.queries.releases import release_list, release_prepare, release_show
 from hanse.daemon.queries.rollouts import holds, rollout_prepare, rollout_status
 from hanse.daemon.queries.status import counters, status
@@ -26,6 +27,7 @@ QUERIES: Final[Mapping[str, Query]] = {
     "release.show": release_show,
     "release.prepare": release_prepare,
     "rollout.prepare": rollout_prepare,
+    "rollout.plan": rollout_plan,
     "rollout.status": rollout_status,
     "rollout.awaiting": rollout_awaiting,
     "holds": holds,

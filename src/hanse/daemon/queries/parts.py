@@ -28,6 +28,7 @@ from hanse.core.rollout.plan import (
     SetWeight,
     Shadow,
     Stage,
+    Step,
     Template,
 )
 from hanse.core.rollout.progress import stage_of
@@ -77,7 +78,7 @@ class Part:
             return ""
         if self.step == len(steps):
             return "soak"
-        return f"{self.step + 1}/{len(steps)} {_step(self.stage, self.step)}"
+        return f"{self.step + 1}/{len(steps)} {step_text(steps[self.step])}"
 
     def readings(self) -> Iterator[tuple[Metric, Reading]]:
         """Every watched metric as judged now, at the level that the plan gives it."""
@@ -196,13 +197,15 @@ def _evidence(raw: bytes, plan: RolloutSpec, stage: Stage) -> Evidence | None:
         return None
 
 
-def _step(stage: Stage, index: int) -> str:
-    match stage.steps[index]:
+def step_text(step: Step) -> str:
+    match step:
         case Approve(role=role, count=count):
             return f"approve by {count} {role}"
         case Shadow(sample_percent=sample):
             return f"shadow {sample}%"
-        case SetWeight(percent=percent):
+        case SetWeight(percent, shadow) if shadow:
+            return f"setWeight {percent}, shadow {shadow}%"
+        case SetWeight(percent):
             return f"setWeight {percent}"
         case Pause():
             return "pause"

@@ -49,18 +49,28 @@ def fall_back(matter: Matter, region: str, part: Part | None) -> Release | None:
 
 
 def nodes(matter: Matter, last_good: Release | None) -> Answer:
-    """The edge nodes of our own region. Silent ones are named and counted nowhere else."""
+    """The edge nodes of our own region. Those that are silent, and those that cannot run what is
+    assigned, are counted nowhere else."""
     fleet, now_s = matter.node.fleet, matter.clock.now_s
-    online = fleet.online(now_s)
-    offline = sorted(fleet.nodes.keys() - {n.name for n in online})
+    everybody = fleet.online(now_s)
+    online = fleet.able(everybody, assigned(matter))
+    offline = sorted(fleet.nodes.keys() - {n.name for n in everybody})
     return {
         "on_target": sum(1 for n in online if on_target(matter, n)),
         "cached": sum(1 for n in online if last_good and _holds(matter, n, last_good.digest)),
         "of": len(online),
+        "unable": len(everybody) - len(online),
         "offline": len(offline),
         "offline_names": offline[:OFFLINE_NAMES_MAX],
         "age_s": max((now_s - n.seen_s for n in online), default=None),
     }
+
+
+def assigned(matter: Matter) -> Release | None:
+    """What the nodes of our region are told to answer with."""
+    told = matter.node.region.duty.told(matter.view.model)
+    wanted = (told.active or told.candidate) if told else None
+    return matter.view.release(wanted) if wanted else None
 
 
 def on_target(matter: Matter, status: NodeStatus) -> bool:

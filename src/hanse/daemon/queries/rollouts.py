@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 
 from hanse.core.catalog.fold import read_plan
 from hanse.core.catalog.view import RolloutView
@@ -14,20 +15,24 @@ from hanse.daemon.queries import readings
 from hanse.daemon.queries.matter import Answer, Args, Matter, asked, near, plain
 from hanse.daemon.queries.moments import timeline
 from hanse.daemon.queries.parts import BACK, Part, part
+from hanse.daemon.starting import under_way
 
 
 def rollout_prepare(node: Node, clock: Clock, args: Args) -> Answer:
-    """rollout.prepare {model, version | release}"""
-    model, version, digest = asked(args, "rollout.prepare", "model", "version", "release")
+    """rollout.prepare {model, version | release, regions?}"""
+    keys = ("model", "version", "release", "regions")
+    model, version, digest, regions = asked(args, "rollout.prepare", *keys)
     matter = Matter.of(node, clock, model)
     release = matter.release(version, digest)
-    predecessor = _predecessor(matter, release.digest)
+    predecessor = _predecessor(matter, release.digest, regions.split(",") if regions else None)
+    running = under_way(matter.view)
     return {
         "release": str(release.digest),
         "version": release.version,
         "predecessor": str(predecessor) if predecessor else None,
         "generation": max((r.generation for r in matter.view.rollouts), default=0) + 1,
         "regions": [r.name for r in node.book.chain.current.regions],
+        "under_way": running.rollout if running else None,
     }
 
 
@@ -68,9 +73,9 @@ def holds(node: Node, clock: Clock, args: Args) -> Answer:
     return {"holds": sorted(rows, key=lambda row: row["at_ms"])}
 
 
-def _predecessor(matter: Matter, release: Digest) -> Digest | None:
+def _predecessor(matter: Matter, release: Digest, covered: Iterable[str] | None) -> Digest | None:
     """What most regions run now; of equals the newest. The release itself replaces nothing."""
-    regions = {a.region for a in matter.view.heads}
+    regions = {a.region for a in matter.view.heads} if covered is None else set(covered)
     active = [a.release for r in regions if (a := matter.view.active(r)) and a.release != release]
     counts = Counter(active)
     known = {r.digest: r.counter for r in matter.view.releases}

@@ -17,7 +17,7 @@ from hanse.core.rollout.plan import Freshness
 from hanse.core.rollout.table import State
 from hanse.daemon.queries.matter import Matter, plain
 from hanse.daemon.queries.parts import BACK, Part
-from hanse.daemon.queries.readings import expected, heard_s, on_target
+from hanse.daemon.queries.readings import assigned, expected, heard_s, on_target
 
 WORST_FIRST = (
     "failing",
@@ -130,28 +130,30 @@ def _of_part(matter: Matter, part: Part, active: Activation | None) -> Iterator[
 
 def _of_nodes(matter: Matter, active: Activation | None) -> Iterator[Standing]:
     told = matter.node.region.duty.told(matter.view.model)
-    online = matter.node.fleet.online(matter.clock.now_s)
+    fleet = matter.node.fleet
+    online = fleet.able(fleet.online(matter.clock.now_s), assigned(matter))
     if told is None or not online:
         return
     behind = [n.name for n in online if not on_target(matter, n)]
-    assigned = told.active or told.candidate
-    if behind and assigned is not None:
-        text = f"{len(online) - len(behind)}/{len(online)} nodes run {matter.version(assigned)}"
+    wanted = told.active or told.candidate
+    if behind and wanted is not None:
+        text = f"{len(online) - len(behind)}/{len(online)} nodes run {matter.version(wanted)}"
         text += f"; not yet: {', '.join(behind[:5])}"
         if active is not None and active.cause == "rollback":
             since = matter.at_ms(active.id)
             yield Standing("rolling-back", _undone(matter, active), since, text)
         else:
-            yield Standing("degraded", assigned, None, text)
+            yield Standing("degraded", wanted, None, text)
     for status in online:
         report = status.models.get(matter.view.model)
         failed = report.failed if report is not None else {}
         if told.active in failed and told.active is not None:
             why = f"{status.name}: {plain(failed[told.active])}"
             yield Standing("failing", told.active, None, why)
-        if told.candidate in failed and told.candidate is not None:
-            why = f"{status.name}: {plain(failed[told.candidate])}"
-            yield Standing("degraded", told.candidate, None, why)
+        trial = matter.view.release(told.candidate) if told.candidate in failed else None
+        if trial is not None and fleet.able([status], trial):
+            why = f"{status.name}: {plain(failed[trial.digest])}"
+            yield Standing("degraded", trial.digest, None, why)
 
 
 def _of_silence(matter: Matter, region: str) -> Iterator[Standing]:

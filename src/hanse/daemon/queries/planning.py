@@ -1,0 +1,131 @@
+"""rollout.plan: what a plan would do, before anything happens.
+
+What runs where and when follows from the plan and the shared views. What each node of our own
+region must fetch, and which of them no variant fits, follows from what the nodes last reported;
+of the nodes of other regions nothing is known here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from hanse.core.catalog.fold import read_plan
+from hanse.core.catalog.manifest import File
+from hanse.core.catalog.view import Release
+from hanse.core.fleet import NodeStatus
+from hanse.core.ids import Digest
+from hanse.core.node import Clock, Node
+from hanse.core.reading import Reader
+from hanse.core.rollout.fields import duration_text
+from hanse.core.rollout.plan import Pause, RolloutSpec, Shadow, Stage, Step
+from hanse.core.situation import warm_targets
+from hanse.daemon.queries.matter import Answer, Args, Matter, plain
+from hanse.daemon.queries.parts import step_text
+from hanse.daemon.starting import objections
+
+NODE_NAMES_MAX = 20
+
+
+def rollout_plan(node: Node, clock: Clock, args: Args) -> Answer:
+    """rollout.plan {spec}: the canonical text of a plan that nobody has signed yet."""
+    with Reader(args, "rollout.plan") as reader:
+        plan = read_plan(str(reader.raw("spec")).encode())
+    matter = Matter.of(node, clock, plan.model)
+    release = matter.release(None, str(plan.release))
+    wanted = (release, *warm_targets(matter.view, plan, matter.own))
+    return {
+        "model": plan.model,
+        "rollout": plan.name,
+        "generation": plan.generation,
+        "release": matter.ref(plan.release),
+        "predecessor": matter.ref(plan.predecessor),
+        "objections": [str(found) for found in objections(node, plan)],
+        "stages": [_stage(plan, stage) for stage in plan.stages],
+        "regions": [
+            _region(matter, stage, region, wanted)
+            for stage in plan.stages
+            for region in stage.regions
+        ],
+        "keeps": [matter.ref(each.digest) for each in wanted[1:]],
+        "nodes": _groups(matter, release, wanted) if matter.own in plan.regions else [],
+    }
+
+
+def _stage(plan: RolloutSpec, stage: Stage) -> Answer:
+    return {
+        "stage": stage.name,
+        "regions": list(stage.regions),
+        "starts": _starts(plan, stage),
+        "steps": [_step(step) for step in stage.steps],
+        "soak": duration_text(stage.soak_ms) if stage.soak_ms else "",
+    }
+
+
+def _starts(plan: RolloutSpec, stage: Stage) -> str:
+    requires = stage.requires
+    if requires is None:
+        return "at once"
+    regions = plan.stage(requires.stage).regions
+    quorum = requires.quorum(len(regions))
+    return f"once {quorum} of {len(regions)} regions of {requires.stage} are healthy and heard"
+
+
+def _step(step: Step) -> str:
+    if isinstance(step, Shadow | Pause):
+        text = f"{step_text(step)} for {duration_text(step.duration_ms)}"
+        return text + (f" and {step.samples_min} requests" if step.samples_min else "")
+    return step_text(step)
+
+
+def _region(matter: Matter, stage: Stage, region: str, wanted: tuple[Release, ...]) -> Answer:
+    active, local = matter.view.active(region), matter.node.region.local
+    here = region == matter.own
+    held = _files(r for r in matter.view.releases if r.digest in local)
+    manifest = wanted[0].manifest
+    return {
+        "region": region,
+        "stage": stage.name,
+        "active": matter.ref(active.release) if active else None,
+        "admitted": "*" in manifest.residency or region in manifest.residency,
+        "download_bytes": _missing(wanted, held) if here else None,
+    }
+
+
+def _groups(matter: Matter, release: Release, wanted: tuple[Release, ...]) -> list[Answer]:
+    """Nodes for which the same is true, together: a fleet is mostly alike."""
+    fleet, now_s = matter.node.fleet, matter.clock.now_s
+    groups: dict[tuple[str, str, int], list[NodeStatus]] = {}
+    for name in sorted(fleet.nodes):
+        status = fleet.nodes[name]
+        found = fleet.fit(status, release)
+        missing = _missing(wanted, _files(_on_disk(matter, status))) if found.variant else 0
+        key = found.variant.id if found.variant else "", found.why, missing
+        groups.setdefault(key, []).append(status)
+    return [
+        {
+            "variant": variant or None,
+            "why": plain(why),
+            "download_bytes": missing,
+            "count": len(members),
+            "online": sum(1 for status in members if status.online(now_s)),
+            "names": [status.name for status in members[:NODE_NAMES_MAX]],
+        }
+        for (variant, why, missing), members in sorted(groups.items(), key=lambda g: -len(g[1]))
+    ]
+
+
+def _on_disk(matter: Matter, status: NodeStatus) -> Iterator[Release]:
+    """Whatever model they are of: releases may share files."""
+    for digest in status.on_disk:
+        for view in matter.node.catalog.views.values():
+            if (found := view.release(digest)) is not None:
+                yield found
+
+
+def _files(releases: Iterable[Release]) -> dict[Digest, File]:
+    return {file.digest: file for release in releases for file in release.manifest.files}
+
+
+def _missing(wanted: Iterable[Release], held: dict[Digest, File]) -> int:
+    """Bytes of files; each is fetched once, whatever names it."""
+    return sum(file.size for digest, file in _files(wanted).items() if digest not in held)

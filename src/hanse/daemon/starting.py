@@ -1,0 +1,116 @@
+"""Starting a rollout, and everything that stands against it at the moment.
+
+`objections` is asked when a plan is started, which the first of them refuses, and when it is
+planned, where a person sees all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from hanse.core.catalog.fold import read_plan
+from hanse.core.catalog.view import ModelView, RolloutView
+from hanse.core.errors import Conflict, HanseError, NotFound, Unavailable
+from hanse.core.events import RolloutIntent, check_plain
+from hanse.core.node import Node
+from hanse.core.rollout.plan import RolloutSpec
+from hanse.core.rollout.table import TERMINAL
+from hanse.daemon.commands import Answer, Args, envelope_of, event_of, model_view, text_of
+
+
+def start_rollout(node: Node, args: Args) -> Answer:
+    """Sign a plan into the log; each region that it names begins by itself."""
+    raw, envelope = text_of(args, "spec").encode(), envelope_of(args)
+    plan = read_plan(raw)
+    check_plain(raw.decode(), "the plan")
+    for objection in objections(node, plan):
+        raise objection
+    ticket = node.propose(
+        RolloutIntent(plan.model, plan.name, plan.generation, plan.release, plan.predecessor, raw),
+        attestations=[envelope],
+    )
+    return lambda: {
+        "event": event_of(ticket),
+        "rollout": plan.name,
+        "undo": f"hanse rollout abort {plan.model} {plan.name} --reason ...",
+    }
+
+
+def objections(node: Node, plan: RolloutSpec) -> Iterator[HanseError]:
+    """Why this daemon would not start the plan now."""
+    view = model_view(node, plan.model)
+    release = view.release(plan.release)
+    if release is None:
+        yield NotFound(f"{plan.model} has no release {plan.release.short}", fix="publish it first")
+    elif release.barred:
+        yield Conflict(
+            f"{release.version} is {release.state}: no rollout of it can start",
+            fix="publish a new release, or have the hold lifted",
+        )
+    if stale := node.sync.trust.stale:
+        yield Unavailable(
+            f"nothing can start: {stale}",
+            fix="see hanse trust show; holding, killing and rolling back go on working",
+        )
+    highest = max((r.generation for r in view.rollouts), default=0)
+    if plan.generation <= highest:
+        yield Conflict(
+            f"generation {plan.generation} is not above {highest}",
+            fix="prepare the rollout again: somebody else has started one",
+        )
+    yield from _of_regions(node, plan)
+    yield from _of_others(view, plan)
+    yield from _of_lineage(view, plan)
+
+
+def under_way(view: ModelView) -> RolloutView | None:
+    """The rollout that a new one would cancel: the newest, unless every region is done with it
+    or nobody can go on with it."""
+    rollout = view.current_rollout()
+    if rollout is None or "*" in rollout.aborted:
+        return None
+    release = view.release(rollout.release)
+    ended = {r.region for r in rollout.reports if r.state in TERMINAL}
+    left = set(read_plan(rollout.spec).regions) - ended - {*rollout.healthy, *rollout.aborted}
+    return rollout if left and release is not None and not release.barred else None
+
+
+def _of_regions(node: Node, plan: RolloutSpec) -> Iterator[HanseError]:
+    known = {r.name for r in node.book.chain.current.regions}
+    if unknown := sorted(set(plan.regions) - known):
+        yield NotFound(
+            f"no such region: {', '.join(unknown)}", fix=f"regions: {', '.join(sorted(known))}"
+        )
+
+
+def _of_others(view: ModelView, plan: RolloutSpec) -> Iterator[HanseError]:
+    """Cancelling somebody else's rollout is said in the plan that is signed, never implied."""
+    known = {r.rollout for r in view.rollouts}
+    if unknown := [name for name in plan.supersedes if name not in known]:
+        yield NotFound(
+            f"spec.supersedes: {plan.model} has no rollout {unknown[0]}",
+            fix=f"known: {', '.join(sorted(known)) or 'none yet'}",
+        )
+    running = under_way(view)
+    if running is not None and running.rollout not in plan.supersedes:
+        yield Conflict(
+            f"{running.rollout} is under way, and this plan would cancel it",
+            fix=f"write supersedes: [{running.rollout}], or start it with --supersede",
+        )
+
+
+def _of_lineage(view: ModelView, plan: RolloutSpec) -> Iterator[HanseError]:
+    """Arms are compared with what serves: a plan that names another release has forked."""
+    if plan.supersedes:
+        return
+    active = {a.release for r in plan.regions if (a := view.active(r))} - {plan.release}
+    if plan.predecessor in active or not (active or plan.predecessor):
+        return
+    names = sorted(found.version for d in active if (found := view.release(d)))
+    said = view.release(plan.predecessor) if plan.predecessor else None
+    named = said.version if said else plan.predecessor.short if plan.predecessor else "nothing"
+    yield Conflict(
+        f"spec.predecessor: {named} does not serve in {', '.join(plan.regions)}, which run "
+        f"{' and '.join(names) or 'nothing yet'}",
+        fix="leave predecessor out, or say in supersedes what this plan replaces",
+    )

@@ -1,0 +1,109 @@
+"""What a release needs and what a node has: yes, no or unknown, with a sentence for each need."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hanse.core.catalog.manifest import File, Manifest, Variant
+from hanse.core.compat import check_requires, fit
+from hanse.core.errors import InvalidSpec
+from hanse.core.ids import Digest, Segment, Version, segment
+
+ORIN = {
+    "formats": "onnx,tensorrt-plan",
+    "os": "linux",
+    "arch": "aarch64",
+    "label.hardware": "jetson-orin",
+    "mem.ram_mib": "7800",
+    "ort": "1.32.0+cu12",
+    "ort.providers": "CUDAExecutionProvider,CPUExecutionProvider",
+    "onnx.ir": "10",
+    "onnx.opset.ai.onnx": "21",
+}
+PLAIN = {**ORIN, "formats": "onnx", "ort.providers": "CPUExecutionProvider"}
+
+
+def released(*variants: tuple[str, str, dict[str, str]]) -> Manifest:
+    file = File(segment("m.onnx"), Digest.of(b"m"), 1)
+    listed = tuple(Variant(segment(n), form, file.name, needs) for n, form, needs in variants)
+    return Manifest(Segment("m"), Version("1"), (file,), listed, (), ())
+
+
+def chosen(facts: dict[str, str], *variants: tuple[str, str, dict[str, str]]) -> str:
+    found = fit(released(*variants), facts)
+    return found.variant.id if found.variant else found.why
+
+
+def test_the_first_variant_that_fits_is_chosen() -> None:
+    cuda = ("cuda", "onnx", {"ort.providers": "CUDAExecutionProvider", "hardware": "jetson-orin"})
+    cpu = ("cpu", "onnx", {"ort": ">=1.17,<2"})
+    assert chosen(ORIN, cuda, cpu) == "cuda"
+    assert chosen(ORIN, cpu, cuda) == "cpu"
+    assert chosen(PLAIN, cuda, cpu) == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("key", "needs", "fits"),
+    [
+        ("os", "linux", True),
+        ("os", "windows,linux", True),
+        ("arch", "x86_64", False),
+        ("hardware", "jetson-orin", True),
+        ("hardware", "coral", False),
+        ("mem.ram_mib", ">=7800", True),
+        ("mem.ram_mib", ">7800", False),
+        ("ort", ">=1.17,<2", True),
+        ("ort", "==1.32", True),
+        ("ort", "!=1.32.0", False),
+        ("ort", "<1.32", False),
+        ("ort.providers", "CPUExecutionProvider CUDAExecutionProvider", True),
+        ("ort.providers", "TensorrtExecutionProvider", False),
+        ("onnx.opset.ai.onnx", ">=21", True),
+        ("onnx.opset.ai.onnx", ">=22", False),
+        ("onnx.ir", ">=9", True),
+    ],
+)
+def test_every_need_has_one_comparison(key: str, needs: str, fits: bool) -> None:
+    said = chosen(ORIN, ("v", "onnx", {key: needs}))
+    assert said == "v" if fits else said.startswith(f"v needs {key} {needs}, has ")
+
+
+def test_whoever_does_not_say_what_it_has_is_not_tried() -> None:
+    needs = ("v", "onnx", {"hardware": "orin", "onnx.opset.ai.onnx.ml": ">=3"})
+    facts = {key: value for key, value in ORIN.items() if key != "label.hardware"}
+    assert "hardware orin, and the node does not say" in chosen(facts, needs)
+    assert "onnx.opset.ai.onnx.ml >=3, and the node does not say" in chosen(ORIN, needs)
+
+
+def test_every_variant_that_does_not_fit_says_why() -> None:
+    plan = ("trt", "tensorrt-plan", {})
+    old = ("onnx", "onnx", {"ort": ">=1.33"})
+    why = chosen(PLAIN, plan, old)
+    assert why == (
+        "trt is tensorrt-plan, which the node has no runtime for / "
+        "onnx needs ort >=1.33, has 1.32.0+cu12"
+    )
+    assert chosen(ORIN, plan, old) == "trt"
+
+
+def test_a_need_that_nobody_reports_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(InvalidSpec, match="nothing that nodes report") as caught:
+        check_requires({"gpu.compute": ">=8"}, "manifest.variants[0].requires")
+    assert "onnx.opset.NAME" in caught.value.fix
+    for key, wanted in (("ort", "1.17"), ("ort", ">=1.17;<2"), ("os", ""), ("onnx.ir", ">=x")):
+        with pytest.raises(InvalidSpec, match="cannot be read"):
+            check_requires({key: wanted}, "requires")
+
+
+@given(
+    st.tuples(*[st.integers(0, 40)] * 3),
+    st.lists(st.tuples(st.sampled_from(["<", "<=", "==", "!=", ">", ">="]), st.integers(0, 40))),
+)
+def test_a_range_means_what_it_says(has: tuple[int, ...], clauses: list[tuple[str, int]]) -> None:
+    wanted = ",".join(f"{sign}{n}" for sign, n in clauses)
+    facts = {**ORIN, "ort": ".".join(map(str, has))}
+    truth = all(eval(f"{has} {sign} {(n, 0, 0)}") for sign, n in clauses)
+    if clauses:
+        assert (chosen(facts, ("v", "onnx", {"ort": wanted})) == "v") == truth
