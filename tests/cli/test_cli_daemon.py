@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import json
 from pathlib import Path
 
 import fake_daemon as fake
@@ -14,6 +15,7 @@ from hanse.core.trust import chain
 from hanse.daemon import config
 from hanse.daemon.private_files import read_seed
 from hanse.daemon.trust_folder import read_files
+from hanse.edge import switch
 from hanse.edge.config import load as load_agent
 from hanse.rpc import tls
 
@@ -153,3 +155,19 @@ def test_agent_status_needs_no_daemon_and_warns_of_an_interim_release(
     )
     assert main(["agent", "status", "--home", str(tmp_path / "edge")]) == code
     assert "1.0.0" in capsys.readouterr().out
+
+
+def test_a_release_is_turned_off_on_the_node_with_no_daemon(founder, tmp_path, capsys):
+    enroll(founder, tmp_path / "edge")
+    home, state = str(tmp_path / "edge"), tmp_path / "edge/state"
+    off = ["agent", "off", "m", "--reason", "INC-7", "--home", home]
+    assert main(off) == 1
+    assert "hanse agent status" in capsys.readouterr().err
+    state.mkdir()
+    release = "sha256:" + "ab" * 32
+    models = [{"model": "m", "candidate": release, "running": "sha256:" + "cd" * 32}]
+    (state / "status.json").write_text(json.dumps({"models": models}))
+    assert main(off) == 0
+    assert "sha256:abababab" in capsys.readouterr().out
+    ((_, model, which, reason),) = switch.left(state)
+    assert (model, str(which), reason) == ("m", release, "INC-7")

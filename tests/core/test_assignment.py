@@ -16,6 +16,7 @@ from hanse.core.assignment import (
     parse_assignment,
     signed_bytes,
 )
+from hanse.core.audience import Audience, Rule
 from hanse.core.errors import InvalidSignature, InvalidSpec, Rejected, TooLarge
 from hanse.core.ids import Digest, segment
 from hanse.core.reading import canonical_json
@@ -45,6 +46,7 @@ def example() -> Assignment:
                 last_good=(Digest.of(OLD),),
                 barred=(Digest.of(b"bad"),),
                 slow_ms=40,
+                audience=Audience("customer", (Rule("device", "in", ("dock",)),)),
             ),
         ),
         releases={Digest.of(OLD): OLD, Digest.of(NEW): NEW},

@@ -6,12 +6,15 @@ import asyncio
 import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from hanse.core.audience import EVERYBODY, Audience, Rule
 from hanse.core.catalog.manifest import Outcome, Tensor
 from hanse.core.device_step import Route
 from hanse.core.errors import InvalidSpec, NotFound, Unavailable
@@ -23,6 +26,7 @@ from hanse.edge.comparators import Answer, Labels
 from hanse.edge.inference import LoadedModel, ModelFailed
 from hanse.edge.router import Router
 from hanse.edge.served import Served
+from hanse.edge.serving import RoutedServing
 from hanse.edge.telemetry import Telemetry, key_of
 
 OCR = segment("ocr-rec")
@@ -389,3 +393,65 @@ async def test_a_first_release_with_all_traffic_is_the_default(node: Node) -> No
     assert default is not None
     assert default.release == V2
     assert node.router.loaded("ocr-rec")[0] is default
+
+
+# -- whom a rollout is for ------------------------------------------------------------------
+
+DOCKS = Audience("customer", (Rule("device", "in", ("dock",)),))
+
+
+async def test_who_is_outside_the_audience_is_answered_as_before_and_is_in_neither_arm(
+    node: Node,
+) -> None:
+    node.router.swap(replace(canary(weight_bp=5000, shadow_bp=10_000), audience=DOCKS))
+    for i in range(40):
+        inside = {"device": "dock", "customer": f"c{i}"}
+        answer = await node.ask(f"in-{i}", context=inside)
+        drawn = bucket("r-1", f"c{i}") < threshold(5000)
+        assert answer.release == (V2 if drawn else V1)
+    for i, context in enumerate(
+        ({"device": "gate", "customer": "c"}, {"device": "dock"}, {"customer": "c"}, {})
+    ):
+        answer = await node.ask(f"out-{i}", context=context)
+        assert (answer.role, answer.release) == ("stable", V1)
+        node.telemetry.label("ocr-rec", [(f"out-{i}", "1")])
+    await node.router.shadows_done()
+    windows = {w.rollout: w for w in node.telemetry.drain()}
+    assert windows["r-1"].stable.requests + windows["r-1"].canary.requests == 40
+    assert windows["r-1"].stable.labelled == 0
+    assert windows[""].stable.requests == windows[""].stable.labelled == 4
+    mirrored = windows["r-1"].shadow.requests + windows["r-1"].pairs.dropped
+    assert mirrored == windows["r-1"].stable.requests
+
+
+async def test_a_nodes_own_labels_stand_under_what_a_request_says(node: Node) -> None:
+    node.router._labels = {"device": "dock"}
+    node.router.swap(replace(canary(weight_bp=10_000), audience=Audience("", DOCKS.target)))
+    assert (await node.ask("a")).role == "canary"
+    assert (await node.ask("a", context={"device": "gate"})).role == "stable"
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(0, 10_000),
+    st.sampled_from([EVERYBODY, DOCKS, Audience("customer"), Audience("", DOCKS.target)]),
+    st.text(min_size=1, max_size=12),
+    st.dictionaries(st.sampled_from(["device", "customer", "page"]), st.sampled_from("abc")),
+    st.booleans(),
+)
+async def test_who_only_asks_is_told_what_who_infers_is_answered_by(
+    weight: int, audience: Audience, unit: str, context: dict[str, str], dock: bool
+) -> None:
+    router = Router(Telemetry())
+    node = Node(router, router._telemetry)
+    node.add(V1, 1)
+    node.add(V2, 2)
+    router.swap(replace(canary(weight), audience=audience))
+    context |= {"device": "dock"} if dock else {}
+    told = RoutedServing(router).choose("ocr-rec", unit, context)
+    answer = await node.ask(routing_key=unit, context=context)
+    assert (told.release, told.version, told.role) == (answer.release, answer.version, answer.role)
+    (counted,) = node.telemetry.drain()
+    assert (counted.rollout == "") == (told.reason == "target")
+    assert counted.stable.requests + counted.canary.requests == 1, "asking counts nothing"
+    await router.close()

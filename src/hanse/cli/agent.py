@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -125,7 +126,6 @@ def status(home: Path, form: str) -> int:
 
     Exits with 3 if a release failed here or an interim one answers.
     """
-    import json
     import time
 
     from hanse.edge.config import load
@@ -152,6 +152,33 @@ def status(home: Path, form: str) -> int:
     value = {**found, "unchanged_s": age_s}
     emit(form, "NodeStatus", value, table, [each["model"] for each in models])
     return UNHEALTHY if any(each["failed"] or each["interim"] for each in models) else OK
+
+
+@agent.command()
+@click.argument("model")
+@options.reason
+@options.agent_home
+def off(model: str, reason: str | None, home: Path) -> None:
+    """Leave the canary of MODEL on this machine, or the release itself if there is none.
+
+    Needs no network and no daemon. It holds for this generation of the rollout, and the region
+    sees it. To stop a rollout in the whole region: hanse rollout abort.
+    """
+    from hanse.edge.config import load
+    from hanse.edge.switch import leave
+
+    state = load(home / "agent.toml").state
+    try:
+        found = json.loads((state / "status.json").read_bytes())["models"]
+    except (FileNotFoundError, ValueError, KeyError):
+        found = []
+    here = next((each for each in found if each["model"] == model), None)
+    release = here and (here["candidate"] or here["running"])
+    if not release:
+        raise NotFound(f"nothing of {model} runs here", fix=f"hanse agent status --home {home}")
+    leave(state, model, release, options.ask_reason(reason))
+    click.echo(f"{model}: {release[:19]} is left within a second, if another release can answer")
+    note(f"see: hanse agent status --home {home}")
 
 
 def _certificate(until: str) -> str:

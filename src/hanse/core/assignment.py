@@ -9,7 +9,7 @@ signed. `(epoch, serial)` only rises: a daemon that lost its counter begins a ne
      "models": [{"model": "ocr-rec", "active": "sha256:897a…", "candidate": "sha256:48fc…",
                  "rollout": "r-17", "generation": 12, "weight_bp": 500, "shadow_bp": 1000,
                  "salt": "r-17/12", "last_good": ["sha256:897a…"], "barred": [],
-                 "slow_ms": 40}],
+                 "slow_ms": 40, "audience": {"unit": "customer", "target": []}}],
      "releases": {"sha256:48fc…": "{…the manifest's own bytes…}"},
      "sources": [{"address": "eu-north:7421", "region": "eu-north", "tls_cert_pem": "…"}]}
 
@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hanse.core import limits, signing
+from hanse.core.audience import EVERYBODY, Audience, parse_audience
 from hanse.core.errors import InvalidSpec
 from hanse.core.ids import Digest, Segment, segment
 from hanse.core.reading import Reader, canonical_json, parse_json
@@ -66,6 +67,7 @@ class ModelAssignment:
     last_good: tuple[Digest, ...] = ()
     barred: tuple[Digest, ...] = ()
     slow_ms: int | None = None
+    audience: Audience = EVERYBODY
 
     @property
     def named(self) -> tuple[Digest, ...]:
@@ -177,6 +179,7 @@ def _model_mapping(model: ModelAssignment) -> dict[str, Any]:
         "last_good": [str(d) for d in model.last_good],
         "barred": [str(d) for d in model.barred],
         "slow_ms": model.slow_ms,
+        "audience": model.audience.mapping(),
     }
 
 
@@ -195,6 +198,7 @@ def _model(value: Any, path: str) -> ModelAssignment:
             last_good=reader.items("last_good", read_digest, count_max=LAST_GOOD_MAX),
             barred=reader.items("barred", read_digest, count_max=BARRED_MAX),
             slow_ms=None if slow_ms is None else reader.integer("slow_ms", low=1, high=10**9),
+            audience=parse_audience(reader.raw("audience"), f"{path}.audience"),
         )
     if model.candidate is None and (model.weight_bp or model.shadow_bp):
         raise InvalidSpec(f"{path}: a weight without a candidate")

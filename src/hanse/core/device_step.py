@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from hanse.core.assignment import Source
+from hanse.core.audience import EVERYBODY, Audience
 from hanse.core.catalog.manifest import Manifest
 from hanse.core.ids import Digest, Segment
 
@@ -59,6 +60,7 @@ class Route:
     generation: int = 0
     slow_ms: int | None = None
     fallback: Digest | None = None
+    audience: Audience = EVERYBODY
 
 
 Effect = Fetch | Load | Unload | Forget | Route

@@ -18,6 +18,7 @@ from hanse.core.assignment import (
     parse_assignment,
     signed_bytes,
 )
+from hanse.core.audience import EVERYBODY
 from hanse.core.catalog.lineage import rollback_target
 from hanse.core.catalog.view import ModelView, Release
 from hanse.core.effects import PublishAssignment
@@ -69,6 +70,7 @@ def assign(
         last_good=_last_good(view, region, active, local),
         barred=_barred(view, region, active),
         slow_ms=_slow_ms(view, release or (active.digest if active else None)),
+        audience=plan.audience if plan else EVERYBODY,
     )
 
 

@@ -70,6 +70,22 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
+class Choice:
+    """Which release answers a unit, before anything is computed, and why.
+
+    `reason`: static (there is nothing to choose), split (by the unit's bucket), target (the
+    request takes no part in the rollout), explicit (the caller named the version).
+    """
+
+    release: Digest
+    version: str
+    role: str
+    reason: str
+    rollout: str = ""
+    generation: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class ModelFacts:
     """What callers may know of a model; `versions` are those loaded now, the stable one first.
 

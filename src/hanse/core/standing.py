@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from hanse.core.assignment import ModelAssignment
+from hanse.core.audience import EVERYBODY
 from hanse.core.catalog.manifest import Manifest
 from hanse.core.device_memory import Denial
 from hanse.core.device_step import Route
@@ -70,6 +71,7 @@ class Standing:
             plan.generation,
             plan.slow_ms,
             self.fallback(stable),
+            plan.audience if candidate else EVERYBODY,
         )
 
     def warm(self) -> tuple[Digest, ...]:

@@ -26,7 +26,7 @@ from hanse.core.device_step import DeviceStep, Route, Unload
 from hanse.core.errors import HanseError, NotPermitted, Rejected, Unavailable
 from hanse.core.fleet import INTERVAL_FACT
 from hanse.core.ids import Digest, Segment
-from hanse.edge import status
+from hanse.edge import status, switch
 from hanse.edge.cache import Cache
 from hanse.edge.certificate import OwnCertificate
 from hanse.edge.config import Config
@@ -62,6 +62,7 @@ class Agent:
         self.router = Router(
             self.telemetry,
             threads=config.threads,
+            labels=config.labels,
             on_trip=self._tripped,
             on_proved=lambda release: self._apply(self.device.proved(release, time.monotonic())),
         )
@@ -238,6 +239,20 @@ class Agent:
         while True:
             await asyncio.sleep(TICK_S)
             self._apply(self.device.tick(time.monotonic()))
+            self._look_at_switch()
+
+    def _look_at_switch(self) -> None:
+        """A file goes once what it asks for is on the disk, so that no crash forgets it."""
+        for path, model, release, reason in switch.left(self._config.state):
+            route = self.device.route(model)
+            if release in (route.stable, route.candidate):
+                self._tripped(model, release, f"switched off here: {reason}")
+            if release not in (self.device.route(model).stable, self.device.route(model).candidate):
+                if self._steps.empty():
+                    path.unlink(missing_ok=True)
+            else:
+                log.error("not_switched_off", model=model, why="nothing else could answer")
+                path.unlink(missing_ok=True)
 
     async def _set_connected(self, connected: bool) -> None:
         if connected != self._connected:

@@ -14,11 +14,12 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from hanse.core.assignment import WEIGHT_FULL_BP
+from hanse.core.audience import EVERYBODY, Context
 from hanse.core.device_step import Route
 from hanse.core.errors import InvalidSpec, NotFound, Unavailable
 from hanse.core.ids import Digest, Segment
@@ -30,6 +31,7 @@ from hanse.edge.shadow import SHADOWS_MAX, Shadow, ShadowQueue
 from hanse.edge.telemetry import Key, Telemetry, key_of
 
 QUICK_BYTES_MAX = 16 * 1024
+_NO_CONTEXT: Mapping[str, str] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,8 @@ class Entry:
 
     route: Route
     key: Key
+    key_outside: Key
+    """Of requests that take no part in the rollout: they belong to neither arm."""
     stable: Served | None
     candidate: Served | None
     fallback: Served | None
@@ -51,6 +55,21 @@ class Entry:
         """What answers whoever asks: the stable release, or a first one that has all traffic."""
         everything = self.route.weight_bp == WEIGHT_FULL_BP
         return self.stable or (self.candidate if everything else None)
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """Who answers one unit; see `core.serving.Choice` for `role` and `reason`."""
+
+    entry: Entry
+    served: Served
+    role: str
+    reason: str
+    unit: str
+
+    @property
+    def key(self) -> Key:
+        return self.entry.key_outside if self.reason == "target" else self.entry.key
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,10 +93,12 @@ class Router:
         *,
         threads: int = 2,
         shadows_max: int = SHADOWS_MAX,
+        labels: Context = _NO_CONTEXT,
         on_trip: Callable[[Segment, Digest, str], None] = lambda *_: None,
         on_proved: Callable[[Digest], None] = lambda _: None,
     ) -> None:
         self._telemetry = telemetry
+        self._labels = labels  # the node's own, under what a request says
         self._on_trip, self._on_proved = on_trip, on_proved
         self._served: dict[Digest, tuple[Segment, Served]] = {}
         self._entries: dict[str, Entry] = {}
@@ -101,6 +122,7 @@ class Router:
         entry = Entry(
             route,
             key_of(route),
+            key_of(Route(route.model)),
             self._find(route.stable),
             self._find(route.candidate),
             self._find(route.fallback),
@@ -126,20 +148,31 @@ class Router:
         found = [served for name, served in self._served.values() if name == model]
         return tuple(sorted(found, key=lambda served: served is not default))
 
-    def choose(self, model: str, version: str, unit: str) -> tuple[Entry, Served, str]:
-        """The release that answers `unit`, and its role. Raises `NotFound` or `Unavailable`."""
+    def choose(self, model: str, version: str, unit: str, context: Context = _NO_CONTEXT) -> Chosen:
+        """Who answers: by `unit`, unless the audience names another one in the context.
+
+        Everybody who asks goes through here, whether for an answer or only for the choice.
+        Raises `NotFound` or `Unavailable`.
+        """
         entry = self.entry(model)
         if version:
             for served in self.loaded(model):
                 if version in (served.version, str(served.release)):
-                    return entry, served, "explicit"
+                    return Chosen(entry, served, "explicit", "explicit", unit)
             raise NotFound(f"version {version[:80]!r} of {model} is not loaded here")
-        candidate = entry.candidate
-        if candidate and entry.canary_below and bucket(entry.route.salt, unit) < entry.canary_below:
-            return entry, candidate, "canary"
+        reason, audience, candidate = "static", entry.route.audience, entry.candidate
+        if candidate and audience != EVERYBODY:
+            context = {**self._labels, **context}
+            unit = audience.unit_of(context, unit)
+            if not audience.admits(context):
+                reason, candidate = "target", None
+        if candidate and entry.canary_below:
+            reason = "split"
+            if bucket(entry.route.salt, unit) < entry.canary_below:
+                return Chosen(entry, candidate, "canary", reason, unit)
         if entry.stable is None:
             raise Unavailable(f"no release of {model} is ready on this node yet", fix="try later")
-        return entry, entry.stable, "stable"
+        return Chosen(entry, entry.stable, "stable", reason, unit)
 
     async def infer(
         self,
@@ -149,13 +182,15 @@ class Router:
         routing_key: str,
         feeds: Feeds,
         outputs: Sequence[str] = (),
+        context: Context = _NO_CONTEXT,
     ) -> Outputs:
         """Answer one request. Raises `NotFound`, `Unavailable`, `InvalidSpec` or `ModelFailed`.
 
         `outputs`: those that the caller wants, all if empty.
         """
         unit = routing_key or request_id or f"unnamed/{next(self._unnamed)}"
-        entry, served, role = self.choose(model, version or "", unit)
+        chosen = self.choose(model, version or "", unit, context)
+        entry, served, role = chosen.entry, chosen.served, chosen.role
         served.model.check(feeds)
         if unknown := set(outputs) - set(served.model.output_names):
             raise InvalidSpec(f"outputs {sorted(unknown)} are unknown")
@@ -163,15 +198,16 @@ class Router:
         if role == "explicit":
             self._count_explicit(served, run)
         else:
-            self._count(entry, served, role, run, request_id)
+            self._count(chosen, run, request_id)
         if run.failure is not None:
             return await self._second_try(entry, served, role, run.failure, feeds, outputs)
         candidate = entry.candidate
         if (
             candidate
             and role == "stable"
+            and chosen.reason != "target"
             and entry.shadow_below
-            and bucket(entry.salt_of_shadow, unit) < entry.shadow_below
+            and bucket(entry.salt_of_shadow, chosen.unit) < entry.shadow_below
         ):
             compared = (run.answer, served.model.comparator)
             self._shadows.offer(
@@ -221,14 +257,15 @@ class Router:
         found = self._served.get(release) if release else None
         return found[1] if found else None
 
-    def _count(self, entry: Entry, served: Served, role: str, run: Run, request_id: str) -> None:
-        self._telemetry.tally(entry.key).arm(role).answered(run, entry.slow_s)
+    def _count(self, chosen: Chosen, run: Run, request_id: str) -> None:
+        served, role = chosen.served, chosen.role
+        self._telemetry.tally(chosen.key).arm(role).answered(run, chosen.entry.slow_s)
         self._count_explicit(served, run)
         if run.failure is None:
             self._good(served)
             compare = served.model.comparator
             if run.answer is not None and compare is not None and request_id:
-                self._telemetry.remember(request_id, entry.key, role, compare, run.answer)
+                self._telemetry.remember(request_id, chosen.key, role, compare, run.answer)
 
     def _count_explicit(self, served: Served, run: Run) -> None:
         served.answers += run.failure is None

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from hanse.core.audience import Context, check_context
 from hanse.core.errors import InvalidSpec, NotFound
-from hanse.core.serving import Answer, ModelFacts, RawTensor
+from hanse.core.serving import Answer, Choice, ModelFacts, RawTensor
 from hanse.edge.inference import from_raw, to_raw
 from hanse.edge.router import Router
 
@@ -47,15 +48,30 @@ class RoutedServing:
         routing_key: str,
         inputs: Sequence[RawTensor],
         outputs: Sequence[str],
+        context: Context,
     ) -> Answer:
         feeds = {tensor.name: from_raw(tensor) for tensor in inputs}
         if len(feeds) != len(inputs):
             raise InvalidSpec("an input is given twice")
-        found = await self._router.infer(model, version, request_id, routing_key, feeds, outputs)
+        asked = (model, version, request_id, routing_key)
+        found = await self._router.infer(*asked, feeds, outputs, check_context(context))
         return Answer(
             tuple(to_raw(name, array) for name, array in found.outputs.items()),
             found.release,
             found.version,
             found.role,
             found.rollout,
+        )
+
+    def choose(self, model: str, unit: str, context: Context) -> Choice:
+        """What `infer` would choose for this unit, and why; nothing is computed or counted."""
+        found = self._router.choose(model, "", unit, check_context(context))
+        route, served = found.entry.route, found.served
+        return Choice(
+            served.release,
+            served.version,
+            found.role,
+            found.reason,
+            route.rollout,
+            route.generation,
         )

@@ -7,6 +7,7 @@ import grpc
 from hanse.core import limits
 from hanse.core.errors import Unavailable
 from hanse.rpc.certificates import Identity
+from hanse.rpc.flag_service import add_flag_service
 from hanse.rpc.inference_service import Serving, add_inference_service, server_options
 from hanse.rpc.label_service import Join, add_label_service
 
@@ -39,7 +40,8 @@ async def serve(
         options=server_options(), maximum_concurrent_rpcs=limits.INFERENCES_AT_ONCE_MAX
     )
     labels = add_label_service(server, join)
-    add_inference_service(server, serving, version, [labels])
+    flags = add_flag_service(server, serving)
+    add_inference_service(server, serving, version, [labels, flags])
     try:
         if shown is None:
             port = server.add_insecure_port(address)

@@ -23,15 +23,17 @@ from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from hanse.core import limits
+from hanse.core.audience import Context, as_text
 from hanse.core.catalog.manifest import Tensor
 from hanse.core.errors import Rejected, Unavailable
-from hanse.core.serving import Answer, ModelFacts, RawTensor, join_bytes
+from hanse.core.serving import Answer, Choice, ModelFacts, RawTensor, join_bytes
 from hanse.rpc.status import refuse
 
 SERVICE = "inference.GRPCInferenceService"
 MESSAGE_BYTES_MAX = 64 * 1024 * 1024
 EXTENSIONS = ("model_repository(index)", "statistics")
 PLATFORM = "onnx_onnxv1"
+CONTEXT_PREFIX = "context."
 # datatype -> field of InferTensorContents and the struct code of one element
 _TYPED = {
     "BOOL": ("bool_contents", "?"),
@@ -62,7 +64,9 @@ class Serving(Protocol):
         routing_key: str,
         inputs: Sequence[RawTensor],
         outputs: Sequence[str],
+        context: Context,
     ) -> Answer: ...
+    def choose(self, model: str, unit: str, context: Context) -> Choice: ...
 
 
 class _Messages:
@@ -131,6 +135,7 @@ class InferenceService:
             else "",
             _inputs(request),
             [each.name for each in request.outputs],
+            _context(request.parameters),
         )
         context.set_trailing_metadata((("x-hanse-release", str(answer.release)),))
         response = _messages.ModelInferResponse(
@@ -229,6 +234,17 @@ def _guarded(method: Callable[[Any, _Context], Any]) -> Callable[[Any, _Context]
             await refuse(context, error)
 
     return call
+
+
+def _context(parameters: Mapping[str, Any]) -> Context:
+    """Parameters `context.NAME` of a request, as texts."""
+    found = {}
+    for name in [name for name in parameters if name.startswith(CONTEXT_PREFIX)]:
+        kind = parameters[name].WhichOneof("parameter_choice")
+        text = as_text(getattr(parameters[name], kind)) if kind else None
+        if text is not None:
+            found[name.removeprefix(CONTEXT_PREFIX)] = text
+    return found
 
 
 def _inputs(request: Any) -> list[RawTensor]:

@@ -24,33 +24,43 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13hanse/v1/edge.proto\x12\x08hanse.v1\"|\n\x0cWatchRequest\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x30\n\x05\x66\x61\x63ts\x18\x02 \x03(\x0b\x32!.hanse.v1.WatchRequest.FactsEntry\x1a,\n\nFactsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"6\n\rWatchResponse\x12\x12\n\nassignment\x18\x01 \x01(\x0c\x12\x11\n\tsignature\x18\x02 \x01(\x0c\"N\n\rReportRequest\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x12\n\nboot_nonce\x18\x02 \x01(\x0c\x12\x0b\n\x03seq\x18\x03 \x01(\x04\x12\x0e\n\x06report\x18\x04 \x01(\x0c\"*\n\x0eReportResponse\x12\x18\n\x10\x61\x63knowledged_seq\x18\x01 \x01(\x04\",\n\x05Label\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0f\n\x07outcome\x18\x02 \x01(\t\"?\n\rRecordRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x1f\n\x06labels\x18\x02 \x03(\x0b\x32\x0f.hanse.v1.Label\"1\n\x0eRecordResponse\x12\x0e\n\x06joined\x18\x01 \x01(\r\x12\x0f\n\x07unknown\x18\x02 \x01(\r2\x8a\x01\n\x0b\x45\x64geService\x12<\n\x05Watch\x12\x16.hanse.v1.WatchRequest\x1a\x17.hanse.v1.WatchResponse\"\x00\x30\x01\x12=\n\x06Report\x12\x17.hanse.v1.ReportRequest\x1a\x18.hanse.v1.ReportResponse\"\x00\x32M\n\x0cLabelService\x12=\n\x06Record\x12\x17.hanse.v1.RecordRequest\x1a\x18.hanse.v1.RecordResponse\"\x00\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13hanse/v1/edge.proto\x12\x08hanse.v1\"\x93\x01\n\rChooseRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0c\n\x04unit\x18\x02 \x01(\t\x12\x35\n\x07\x63ontext\x18\x03 \x03(\x0b\x32$.hanse.v1.ChooseRequest.ContextEntry\x1a.\n\x0c\x43ontextEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"u\n\x0e\x43hooseResponse\x12\x0f\n\x07release\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0c\n\x04role\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x0f\n\x07rollout\x18\x05 \x01(\t\x12\x12\n\ngeneration\x18\x06 \x01(\x04\"|\n\x0cWatchRequest\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x30\n\x05\x66\x61\x63ts\x18\x02 \x03(\x0b\x32!.hanse.v1.WatchRequest.FactsEntry\x1a,\n\nFactsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"6\n\rWatchResponse\x12\x12\n\nassignment\x18\x01 \x01(\x0c\x12\x11\n\tsignature\x18\x02 \x01(\x0c\"N\n\rReportRequest\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x12\n\nboot_nonce\x18\x02 \x01(\x0c\x12\x0b\n\x03seq\x18\x03 \x01(\x04\x12\x0e\n\x06report\x18\x04 \x01(\x0c\"*\n\x0eReportResponse\x12\x18\n\x10\x61\x63knowledged_seq\x18\x01 \x01(\x04\",\n\x05Label\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0f\n\x07outcome\x18\x02 \x01(\t\"?\n\rRecordRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x1f\n\x06labels\x18\x02 \x03(\x0b\x32\x0f.hanse.v1.Label\"1\n\x0eRecordResponse\x12\x0e\n\x06joined\x18\x01 \x01(\r\x12\x0f\n\x07unknown\x18\x02 \x01(\r2\x8a\x01\n\x0b\x45\x64geService\x12<\n\x05Watch\x12\x16.hanse.v1.WatchRequest\x1a\x17.hanse.v1.WatchResponse\"\x00\x30\x01\x12=\n\x06Report\x12\x17.hanse.v1.ReportRequest\x1a\x18.hanse.v1.ReportResponse\"\x00\x32M\n\x0cLabelService\x12=\n\x06Record\x12\x17.hanse.v1.RecordRequest\x1a\x18.hanse.v1.RecordResponse\"\x00\x32L\n\x0b\x46lagService\x12=\n\x06\x43hoose\x12\x17.hanse.v1.ChooseRequest\x1a\x18.hanse.v1.ChooseResponse\"\x00\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'hanse.v1.edge_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_CHOOSEREQUEST_CONTEXTENTRY']._loaded_options = None
+  _globals['_CHOOSEREQUEST_CONTEXTENTRY']._serialized_options = b'8\001'
   _globals['_WATCHREQUEST_FACTSENTRY']._loaded_options = None
   _globals['_WATCHREQUEST_FACTSENTRY']._serialized_options = b'8\001'
-  _globals['_WATCHREQUEST']._serialized_start=33
-  _globals['_WATCHREQUEST']._serialized_end=157
-  _globals['_WATCHREQUEST_FACTSENTRY']._serialized_start=113
-  _globals['_WATCHREQUEST_FACTSENTRY']._serialized_end=157
-  _globals['_WATCHRESPONSE']._serialized_start=159
-  _globals['_WATCHRESPONSE']._serialized_end=213
-  _globals['_REPORTREQUEST']._serialized_start=215
-  _globals['_REPORTREQUEST']._serialized_end=293
-  _globals['_REPORTRESPONSE']._serialized_start=295
-  _globals['_REPORTRESPONSE']._serialized_end=337
-  _globals['_LABEL']._serialized_start=339
-  _globals['_LABEL']._serialized_end=383
-  _globals['_RECORDREQUEST']._serialized_start=385
-  _globals['_RECORDREQUEST']._serialized_end=448
-  _globals['_RECORDRESPONSE']._serialized_start=450
-  _globals['_RECORDRESPONSE']._serialized_end=499
-  _globals['_EDGESERVICE']._serialized_start=502
-  _globals['_EDGESERVICE']._serialized_end=640
-  _globals['_LABELSERVICE']._serialized_start=642
-  _globals['_LABELSERVICE']._serialized_end=719
+  _globals['_CHOOSEREQUEST']._serialized_start=34
+  _globals['_CHOOSEREQUEST']._serialized_end=181
+  _globals['_CHOOSEREQUEST_CONTEXTENTRY']._serialized_start=135
+  _globals['_CHOOSEREQUEST_CONTEXTENTRY']._serialized_end=181
+  _globals['_CHOOSERESPONSE']._serialized_start=183
+  _globals['_CHOOSERESPONSE']._serialized_end=300
+  _globals['_WATCHREQUEST']._serialized_start=302
+  _globals['_WATCHREQUEST']._serialized_end=426
+  _globals['_WATCHREQUEST_FACTSENTRY']._serialized_start=382
+  _globals['_WATCHREQUEST_FACTSENTRY']._serialized_end=426
+  _globals['_WATCHRESPONSE']._serialized_start=428
+  _globals['_WATCHRESPONSE']._serialized_end=482
+  _globals['_REPORTREQUEST']._serialized_start=484
+  _globals['_REPORTREQUEST']._serialized_end=562
+  _globals['_REPORTRESPONSE']._serialized_start=564
+  _globals['_REPORTRESPONSE']._serialized_end=606
+  _globals['_LABEL']._serialized_start=608
+  _globals['_LABEL']._serialized_end=652
+  _globals['_RECORDREQUEST']._serialized_start=654
+  _globals['_RECORDREQUEST']._serialized_end=717
+  _globals['_RECORDRESPONSE']._serialized_start=719
+  _globals['_RECORDRESPONSE']._serialized_end=768
+  _globals['_EDGESERVICE']._serialized_start=771
+  _globals['_EDGESERVICE']._serialized_end=909
+  _globals['_LABELSERVICE']._serialized_start=911
+  _globals['_LABELSERVICE']._serialized_end=988
+  _globals['_FLAGSERVICE']._serialized_start=990
+  _globals['_FLAGSERVICE']._serialized_end=1066
 # @@protoc_insertion_point(module_scope)

@@ -6,6 +6,39 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class ChooseRequest(_message.Message):
+    __slots__ = ("model", "unit", "context")
+    class ContextEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    UNIT_FIELD_NUMBER: _ClassVar[int]
+    CONTEXT_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    unit: str
+    context: _containers.ScalarMap[str, str]
+    def __init__(self, model: _Optional[str] = ..., unit: _Optional[str] = ..., context: _Optional[_Mapping[str, str]] = ...) -> None: ...
+
+class ChooseResponse(_message.Message):
+    __slots__ = ("release", "version", "role", "reason", "rollout", "generation")
+    RELEASE_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    ROLE_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    ROLLOUT_FIELD_NUMBER: _ClassVar[int]
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
+    release: str
+    version: str
+    role: str
+    reason: str
+    rollout: str
+    generation: int
+    def __init__(self, release: _Optional[str] = ..., version: _Optional[str] = ..., role: _Optional[str] = ..., reason: _Optional[str] = ..., rollout: _Optional[str] = ..., generation: _Optional[int] = ...) -> None: ...
+
 class WatchRequest(_message.Message):
     __slots__ = ("node", "facts")
     class FactsEntry(_message.Message):

@@ -222,3 +222,81 @@ class LabelService(object):
             timeout,
             metadata,
             _registered_method=True)
+
+
+class FlagServiceStub(object):
+    """Which release answers a unit, without asking it anything: the same choice as that of an
+    inference request with the same routing key and context.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.Choose = channel.unary_unary(
+                '/hanse.v1.FlagService/Choose',
+                request_serializer=hanse_dot_v1_dot_edge__pb2.ChooseRequest.SerializeToString,
+                response_deserializer=hanse_dot_v1_dot_edge__pb2.ChooseResponse.FromString,
+                _registered_method=True)
+
+
+class FlagServiceServicer(object):
+    """Which release answers a unit, without asking it anything: the same choice as that of an
+    inference request with the same routing key and context.
+    """
+
+    def Choose(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_FlagServiceServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'Choose': grpc.unary_unary_rpc_method_handler(
+                    servicer.Choose,
+                    request_deserializer=hanse_dot_v1_dot_edge__pb2.ChooseRequest.FromString,
+                    response_serializer=hanse_dot_v1_dot_edge__pb2.ChooseResponse.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'hanse.v1.FlagService', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('hanse.v1.FlagService', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class FlagService(object):
+    """Which release answers a unit, without asking it anything: the same choice as that of an
+    inference request with the same routing key and context.
+    """
+
+    @staticmethod
+    def Choose(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/hanse.v1.FlagService/Choose',
+            hanse_dot_v1_dot_edge__pb2.ChooseRequest.SerializeToString,
+            hanse_dot_v1_dot_edge__pb2.ChooseResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from hanse.core.audience import EVERYBODY, Audience
 from hanse.core.evidence.metrics import Metric
 from hanse.core.ids import Digest, Segment
 
@@ -183,6 +184,8 @@ class RolloutSpec:
     propagation: Propagation = Propagation()
     background: tuple[Segment, ...] = ()
     """Templates judged for harm in every state with traffic, beside those of the stage."""
+    audience: Audience = EVERYBODY
+    """Which requests take part, and by what units are told apart."""
     watch_factor: float | None = WATCH_FACTOR
     """After promotion, harm is so many times the rate of the rollout; None: nobody watches."""
 

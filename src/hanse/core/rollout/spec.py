@@ -3,7 +3,7 @@
     {apiVersion: hanse.dev/v1alpha1, kind: Rollout,
      metadata: {name, model, generation},
      spec: {release, predecessor, supersedes, rollback, stages, templates, background,
-            freshness, deadline, nodes, propagation, watch}}
+            freshness, deadline, nodes, propagation, audience, watch}}
 
 Analysis templates live in the document itself, so the signed bytes say all that will decide.
 `predecessor: null` marks a first release: there is no stable arm to compare with or to mirror, so
@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+from hanse.core.audience import EVERYBODY, parse_audience
 from hanse.core.errors import TooLarge
 from hanse.core.evidence.metrics import TESTS
 from hanse.core.ids import Digest, Segment
@@ -82,6 +83,7 @@ _SPEC_FIELDS: Final = (
     "deadline",
     "nodes",
     "propagation",
+    "audience",
     "watch",
 )
 
@@ -107,6 +109,7 @@ def parse_spec(mapping: object) -> RolloutSpec:
         deadline=fields.optional("deadline", parse_deadline, Deadline()),
         nodes=fields.optional("nodes", parse_nodes, NodeRules()),
         propagation=fields.optional("propagation", parse_propagation, Propagation()),
+        audience=fields.optional("audience", parse_audience, EVERYBODY),
         background=fields.optional("background", _background, ()),
         watch_factor=fields.optional("watch", parse_watch, WATCH_FACTOR),
     )
@@ -143,6 +146,7 @@ def to_mapping(spec: RolloutSpec) -> dict[str, object]:
             "deadline": deadline_mapping(spec.deadline),
             "nodes": nodes_mapping(spec.nodes),
             "propagation": propagation_mapping(spec.propagation),
+            "audience": spec.audience.mapping(),
             "watch": watch_mapping(spec.watch_factor),
         },
     }

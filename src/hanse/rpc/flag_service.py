@@ -1,0 +1,52 @@
+"""Which release answers a unit: the choice of the inference path, for applications to ask."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import grpc
+
+from hanse.core.audience import Context
+from hanse.core.errors import InvalidSpec
+from hanse.core.limits import TEXT_BYTES_MAX
+from hanse.core.serving import Choice
+from hanse.rpc.status import translated
+from hanse.v1 import edge_pb2, edge_pb2_grpc
+
+
+class Choosing(Protocol):
+    def choose(self, model: str, unit: str, context: Context) -> Choice:
+        """Raises `Rejected` or `Unavailable`."""
+        ...
+
+
+class FlagService(edge_pb2_grpc.FlagServiceServicer):  # type: ignore[misc]  # generated, untyped
+    def __init__(self, serving: Choosing) -> None:
+        self._serving = serving
+
+    @translated
+    async def Choose(  # noqa: N802  # named by the protocol
+        self,
+        request: edge_pb2.ChooseRequest,
+        context: grpc.aio.ServicerContext[edge_pb2.ChooseRequest, edge_pb2.ChooseResponse],
+    ) -> edge_pb2.ChooseResponse:
+        if not 0 < len(request.unit.encode()) <= TEXT_BYTES_MAX:
+            raise InvalidSpec(
+                f"a unit of {len(request.unit)} characters",
+                fix=f"name whom you ask for, in 1 to {TEXT_BYTES_MAX} bytes",
+            )
+        found = self._serving.choose(request.model, request.unit, dict(request.context))
+        return edge_pb2.ChooseResponse(
+            release=str(found.release),
+            version=found.version,
+            role=found.role,
+            reason=found.reason,
+            rollout=found.rollout,
+            generation=found.generation,
+        )
+
+
+def add_flag_service(server: grpc.aio.Server, serving: Choosing) -> str:
+    """Register it; returns its full name, for reflection."""
+    edge_pb2_grpc.add_FlagServiceServicer_to_server(FlagService(serving), server)
+    return edge_pb2.DESCRIPTOR.services_by_name["FlagService"].full_name
