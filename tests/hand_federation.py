@@ -170,7 +170,8 @@ class Federation:
                 for effect in step.effects:
                     if isinstance(effect, FetchRelease):
                         node.region.have(effect.release)
-                    elif isinstance(effect, Serve):
+                    self.effect(effect)
+                    if isinstance(effect, Serve):
                         found = self.appends[effect.origin, effect.start]
                         chunk = Chunk(effect.origin, effect.start, found.events, found.head.note)
                         sends.append((effect.peer, chunk))
@@ -182,6 +183,9 @@ class Federation:
             if not busy:
                 return
         raise AssertionError("the daemons do not come to rest")
+
+    def effect(self, effect: object) -> None:
+        """For whoever wants to see more of them than fetches and serves."""
 
     def _report(self, node: Node) -> None:
         told = node.region.duty.told(MODEL)
@@ -234,6 +238,7 @@ class Federation:
         data: tuple[DataSet, ...] = (),
         notes: str = "",
         requires: dict[str, str] | None = None,
+        labels: dict[str, str] | None = None,
     ) -> Digest:
         file = File(segment("model.onnx"), Digest.of(f"{version}{notes}".encode()), 1000)
         manifest = Manifest(
@@ -245,6 +250,7 @@ class Federation:
             (),
             parents=tuple(Parent(p, "retrained-from") for p in parents),
             training_data=data,
+            labels=labels or {},
         )
         raw = manifest.encode()
         view = self.node(region).catalog.views.get(MODEL)

@@ -9,6 +9,7 @@ from typing import Any
 
 from hanse.core import events
 from hanse.core.catalog.catalog import Catalog
+from hanse.core.catalog.healed import LABEL
 from hanse.core.catalog.manifest import File, Manifest, Parent, Variant
 from hanse.core.catalog.view import ModelView
 from hanse.core.events import Body, Event
@@ -18,6 +19,7 @@ from hanse.core.rollout.spec import canonical, parse_spec
 from hanse.core.signing import SigningKey
 from hanse.core.step import AppendEvents
 from hanse.core.trust import chain, statements
+from hanse.core.trust.mandate import Mandate, template_of
 from hanse.core.trust.members import Member, Members, Person, Region
 from hanse.rpc.codec import EventCodec
 
@@ -60,7 +62,13 @@ def members(**changes: Any) -> Members:
 CHAIN = chain.replay((chain.sign(members(), (ROOT,)),))
 
 
-def manifest(name: str, parents: Iterable[Digest] = (), weights: str = "") -> Manifest:
+def manifest(
+    name: str,
+    parents: Iterable[Digest] = (),
+    weights: str = "",
+    answers: EventId | None = None,
+) -> Manifest:
+    """`answers` names the RETRAIN that the release was trained for."""
     file = File(segment("model.onnx"), Digest.of(f"weights {weights or name}".encode()), 9)
     return Manifest(
         MODEL,
@@ -70,6 +78,7 @@ def manifest(name: str, parents: Iterable[Digest] = (), weights: str = "") -> Ma
         (),
         (),
         parents=tuple(Parent(p, "retrained-from") for p in parents),
+        labels={LABEL: answers.raw.hex()} if answers else {},
     )
 
 
@@ -149,6 +158,34 @@ class Author:
         body = events.ReleaseRecord(made.model, made.version, counter, raw)
         self.write(body, attest=[signed])
         return digest
+
+    def mandated(self, raw: bytes, uses: int = 2, **changed: Any) -> EventId:
+        """A plan that a daemon starts by itself, under a mandate for exactly such plans."""
+        spec = parse_spec(json.loads(raw))
+        plan = Digest.of(template_of(json.loads(raw)))
+        statement = replace(Mandate(MODEL, plan, uses), **changed).encode()
+        body = events.RolloutIntent(
+            spec.model,
+            spec.name,
+            spec.generation,
+            spec.release,
+            spec.predecessor,
+            raw,
+            statement,
+        )
+        return self.write(body, attest=[statements.sign_control(statement, [OPERATOR])])
+
+    def retrain(self, release: Digest, hold: EventId, cause: str = "serving") -> EventId:
+        return self.write(events.Retrain(MODEL, segment(self.region), release, hold, cause, "w"))
+
+    def result(self, asked: EventId, outcome: str, release: Digest | None = None) -> EventId:
+        body = events.RetrainResult(MODEL, segment(self.region), asked, outcome, release)
+        return self.write(body)
+
+    def retire(self, release: Digest, phase: str = "retired") -> EventId:
+        signed = control("retire", release=str(release), phase=phase)
+        body = events.ReleaseRetire(MODEL, release, phase, "old")
+        return self.write(body, attest=[signed])
 
     def intent(self, raw: bytes) -> EventId:
         spec = parse_spec(json.loads(raw))

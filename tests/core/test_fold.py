@@ -25,7 +25,8 @@ from hanse.sim.reference import Fact, agreed
 KINDS = (
     *("release", "release", "intent", "intent", "promote", "promote", "promote"),
     *("healthy", "healthy", "hold", "lift", "kill", "rollback", "rollback"),
-    *("floor", "report", "foreign-lift", "conflict"),
+    *("floor", "report", "foreign-lift", "conflict", "retire"),
+    *("heal", "heal", "heal"),
 )
 
 
@@ -146,6 +147,30 @@ class World:
         author.write(body)
         return True
 
+    def retire(self, author: Author, pick: int) -> bool:
+        release = self.releases[pick % len(self.releases)][0]
+        author.retire(release, "deprecated" if pick % 3 else "retired")
+        return True
+
+    def heal(self, author: Author, pick: int) -> bool:
+        """From the RETRAIN to what a daemon starts by itself, now and then with one thing wrong."""
+        release, counter = self.releases[pick % len(self.releases)][0], len(self.releases) + 1
+        asked = author.retrain(release, author.hold(release))
+        parent = self.releases[0][0] if pick % 8 == 1 else release
+        label = None if pick % 8 == 2 else asked
+        made = manifest(f"{counter}.0", [parent], answers=label)
+        child = author.release(made, counter)
+        self.releases.append((child, made, counter))
+        author.result(asked, "refused" if pick % 8 == 3 else "passed", child)
+        generation = len(self.plans) // 2 + (9 if pick % 8 == 4 else 1)
+        raw = plan(child, generation)
+        self.plans.append((raw, counter - 1))
+        teller = self.authors["us"] if pick % 8 == 5 else author
+        teller.mandated(raw, 1 + pick % 2)
+        if pick % 8 == 6:
+            author.result(asked, "failed")  # too late: the first one counts
+        return True
+
     def appends(self) -> list[AppendEvents]:
         return [append for author in self.authors.values() for append in author.appends]
 
@@ -244,6 +269,8 @@ def test_the_fold_says_what_the_naive_reference_says(
             log, header = append.head.origin, decoded.header
             sure = header.seq < sizes[log.region]
             facts.append(Fact(id_, log, header, decoded.body, sure))
+    for rollout in reader.view.rollouts:
+        event(f"mandated {rollout.mandated}")
     assert told(reader.view, where) == agreed(MODEL, facts, 2, where)
 
 
@@ -328,6 +355,7 @@ def test_holds_from_before_there_were_witnesses_go_on_counting() -> None:
 @given(deeds)
 def test_no_clock_enters_the_fold(script: list[tuple[str, str, int]]) -> None:
     """Ids cover the claimed time, so they are compared by what they stand for."""
+    script = [each for each in script if each[1] != "heal"]  # its publisher signs such an id
     clocks = (lambda i: 0, lambda i: 1_000 + i, lambda i: 10**13 - i * 10**9)
     views = [without_ids(Reader().read(build(script, c).authors.values())) for c in clocks]
     assert views[0] == views[1] == views[2]
@@ -585,3 +613,66 @@ def test_of_two_plans_of_one_generation_the_same_one_wins_everywhere() -> None:
     s.us.intent(rival)
     (winner,) = (r for r in s.view.rollouts if r.current)
     assert winner.spec_digest == max(Digest.of(rival), Digest.of(s.plans[2]))
+
+
+@settings(max_examples=60, deadline=None)
+@given(deeds, st.integers(0, 2**32))
+def test_retirement_only_grows_and_takes_nothing_away(
+    script: list[tuple[str, str, int]], seed: int
+) -> None:
+    """What runs goes on, and nobody is sent back to a retired one, in whatever order it is told."""
+    # A rollback may lead to a retired one; answers name an event, whose place would differ.
+    script = [each for each in script if each[1] not in ("rollback", "heal")]
+    kept = [each for each in script if each[1] != "retire"]
+    event(f"some are retired: {kept != script}")
+    view = in_any_order(build(script), seed).view
+    without = Reader().read(build(kept).authors.values()).view
+    assert [a.release for a in view.heads] == [a.release for a in without.heads]
+    for release in view.releases:
+        for region in REGIONS:
+            target = rollback_target(view, release.digest, region)
+            assert target is None or target.retired != "retired"
+    named: dict[Digest, str] = {}
+    reader = Reader()
+    for append in build(script).appends():
+        reader.take(append)
+        for release in reader.view.releases:
+            assert named.get(release.digest, "") <= release.retired
+            named[release.digest] = release.retired
+
+
+WRONG = {
+    0: "all is right",
+    1: "another parent than the release that was worse",
+    2: "the publisher does not name the RETRAIN",
+    3: "it did not pass",
+    4: "more generations than the mandate gives",
+    5: "another daemon starts it",
+    6: "a second result is too late",
+}
+
+
+@pytest.mark.parametrize("pick", WRONG, ids=lambda pick: WRONG[pick])
+def test_a_daemon_starts_by_itself_only_the_answer_to_its_own_retrain(pick: int) -> None:
+    world = World()
+    world.do("eu", "release", 0)
+    world.do("eu", "release", 2)
+    world.do("eu", "intent", 1)
+    world.do("eu", "heal", pick if pick != 1 else 9)
+    view = Reader().read(world.authors.values()).view
+    started = [r for r in view.rollouts if r.mandated]
+    assert len(started) == (pick in (0, 6)), WRONG[pick]
+
+
+def test_a_new_plan_that_people_sign_gives_a_mandate_its_uses_again() -> None:
+    def generations(signed: int) -> int:
+        world = World()
+        world.do("eu", "release", 0)
+        release = world.releases[0][0]
+        if signed:
+            world.authors["eu"].intent(plan(release, signed))
+        world.plans = [(b"", 0)] * 8
+        world.do("eu", "heal", 0)  # generation 5 under a mandate for one use
+        return len(Reader().read(world.authors.values()).view.rollouts)
+
+    assert (generations(0), generations(3), generations(4)) == (0, 1, 2)

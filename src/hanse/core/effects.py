@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from hanse.core.gossip.frames import Frame
-from hanse.core.ids import Digest, MemberId, Origin, Segment
+from hanse.core.ids import Digest, EventId, MemberId, Origin, Segment
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +82,14 @@ class FetchRelease:
 
 
 @dataclass(frozen=True, slots=True)
+class Heal:
+    """See to it that this RETRAIN of ours gets its result; it is stored, and may run again."""
+
+    model: Segment
+    retrain: EventId
+
+
+@dataclass(frozen=True, slots=True)
 class PublishAssignment:
     """Replace what this region tells its nodes."""
 
@@ -113,6 +121,7 @@ Effect = (
     | Reread
     | Compare
     | FetchRelease
+    | Heal
     | PublishAssignment
     | Restart
     | Log

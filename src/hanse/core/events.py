@@ -22,6 +22,10 @@ from hanse.core.ids import Digest, EventId, Segment, Version
 SCHEMA = 1
 READER_LEVEL = 1
 CHANNEL = Segment("stable")
+RETRAIN_CAUSES = ("trial", "undone", "serving")
+"""Worse in its rollout; promoted and undone since; found worse, and it still serves."""
+RETRAIN_OUTCOMES = ("passed", "refused", "failed", "late")
+RETIRED = ("deprecated", "retired")
 _COMMITMENT = b"hanse-payload/v1\n"
 
 
@@ -60,6 +64,8 @@ class RolloutIntent:
     release: Digest
     predecessor: Digest | None
     spec: bytes
+    mandate: bytes = b""
+    """Under which a daemon starts it by itself (`trust.mandate`); empty: people signed it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,6 +218,40 @@ class StateAttest:
 
 
 @dataclass(frozen=True, slots=True)
+class Retrain:
+    """The author's region asks for a better model. Its id is what the hook is called with."""
+
+    model: Segment
+    region: Segment
+    release: Digest
+    hold: EventId
+    cause: str  # one of RETRAIN_CAUSES
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RetrainResult:
+    """What became of it; `passed` names the release that answers it and stood its checks."""
+
+    model: Segment
+    region: Segment
+    retrain: EventId
+    outcome: str  # one of RETRAIN_OUTCOMES
+    release: Digest | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseRetire:
+    """Nobody starts it or goes back to it any more; where it runs it goes on."""
+
+    model: Segment
+    release: Digest
+    phase: str  # one of RETIRED
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Note:
     text: str
 
@@ -233,6 +273,9 @@ Body = (
     | BlobHave
     | BlobDrop
     | StateAttest
+    | Retrain
+    | RetrainResult
+    | ReleaseRetire
     | Note
 )
 
@@ -313,7 +356,7 @@ def model_of(body: Body | None) -> Segment | None:
     return getattr(body, "model", None)
 
 
-_REGIONAL = frozenset({Promote, Rollback, Hold, RolloutReport, Healthy})
+_REGIONAL = frozenset({Promote, Rollback, Hold, RolloutReport, Healthy, Retrain, RetrainResult})
 
 
 def region_of(body: Body | None) -> str | None:

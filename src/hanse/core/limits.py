@@ -10,6 +10,7 @@ FRAME_BYTES_MAX = 256 * 1024
 EVENT_BYTES_MAX = 16 * 1024  # format
 MANIFEST_BYTES_MAX = 12 * 1024  # format
 SPEC_BYTES_MAX = 8 * 1024  # format
+MANDATE_BYTES_MAX = 1024  # format
 CHUNK_EVENTS_MAX = 256
 CHUNK_BYTES_MAX = 240 * 1024  # leaves room for the checkpoint inside one frame
 NOTE_BYTES_MAX = 64 * 1024  # format

@@ -152,6 +152,7 @@ class Node:
     def _follow(self) -> None:
         """Write on in the log that was chosen, and begin it if nothing is in it."""
         self.me = self.region.duty.me = self.finality.me = self.own.log
+        self.region.healing.me = self.me
         self.bulletin.statuses.me = self.me
         if self.own.is_empty:
             self.propose(LogOpen(self.me.incarnation, boot_reason=self._boot_reason))
@@ -279,7 +280,7 @@ class Node:
         if writing and (views or self._ticked):
             self.region.words = self.bulletin.words(self.book.chain.current)
             for proposal in self.region.advance(self._heard(clock.now_s), clock.now_s):
-                self._propose_own(proposal.body, proposal.supersedes)
+                self._propose_own(proposal.body, proposal.supersedes, proposal.attestations)
             writes += self.fleet.counted.writes()
             attest = self.bulletin.to_log(self.book.chain.current.version)
             if attest is not None:
@@ -411,9 +412,11 @@ class Node:
         del self._pending[: len(events)]
         return tickets, tuple(events)
 
-    def _propose_own(self, body: Body, supersedes: tuple[EventId, ...]) -> None:
+    def _propose_own(
+        self, body: Body, supersedes: tuple[EventId, ...], attestations: tuple[bytes, ...] = ()
+    ) -> None:
         try:
-            self.propose(body, supersedes=supersedes)
+            self.propose(body, supersedes=supersedes, attestations=attestations)
         except (Rejected, Unavailable) as error:
             self.sync.effects.append(Log("error", "own_event_refused", (("why", str(error)),)))
 

@@ -15,10 +15,11 @@ from hanse.core.catalog.catalog import Catalog
 from hanse.core.catalog.fold import covers, read_plan
 from hanse.core.catalog.view import ModelView, RolloutView
 from hanse.core.duty import Duty, assign
-from hanse.core.effects import FetchRelease, Log, PublishAssignment
+from hanse.core.effects import FetchRelease, Heal, Log, PublishAssignment
 from hanse.core.errors import Rejected
 from hanse.core.events import RolloutControl
 from hanse.core.fleet import Fleet
+from hanse.core.healing import Healing
 from hanse.core.ids import Digest, Origin, Segment
 from hanse.core.reading import canonical_json
 from hanse.core.rollout.machine import advance
@@ -47,6 +48,7 @@ class Region:
         self.local: set[Digest] = set()  # releases whose every file is here and pinned
         self.executions: dict[str, Execution] = {}
         self.duty = Duty(me, key)
+        self.healing = Healing(me)
         self.no_room = False  # the disk is nearly full: rollouts wait, harm is still undone
         self._catalog, self._fleet = catalog, fleet
         self._wanted: set[Digest] = set()
@@ -54,6 +56,7 @@ class Region:
         self._writes: list[Write] = []
         self._published: list[PublishAssignment] = []
         self._alarms: list[Log] = []
+        self._heals: list[Heal] = []
         self._refused = ""
         self.waiting: Callable[[Origin], str] = str  # what a log waits for until it is final
         self.barriers: tuple[tuple[str, str], ...] = ()  # why nothing may move forward here
@@ -137,6 +140,8 @@ class Region:
         self._fleet.drop_untaken()
         for _, view in sorted(self._catalog.views.items()):
             yield from leave_barred(view, self.name)
+            yield from self.healing.advance(view, now_s)
+        self._heals += self.healing.effects(self._catalog.views)
 
     def settle(self, members: Members, now_s: float) -> None:
         """Tell the nodes what stands now, if it differs from what they were told."""
@@ -158,10 +163,10 @@ class Region:
             self._published.append(published)
             self._writes += self.duty.writes()
 
-    def effects(self) -> list[FetchRelease | PublishAssignment | Log]:
-        out: list[FetchRelease | PublishAssignment | Log]
-        out = [*self._fetches, *self._published, *self._alarms]
-        self._fetches, self._published, self._alarms = [], [], []
+    def effects(self) -> list[FetchRelease | Heal | PublishAssignment | Log]:
+        out: list[FetchRelease | Heal | PublishAssignment | Log]
+        out = [*self._fetches, *self._heals, *self._published, *self._alarms]
+        self._fetches, self._heals, self._published, self._alarms = [], [], [], []
         return out
 
     def keep(self, space: str, key: str, value: bytes) -> None:
@@ -169,7 +174,7 @@ class Region:
         self._writes.append(PutLocal(space, key, value))
 
     def writes(self) -> list[Write]:
-        out, self._writes = self._writes, []
+        out, self._writes = [*self._writes, *self.healing.writes()], []
         return out
 
     # -- small helpers -----------------------------------------------------------

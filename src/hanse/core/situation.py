@@ -121,6 +121,8 @@ def _barriers(
     if release is not None and not release.usable(around.region):
         why = f"the record of {release.version} is not final: {around.waiting(release.logs[0])}"
         yield Cause.FINALITY, why
+    if release is not None and release.retired == "retired":
+        yield Cause.RETIRED, f"{release.version} is retired"
     if not rollout.usable(around.region):
         yield Cause.FINALITY, f"the plan is not final: {around.waiting(rollout.logs[0])}"
 

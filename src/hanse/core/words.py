@@ -29,6 +29,7 @@ class Proposal:
 
     body: Body
     supersedes: tuple[EventId, ...] = ()
+    attestations: tuple[bytes, ...] = ()
 
 
 def say(

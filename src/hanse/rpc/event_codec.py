@@ -122,6 +122,7 @@ BODIES: dict[pb.EventType, Shape] = {
             "release": DIGEST,
             "predecessor": DIGEST_OR_NONE,
             "spec": bounded(limits.SPEC_BYTES_MAX),
+            "mandate": bounded(limits.MANDATE_BYTES_MAX),
         },
     ),
     pb.EVENT_TYPE_ROLLOUT_CONTROL: Shape(
@@ -163,6 +164,35 @@ BODIES: dict[pb.EventType, Shape] = {
     ),
     pb.EVENT_TYPE_HEALTHY: Shape(
         events.Healthy, pb.Healthy, {**_PLAN, "release": DIGEST, "region": SEGMENT, **_PROOF}
+    ),
+    pb.EVENT_TYPE_RETRAIN: Shape(
+        events.Retrain,
+        pb.Retrain,
+        {
+            "model": SEGMENT,
+            "region": SEGMENT,
+            "release": DIGEST,
+            "hold": EVENT_ID,
+            "cause": one_of(*events.RETRAIN_CAUSES),
+            "reason": TEXT,
+        },
+    ),
+    pb.EVENT_TYPE_RETRAIN_RESULT: Shape(
+        events.RetrainResult,
+        pb.RetrainResult,
+        {
+            "model": SEGMENT,
+            "region": SEGMENT,
+            "retrain": EVENT_ID,
+            "outcome": one_of(*events.RETRAIN_OUTCOMES),
+            "release": DIGEST_OR_NONE,
+            "reason": TEXT,
+        },
+    ),
+    pb.EVENT_TYPE_RELEASE_RETIRE: Shape(
+        events.ReleaseRetire,
+        pb.ReleaseRetire,
+        {"model": SEGMENT, "release": DIGEST, "phase": one_of(*events.RETIRED), "reason": TEXT},
     ),
 }
 _NUMBERS = {shape.value: number for number, shape in BODIES.items()}

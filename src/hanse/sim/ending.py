@@ -72,6 +72,7 @@ def told(view: ModelView, region: str) -> dict[str, Any]:
         "proven_final": {str(r.digest): list(r.proven_final) for r in view.releases},
         "final": sorted(str(r.digest) for r in view.releases if r.final),
         "floor": view.floor,
+        "retired": sorted(str(r.digest) for r in view.releases if r.retired == "retired"),
         "heads": sorted((a.region, str(a.release), a.id.raw.hex()) for a in view.heads),
         "targets": {str(d): str(t.digest) if t else None for d, t in targets.items()},
     }

@@ -74,7 +74,13 @@ def agreed(model: str, facts: Iterable[Fact], quorum: int, region: str) -> dict[
         "floor": floor,
         "heads": _heads(mine, manifests, plans, killed, fit, floor),
     }
-    barred = killed | quarantined | {r for r in manifests if held.get(r)}
+    gone = {
+        f.body.release
+        for f in mine
+        if isinstance(f.body, events.ReleaseRetire) and f.body.phase == "retired"
+    }
+    out["retired"] = sorted(str(r) for r in gone & set(manifests))
+    barred = killed | quarantined | gone | {r for r in manifests if held.get(r)}
     out["targets"] = {
         str(r): _target(
             r, manifests, _counters(mine), {d for d, where in fit if where == region}, barred, floor
@@ -90,6 +96,7 @@ SIGNED = (
     events.Kill,
     events.FloorRaise,
     events.HoldLift,
+    events.ReleaseRetire,
 )
 
 
@@ -125,11 +132,40 @@ def _plans(facts: list[Fact]) -> set[tuple[Any, ...]]:
     """(name, generation, release, spec digest, regions) of every signed plan."""
     plans: set[tuple[Any, ...]] = set()
     for f in facts:
-        if isinstance(f.body, events.RolloutIntent):
+        if isinstance(f.body, events.RolloutIntent) and (
+            not f.body.mandate or _healed(f, f.body, facts)
+        ):
             spec = parse_spec(json.loads(f.body.spec))
             regions = tuple(region for stage in spec.stages for region in stage.regions)
             plans.add((spec.name, spec.generation, spec.release, spec_digest(spec).raw, regions))
     return plans
+
+
+def _healed(fact: Fact, intent: events.RolloutIntent, facts: list[Fact]) -> bool:
+    """Whether what a daemon started by itself answers what that daemon asked for."""
+    by_hand = [
+        f.body.generation
+        for f in facts
+        if isinstance(f.body, events.RolloutIntent) and not f.body.mandate
+    ]
+    if intent.generation > max(by_hand, default=0) + json.loads(intent.mandate)["uses"]:
+        return False
+    made = _manifests(facts).get(intent.release)
+    if made is None:
+        return False
+    own = [f for f in facts if f.origin.member == fact.origin.member]
+    for f in own:
+        if isinstance(f.body, events.Retrain):
+            said = [
+                g.body
+                for g in own
+                if isinstance(g.body, events.RetrainResult) and g.body.retrain == f.id
+            ]
+            if said and (said[0].outcome, said[0].release) == ("passed", intent.release):
+                named = made.labels.get("hanse.retrain") == f.id.raw.hex()
+                if named and f.body.release in [p.release for p in made.parents]:
+                    return True
+    return False
 
 
 def _killed(facts: list[Fact], manifests: dict[Digest, Manifest]) -> set[Digest]:

@@ -29,6 +29,9 @@ class EventType(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     EVENT_TYPE_ROLLOUT_REPORT: _ClassVar[EventType]
     EVENT_TYPE_HEALTHY: _ClassVar[EventType]
     EVENT_TYPE_ROLLOUT_APPROVE: _ClassVar[EventType]
+    EVENT_TYPE_RETRAIN: _ClassVar[EventType]
+    EVENT_TYPE_RETRAIN_RESULT: _ClassVar[EventType]
+    EVENT_TYPE_RELEASE_RETIRE: _ClassVar[EventType]
 EVENT_TYPE_UNSPECIFIED: EventType
 EVENT_TYPE_LOG_OPEN: EventType
 EVENT_TYPE_RELEASE_RECORD: EventType
@@ -49,6 +52,9 @@ EVENT_TYPE_ROLLOUT_CONTROL: EventType
 EVENT_TYPE_ROLLOUT_REPORT: EventType
 EVENT_TYPE_HEALTHY: EventType
 EVENT_TYPE_ROLLOUT_APPROVE: EventType
+EVENT_TYPE_RETRAIN: EventType
+EVENT_TYPE_RETRAIN_RESULT: EventType
+EVENT_TYPE_RELEASE_RETIRE: EventType
 
 class Event(_message.Message):
     __slots__ = ("schema", "min_reader_level", "origin_hash", "seq", "trust_version", "trust_digest", "hlc_ms", "hlc_counter", "type", "deps", "supersedes", "payload_commitment", "salt", "payload", "attestations")
@@ -239,20 +245,22 @@ class Note(_message.Message):
     def __init__(self, text: _Optional[str] = ...) -> None: ...
 
 class RolloutIntent(_message.Message):
-    __slots__ = ("model", "rollout", "generation", "release", "predecessor", "spec")
+    __slots__ = ("model", "rollout", "generation", "release", "predecessor", "spec", "mandate")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     ROLLOUT_FIELD_NUMBER: _ClassVar[int]
     GENERATION_FIELD_NUMBER: _ClassVar[int]
     RELEASE_FIELD_NUMBER: _ClassVar[int]
     PREDECESSOR_FIELD_NUMBER: _ClassVar[int]
     SPEC_FIELD_NUMBER: _ClassVar[int]
+    MANDATE_FIELD_NUMBER: _ClassVar[int]
     model: str
     rollout: str
     generation: int
     release: bytes
     predecessor: bytes
     spec: bytes
-    def __init__(self, model: _Optional[str] = ..., rollout: _Optional[str] = ..., generation: _Optional[int] = ..., release: _Optional[bytes] = ..., predecessor: _Optional[bytes] = ..., spec: _Optional[bytes] = ...) -> None: ...
+    mandate: bytes
+    def __init__(self, model: _Optional[str] = ..., rollout: _Optional[str] = ..., generation: _Optional[int] = ..., release: _Optional[bytes] = ..., predecessor: _Optional[bytes] = ..., spec: _Optional[bytes] = ..., mandate: _Optional[bytes] = ...) -> None: ...
 
 class RolloutControl(_message.Message):
     __slots__ = ("model", "rollout", "generation", "action", "region", "reason")
@@ -333,3 +341,47 @@ class Healthy(_message.Message):
     spec_digest: bytes
     evidence_digest: bytes
     def __init__(self, model: _Optional[str] = ..., release: _Optional[bytes] = ..., rollout: _Optional[str] = ..., generation: _Optional[int] = ..., region: _Optional[str] = ..., spec_digest: _Optional[bytes] = ..., evidence_digest: _Optional[bytes] = ...) -> None: ...
+
+class Retrain(_message.Message):
+    __slots__ = ("model", "region", "release", "hold", "cause", "reason")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    REGION_FIELD_NUMBER: _ClassVar[int]
+    RELEASE_FIELD_NUMBER: _ClassVar[int]
+    HOLD_FIELD_NUMBER: _ClassVar[int]
+    CAUSE_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    region: str
+    release: bytes
+    hold: bytes
+    cause: str
+    reason: str
+    def __init__(self, model: _Optional[str] = ..., region: _Optional[str] = ..., release: _Optional[bytes] = ..., hold: _Optional[bytes] = ..., cause: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class RetrainResult(_message.Message):
+    __slots__ = ("model", "region", "retrain", "outcome", "release", "reason")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    REGION_FIELD_NUMBER: _ClassVar[int]
+    RETRAIN_FIELD_NUMBER: _ClassVar[int]
+    OUTCOME_FIELD_NUMBER: _ClassVar[int]
+    RELEASE_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    region: str
+    retrain: bytes
+    outcome: str
+    release: bytes
+    reason: str
+    def __init__(self, model: _Optional[str] = ..., region: _Optional[str] = ..., retrain: _Optional[bytes] = ..., outcome: _Optional[str] = ..., release: _Optional[bytes] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class ReleaseRetire(_message.Message):
+    __slots__ = ("model", "release", "phase", "reason")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    RELEASE_FIELD_NUMBER: _ClassVar[int]
+    PHASE_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    release: bytes
+    phase: str
+    reason: str
+    def __init__(self, model: _Optional[str] = ..., release: _Optional[bytes] = ..., phase: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...

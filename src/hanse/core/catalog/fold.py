@@ -5,7 +5,8 @@ It reads neither clock nor arrival order (I8, I1). The rules, strongest first:
 1. A kill is for ever and reaches every release that shares a model file with the killed one.
 2. A hold beats a promotion. Final holds of `quarantine_quorum` distinct regions quarantine a
    release for ever.
-3. A promotion counts only under a signed rollout that names this release and this region.
+3. A promotion counts only under a signed rollout that names this release and this region. One
+   that a daemon started under a mandate counts only for the answer to its own RETRAIN.
 4. A rollback counts only from an activation of its own region to a release that is fit there:
    recorded and proven by that region itself, or final (`Release.fit`).
 5. An activation is replaced by those that name it, and by what replaced those in turn, unless
@@ -17,12 +18,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
 
 from hanse.core import limits
 from hanse.core.catalog.facts import ModelFacts, Record
 from hanse.core.catalog.finals import EVERYTHING, Finals
+from hanse.core.catalog.healed import healings, mandated, retired
 from hanse.core.catalog.manifest import Manifest, parse_manifest
 from hanse.core.catalog.view import (
     Activation,
@@ -51,6 +54,7 @@ from hanse.core.ids import Digest, EventId, Origin, Segment
 from hanse.core.reading import parse_json
 from hanse.core.rollout.plan import RolloutSpec
 from hanse.core.rollout.spec import parse_spec, spec_digest
+from hanse.core.trust.mandate import parse_mandate
 from hanse.core.trust.members import Floors
 
 NO_FLOORS = Floors()
@@ -78,6 +82,7 @@ def fold(
         heads=_heads(facts, releases, specs, floor),
         holds=holds,
         rollouts=_rollouts(facts, releases, specs, finals),
+        healings=healings(facts),
     )
 
 
@@ -117,6 +122,7 @@ def _holds(facts: ModelFacts) -> tuple[HoldView, ...]:
             body.rollout,
             body.generation,
             body.expires_ms,
+            record.origin,
         )
         for record, body in facts.of(Hold)
         if (record.origin.region, record.id) not in lifted
@@ -124,8 +130,8 @@ def _holds(facts: ModelFacts) -> tuple[HoldView, ...]:
 
 
 def _specs(facts: ModelFacts) -> dict[EventId, RolloutSpec]:
-    """The plans that can be read and that say what their intent says."""
-    specs = {}
+    """The plans that can be read, that say what their intent says, and that may be started."""
+    specs, mandates = {}, {}
     for record, body in facts.of(RolloutIntent):
         try:
             spec = read_plan(body.spec)
@@ -139,7 +145,25 @@ def _specs(facts: ModelFacts) -> dict[EventId, RolloutSpec]:
             body.predecessor,
         ):
             specs[record.id] = spec
+            if body.mandate:
+                mandates[record.id] = (record.origin.member, parse_mandate(body.mandate).uses)
+    if mandates:
+        permitted = mandated(healings(facts), _manifests(facts))
+        signed = max((s.generation for id_, s in specs.items() if id_ not in mandates), default=0)
+        for id_, (member, uses) in mandates.items():
+            spec = specs[id_]
+            if (member, spec.release) not in permitted or spec.generation > signed + uses:
+                del specs[id_]
     return specs
+
+
+def _manifests(facts: ModelFacts) -> dict[Digest, Manifest]:
+    found = {}
+    for _, body in facts.of(ReleaseRecord):
+        with suppress(Rejected):
+            digest, manifest = read_release(body.manifest)
+            found[digest] = manifest
+    return found
 
 
 def _releases(
@@ -158,7 +182,7 @@ def _releases(
     for record, said in facts.of(Hold):
         if said.release and finals.bars(record):
             ever_held[said.release].add(said.region)
-    dead = _dead_files(facts)
+    dead, out = _dead_files(facts), retired(facts)
     releases: dict[Digest, Release] = {}
     for record, body in facts.of(ReleaseRecord):
         try:
@@ -189,6 +213,7 @@ def _releases(
             held=tuple(sorted(held[digest])),
             killed=any(file.digest in dead for file in manifest.files),
             quarantined=len(ever_held[digest]) >= quorum,
+            retired=out.get(digest, ""),
         )
     return releases
 
@@ -371,6 +396,7 @@ def _rollouts(
                 waiting=tuple(sorted(waiting[body.rollout, generation, digest.raw].items())),
                 approvals=tuple(sorted(approvals[digest.raw])),
                 reports=tuple(sorted(standing.values(), key=lambda r: r.region)),
+                mandated=all(intent.mandate for _, intent in plans[generation, digest]),
             )
         )
     return tuple(views)

@@ -37,6 +37,7 @@ class Release:
     final: bool = True
     logs: tuple[Origin, ...] = ()
     proven_final: tuple[str, ...] = ()
+    retired: str = ""  # deprecated | retired: nobody starts it or goes back to it
 
     def usable(self, region: str) -> bool:
         """Whether a region may act on its record: its own word, or one that is final."""
@@ -49,7 +50,7 @@ class Release:
     @property
     def barred(self) -> bool:
         """Neither start, nor grow, nor fall back to it. A hold anywhere is enough."""
-        return self.killed or self.quarantined or bool(self.held)
+        return self.killed or self.quarantined or bool(self.held) or self.retired == "retired"
 
     @property
     def state(self) -> str:
@@ -59,6 +60,8 @@ class Release:
             return "quarantined"
         if self.held:
             return "held"
+        if self.retired:
+            return self.retired
         return "proven" if self.proven else "recorded"
 
 
@@ -85,6 +88,7 @@ class HoldView:
     rollout: str
     generation: int
     expires_ms: int
+    log: Origin | None = None  # whose daemon said so
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +121,7 @@ class RolloutView:
     logs: tuple[Origin, ...] = ()  # where the plan is recorded
     waiting: tuple[tuple[Segment, Origin], ...] = ()  # those of `healthy` that are not final
     approvals: tuple[tuple[Segment, int, str, int], ...] = ()  # stage, step, role, people
+    mandated: bool = False  # a daemon started it, under a mandate
 
     def usable(self, region: str) -> bool:
         """Whether a region may act on this plan: recorded by itself, or final."""
@@ -134,6 +139,22 @@ class RolloutView:
 
 
 @dataclass(frozen=True, slots=True)
+class HealingView:
+    """A region asked for a better model than `release`; `outcome` is empty while it waits."""
+
+    id: EventId
+    log: Origin
+    region: Segment
+    release: Digest
+    hold: EventId
+    cause: str
+    reason: str = ""
+    outcome: str = ""
+    child: Digest | None = None
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class ModelView:
     model: Segment
     floor: int
@@ -141,6 +162,7 @@ class ModelView:
     heads: tuple[Activation, ...]  # by (region, event); two of one region are a conflict
     holds: tuple[HoldView, ...]
     rollouts: tuple[RolloutView, ...]  # by (generation, spec digest)
+    healings: tuple[HealingView, ...] = ()  # in the order of their events
 
     def release(self, digest: Digest) -> Release | None:
         return next((r for r in self.releases if r.digest == digest), None)
@@ -186,6 +208,14 @@ class ModelView:
                 for h in self.holds
             ],
             "rollouts": [_rollout(r) for r in self.rollouts],
+            "healings": [
+                {
+                    "event": h.id.raw.hex(),
+                    "outcome": h.outcome,
+                    "release": str(h.child) if h.child else None,
+                }
+                for h in self.healings
+            ],
         }
 
     def encode(self) -> bytes:
@@ -206,6 +236,7 @@ def _release(release: Release) -> dict[str, Any]:
         "proven": list(release.proven),
         "proven_final": list(release.proven_final),
         "held": list(release.held),
+        "retired": release.retired,
         "parents": [str(p.release) for p in release.manifest.parents],
     }
 
@@ -221,6 +252,7 @@ def _rollout(rollout: RolloutView) -> dict[str, Any]:
         "paused": list(rollout.paused),
         "aborted": list(rollout.aborted),
         "final": rollout.final,
+        "mandated": rollout.mandated,
         "healthy": list(rollout.healthy),
         "waiting": [region for region, _ in rollout.waiting],
         "approvals": [list(approval) for approval in rollout.approvals],

@@ -48,6 +48,7 @@ class Cause(StrEnum):
     FAILING = "nodesFailing"
     DURATION = "duration"
     PREFETCH = "prefetch"
+    RETIRED = "retired"
 
 
 WAITING: Final = (
@@ -57,6 +58,7 @@ WAITING: Final = (
     Cause.FINALITY,
     Cause.DISAGREEMENT,
     Cause.CLOCK,
+    Cause.RETIRED,
 )
 """Held for these, a rollout goes on by itself once they are gone."""
 

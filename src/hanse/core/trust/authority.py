@@ -19,6 +19,7 @@ from hanse.core.events import (
     HoldLift,
     Kill,
     ReleaseRecord,
+    ReleaseRetire,
     RolloutApprove,
     RolloutControl,
     RolloutIntent,
@@ -27,6 +28,7 @@ from hanse.core.events import (
 from hanse.core.ids import Digest, MemberId, Origin
 from hanse.core.trust import statements
 from hanse.core.trust.chain import Chain
+from hanse.core.trust.mandate import misfit
 from hanse.core.trust.members import Members
 from hanse.core.trust.statements import CONTROL_TYPE
 
@@ -127,7 +129,7 @@ def demand(body: Body | None, origin: Origin, members: Members) -> Demand | None
             statement = statements.release_statement(name, body.release, body.counter)
             return of_role("publisher", members, statement, statements.RELEASE_TYPE)
         case RolloutIntent():
-            statement = statements.rollout_statement(body.model, body.spec)
+            statement = body.mandate or statements.rollout_statement(body.model, body.spec)
             return replace(
                 of_role("release-manager", members, statement),
                 approvers=members.keys("approver"),
@@ -140,6 +142,9 @@ def demand(body: Body | None, origin: Origin, members: Members) -> Demand | None
             return replace(asked, count=max(asked.count, body.count))
         case Kill():
             statement = statements.control_statement("kill", body.model, release=str(body.release))
+        case ReleaseRetire():
+            scope = {"release": str(body.release), "phase": body.phase}
+            statement = statements.control_statement("retire", body.model, **scope)
         case FloorRaise():
             statement = statements.control_statement("floor", body.model, counter=body.counter)
         case RolloutControl(action="abort", region=origin.region):
@@ -168,6 +173,7 @@ def signed_by(event: Event, origin: Origin, members: Members) -> frozenset[Membe
 
 _DEMANDING = frozenset(
     {ReleaseRecord, RolloutIntent, RolloutApprove, RolloutControl, HoldLift, Kill, FloorRaise}
+    | {ReleaseRetire}
 )
 
 
@@ -176,6 +182,8 @@ def _attested(event: Event, origin: Origin, members: Members) -> Void | None:
         return None  # most events, and they are many
     asked = demand(event.body, origin, members)
     missing = asked.unmet(event.header.attestations, members) if asked else ""
+    if not missing and isinstance(event.body, RolloutIntent) and event.body.mandate:
+        missing = misfit(event.body.mandate, event.body.model, event.body.spec)
     return Void(missing) if missing else None
 
 

@@ -1,0 +1,391 @@
+"""When a region asks for a better model: from harm to a rollout that nobody started by hand."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pytest
+from hand_federation import CAREFUL, MODEL, STEPS, Federation, Traffic, serving
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hanse.core import healing
+from hanse.core.catalog.healed import LABEL
+from hanse.core.catalog.view import HealingView, HoldView, ModelView
+from hanse.core.effects import Heal
+from hanse.core.events import HoldLift, RetrainResult
+from hanse.core.healing import Healing, Mandated, Place, Policy, Waits, due
+from hanse.core.ids import Digest, EventId, Origin, member_id, segment
+from hanse.core.rollout.spec import parse_spec, to_mapping
+from hanse.core.telemetry import Counts, Pairs
+from hanse.core.trust import statements
+from hanse.core.trust.mandate import Mandate, template_of
+
+REGION = segment("eu-north")
+ME = Origin(segment("hansa"), REGION, member_id(bytes(32)), 1)
+PLACE = Place(REGION, ME.member)
+POLICY = Policy(MODEL, cooldown_s=100.0, budget=3, window_s=1000.0)
+
+
+# -- the decision alone ------------------------------------------------------------------------
+
+
+def release(n: int) -> Digest:
+    return Digest.of(b"%d" % n)
+
+
+@dataclass
+class History:
+    """A log in miniature: time passes, holds come and go, hooks answer or do not."""
+
+    now_s: float = 0.0
+    holds: list[HoldView] = field(default_factory=list)
+    healings: list[HealingView] = field(default_factory=list)
+    at_s: list[float] = field(default_factory=list)
+    count: int = 0
+
+    @property
+    def view(self) -> ModelView:
+        return ModelView(MODEL, 0, (), (), tuple(self.holds), (), tuple(self.healings))
+
+    def id(self) -> EventId:
+        self.count += 1
+        return EventId(Digest.of(b"event %d" % self.count).raw)
+
+    def harm(self) -> None:
+        said = ("worse: accuracy", "r-1", 1, 0, ME)
+        self.holds.append(HoldView(self.id(), REGION, release(self.count), *said))
+
+    def lift(self, pick: int) -> None:
+        if self.holds:
+            del self.holds[pick % len(self.holds)]
+
+    def answer(self, outcome: str) -> None:
+        if self.healings and not self.healings[-1].outcome:
+            self.healings[-1] = replace(self.healings[-1], outcome=outcome, child=None)
+
+    def decide(self) -> None:
+        found = list(due(self.view, PLACE, POLICY, [self.now_s - at for at in self.at_s]))
+        asked = [each for each in found if not isinstance(each, Waits)]
+        assert len(asked) <= 1, "one at a time"
+        for each in asked:
+            self.healings.append(
+                HealingView(self.id(), ME, REGION, each.release, each.hold, each.cause)
+            )
+            self.at_s.append(self.now_s)
+
+
+moves = st.lists(
+    st.one_of(
+        st.tuples(st.just("wait"), st.floats(1, 400)),
+        st.tuples(st.just("harm"), st.none()),
+        st.tuples(st.just("lift"), st.integers(0, 9)),
+        st.tuples(st.just("answer"), st.sampled_from(("passed", "refused", "failed", "late"))),
+    ),
+    max_size=60,
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(moves)
+def test_whatever_happens_the_loop_stays_within_cooldown_and_budget(
+    script: list[tuple[str, Any]],
+) -> None:
+    history = History()
+    for word, value in script:
+        match word:
+            case "wait":
+                history.now_s += value
+            case "harm":
+                history.harm()
+            case "lift":
+                history.lift(value)
+            case _:
+                history.answer(value)
+        history.decide()
+    for earlier, later in zip(history.at_s, history.at_s[1:], strict=False):
+        assert later - earlier >= POLICY.cooldown_s
+    for at in history.at_s:
+        within = [t for t in history.at_s if at <= t < at + POLICY.window_s]
+        assert len(within) <= POLICY.budget
+    assert sum(not h.outcome for h in history.healings) <= 1
+    for healed in history.healings[:-1]:
+        assert healed.outcome
+        if healed.outcome == "passed":
+            assert [h.hold for h in history.healings].count(healed.hold) >= 1
+            assert history.healings[-1].hold != healed.hold, "an answered occasion asks no more"
+
+
+def test_a_hook_that_fails_is_called_again_until_the_budget_is_spent() -> None:
+    history = History()
+    history.harm()
+    for _ in range(200):
+        history.decide()
+        history.answer("failed")
+        history.now_s += 5.0
+    assert history.at_s == [0.0, 100.0, 200.0]
+    history.now_s = 1000.0
+    history.decide()
+    assert history.at_s[-1] == 1000.0, "the first has left the window"
+
+
+@pytest.mark.parametrize(
+    ("hold", "why"),
+    [
+        ({"reason": "nodesFailing: 2 of 3"}, "nodes that cannot run it are not healed by training"),
+        ({"reason": "deadline: too slow"}, "nor is a rollout that took too long"),
+        ({"rollout": ""}, "a person held it"),
+        ({"region": segment("us-east")}, "another region's affair"),
+        ({"log": replace(ME, member=member_id(b"1" * 32))}, "another daemon of ours asks"),
+        ({"release": None}, "a freeze is about no release"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_is_no_occasion(hold: dict[str, Any], why: str) -> None:
+    history = History()
+    history.harm()
+    history.holds[0] = replace(history.holds[0], **hold)
+    assert list(due(history.view, PLACE, POLICY, [])) == [], why
+
+
+def test_only_causes_that_the_operator_named_count() -> None:
+    history = History()
+    history.harm()
+    assert healing.cause_of(history.view, history.holds[0]) == "trial"
+    assert list(due(history.view, PLACE, replace(POLICY, causes=("serving",)), [])) == []
+
+
+def test_ages_survive_a_restart_and_only_grow_older_by_running() -> None:
+    history = History()
+    history.harm()
+    history.decide()
+    running = Healing(ME, {MODEL: POLICY})
+    running._ages(history.view, POLICY, 50.0)
+    assert running._ages(history.view, POLICY, 130.0) == [80.0]
+    stored = {w.key: w.value for w in running.writes() if w.space == healing.AGES}  # type: ignore[union-attr]
+    again = Healing(ME, {MODEL: POLICY})
+    again.restore({k: v for k, v in stored.items() if v}, {})
+    assert again._ages(history.view, POLICY, 7.0) == [80.0], "the clock of another boot says 7"
+    lost = Healing(ME, {MODEL: POLICY})
+    assert lost._ages(history.view, POLICY, 7.0) == [0.0], "not stored yet: asked just now"
+
+
+# -- a region with real daemons ----------------------------------------------------------------
+
+WATCHED = {
+    "stages": [
+        {
+            "name": "pilot",
+            "regions": ["eu-north"],
+            "steps": [
+                *STEPS[:-1],
+                {"setWeight": {"weight": 20, "shadow": "100%"}},
+                {"analysis": {"templates": ["accuracy"], "minSamples": 40}},
+                {"setWeight": 100},
+                {"pause": {"duration": "10s"}},
+            ],
+        }
+    ],
+    "templates": CAREFUL["templates"],
+}
+GOOD = Traffic(Counts(requests=20, labelled=20, wrong=1), Counts(requests=20, labelled=20, wrong=1))
+WORSE = Pairs(agree=10, disagree=10, both_right=5, only_old_right=10, only_new_right=1)
+DRIFTED = Traffic(
+    Counts(requests=20, labelled=20, wrong=12), Counts(requests=20, labelled=20, wrong=12)
+)
+
+
+class Region(Federation):
+    """eu-north with a policy and a mandate; the rest of the federation has neither."""
+
+    def __init__(self, **policy: Any) -> None:
+        super().__init__()
+        self.healing = self.node("eu-north").region.healing
+        self.healing.policies = {MODEL: Policy(MODEL, **{"cooldown_s": 20.0, **policy})}
+        self.asked: list[Heal] = []
+
+    def effect(self, effect: object) -> None:
+        if isinstance(effect, Heal):
+            self.asked.append(effect)
+
+    def traffic(self, traffic: Traffic) -> None:
+        for edge in self.edges[REGION]:
+            edge.traffic = traffic
+
+    def mandate(self, uses: int = 3, **changed: Any) -> None:
+        named = {"name": "x", "model": MODEL, "generation": 1}
+        spec = {"release": str(release(1)), "predecessor": str(release(2)), **WATCHED, **changed}
+        head = {"apiVersion": "hanse.dev/v1alpha1", "kind": "Rollout"}
+        plan = parse_spec({**head, "metadata": named, "spec": spec})
+        template = template_of(to_mapping(plan))
+        statement = Mandate(MODEL, Digest.of(template), uses).encode()
+        envelope = statements.sign_control(statement, [self.person])
+        self.healing.mandate(MODEL, Mandated(statement, envelope, template))
+
+    @property
+    def view(self) -> ModelView:
+        return self.node("eu-north").catalog.views[MODEL]
+
+    def answer(self, version: str, outcome: str = "passed") -> Digest:
+        """What the hook and its publisher do, and what the daemon finds in the checks."""
+        (asked,) = [h for h in self.view.healings if not h.outcome]
+        labels = {LABEL: asked.id.raw.hex()}
+        child = self.publish(version, parents=(asked.release,), labels=labels)
+        self.propose("eu-north", RetrainResult(MODEL, REGION, asked.id, outcome, child))
+        return child
+
+    def state(self, name: str) -> str:
+        rollout = next(r for r in self.view.rollouts if r.rollout == name)
+        execution = self.node("eu-north").region.execution(self.view, rollout)
+        return execution.progress.state.value if execution else ""
+
+
+def promoted(federation: Region) -> tuple[Digest, Digest]:
+    """4.0.0 took the place of 3.0.0, by its numbers."""
+    first = serving(federation)
+    federation.traffic(GOOD)
+    second = federation.publish("4.0.0", parents=(first,))
+    federation.roll_out("r-2", 2, second, first, **WATCHED)
+    federation.run(90.0)
+    assert federation.state("r-2") == "healthy"
+    return first, second
+
+
+def test_a_promoted_release_that_becomes_worse_is_undone_retrained_and_replaced() -> None:
+    federation = Region()
+    federation.mandate()
+    first, second = promoted(federation)
+    federation.traffic(DRIFTED)
+    federation.run(30.0)
+    active = federation.view.active("eu-north")
+    assert active is not None
+    assert active.release == first
+    (asked,) = federation.view.healings
+    assert (asked.release, asked.cause, asked.outcome) == (second, "undone", "")
+    assert federation.asked == [Heal(MODEL, asked.id)], "called once, and after it was stored"
+
+    child = federation.answer("4.0.1")
+    federation.run(2.0)
+    rollout = federation.view.rollouts[-1]
+    assert (rollout.rollout, rollout.release, rollout.mandated) == ("heal-3", child, True)
+    federation.traffic(GOOD)
+    federation.run(120.0)
+    assert federation.state("heal-3") == "healthy"
+    active = federation.view.active("eu-north")
+    assert active is not None
+    assert active.release == child
+    for region in ("us-east", "ap-south"):
+        other = federation.node(region).catalog
+        assert other.state_digest == federation.node("eu-north").catalog.state_digest
+        assert other.views[MODEL].rollouts[-1].mandated
+
+
+def relapsed(federation: Region) -> Digest:
+    federation.mandate()
+    promoted(federation)
+    federation.traffic(DRIFTED)
+    federation.run(30.0)
+    child = federation.answer("4.0.1")
+    federation.traffic(replace(GOOD, pairs=WORSE))
+    federation.run(60.0)
+    assert federation.state("heal-3") == "rolledBack"
+    return child
+
+
+def test_an_answer_that_is_rolled_back_is_not_answered_without_a_person() -> None:
+    federation = Region(cooldown_s=1.0)
+    child = relapsed(federation)
+    federation.run(120.0)
+    assert len(federation.view.healings) == 1, "no ping-pong"
+    waits = federation.healing.waiting(federation.view, federation.now_s)
+    assert waits
+    assert all(each.person for each in waits)
+    assert "4.0.1 was to heal it" in waits[0].why
+
+    (hold,) = [h for h in federation.view.holds if h.release == child]
+    lift = federation.control("lift", hold=hold.id.raw.hex())
+    federation.propose("eu-north", HoldLift(MODEL, hold.id), attestations=[lift])
+    federation.run(2.0)
+    assert len(federation.view.healings) == 1, "its own occasion is gone with its hold"
+
+
+def test_a_plan_that_people_sign_takes_over() -> None:
+    federation = Region(cooldown_s=1.0)
+    federation.mandate()
+    first, second = promoted(federation)
+    federation.traffic(DRIFTED)
+    federation.run(30.0)
+    fix = federation.publish("5.0.0", parents=(first,))
+    federation.roll_out("r-3", 3, fix, first, **WATCHED)
+    child = federation.answer("4.0.1")
+    federation.run(60.0)
+    assert child not in [r.release for r in federation.view.rollouts]
+    assert second in [h.release for h in federation.view.holds]
+
+
+def test_what_people_have_taken_over_is_not_retrained_again() -> None:
+    federation = Region(cooldown_s=1.0)
+    first, _ = promoted(federation)
+    federation.traffic(DRIFTED)
+    federation.run(30.0)
+    (asked,) = federation.view.healings
+    fix = federation.publish("5.0.0", parents=(first,))
+    federation.roll_out("r-3", 3, fix, first, **WATCHED)
+    federation.propose("eu-north", RetrainResult(MODEL, REGION, asked.id, "failed"))
+    federation.run(30.0)
+    assert len(federation.view.healings) == 1
+    (waits,) = federation.healing.waiting(federation.view, federation.now_s)
+    assert "people have signed r-3 since" in waits.why
+
+
+def test_without_a_mandate_a_person_starts_the_rollout() -> None:
+    federation = Region()
+    promoted(federation)
+    federation.traffic(DRIFTED)
+    federation.run(30.0)
+    federation.answer("4.0.1")
+    federation.run(60.0)
+    assert [r.rollout for r in federation.view.rollouts] == ["r-1", "r-2"]
+
+
+def test_a_candidate_that_is_bad_in_its_rollout_asks_too() -> None:
+    federation = Region()
+    first = serving(federation)
+    bad = federation.publish("4.0.0", parents=(first,))
+    federation.traffic(replace(GOOD, pairs=WORSE))
+    federation.roll_out("r-2", 2, bad, first, **WATCHED)
+    federation.run(60.0)
+    assert federation.state("r-2") == "rolledBack"
+    (asked,) = federation.view.healings
+    assert (asked.release, asked.cause) == (bad, "trial")
+
+
+def test_a_mandate_whose_signer_left_starts_nothing_and_the_daemon_says_so() -> None:
+    federation = Region()
+    federation.mandate()
+    given = federation.healing.mandates[MODEL]
+    other = statements.sign_control(given.statement, [federation.keys[0]])
+    federation.healing.mandates[MODEL] = replace(given, envelope=other)
+    promoted(federation)
+    federation.traffic(DRIFTED)
+    federation.run(30.0)
+    federation.answer("4.0.1")
+    federation.run(30.0)
+    assert [r.rollout for r in federation.view.rollouts] == ["r-1", "r-2"]
+
+
+def test_a_plan_under_a_mandate_for_another_plan_is_void() -> None:
+    federation = Region()
+    federation.mandate()
+    given = federation.healing.mandates[MODEL]
+    plan = json.loads(given.template)
+    plan["spec"]["watch"] = "none"
+    federation.healing.mandates[MODEL] = replace(given, template=json.dumps(plan).encode())
+    promoted(federation)
+    federation.traffic(DRIFTED)
+    federation.run(30.0)
+    federation.answer("4.0.1")
+    federation.run(30.0)
+    assert [r.rollout for r in federation.view.rollouts] == ["r-1", "r-2"]
