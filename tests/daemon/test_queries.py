@@ -32,6 +32,7 @@ SHAPES: dict[str, Any] = {
     "rollout.prepare": shapes.RolloutPrepared,
     "rollout.plan": rollout_shapes.RolloutPlanned,
     "rollout.status": shapes.RolloutStatuses,
+    "rollout.explain": rollout_shapes.RolloutExplained,
     "rollout.awaiting": shapes.Approvable,
     "holds": shapes.Holds,
     "lineage": shapes.Lineage,
@@ -500,6 +501,8 @@ def test_asking_changes_nothing(town: Federation) -> None:
     for verb in QUERIES:
         more = {} if verb in UNSPECIFIC else {"model": MODEL}
         version = {"version": "4.0.0"} if verb in ("release.show", "rollout.prepare") else {}
+        if verb == "rollout.explain":
+            more = {"rollout": "r-2"}
         if verb == "rollout.plan":
             more = {"spec": node.catalog.views[MODEL].rollouts[-1].spec.decode()}
         with contextlib.suppress(NotFound):  # nothing may wait, but nobody may change

@@ -251,10 +251,11 @@ class Federation:
 
         return str(self.until("one state digest everywhere", one))
 
-    def publish(self, path: Path, version: str, *, parent: str = "") -> None:
+    def publish(self, path: Path, version: str, *more: str, parent: str = "") -> None:
         ran = hanse(
             *("release", "publish", path, "-n", MODEL, "-v", version, "--outcome", "label:label"),
             *(("--parent", parent) if parent else ()),
+            *more,
             home=self.founder.home,
         )
         assert ran.returncode == 0, f"{ran.stderr}\n{ends_of(self.logs)}"

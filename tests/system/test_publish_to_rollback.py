@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from digit_releases import paths
@@ -95,6 +97,43 @@ def test_the_record_of_it_has_every_place_in_its_order(world: World) -> None:
     places = ["shadowing", "weighting", "analyzing", "rolledBack"]
     at = [next(i for i, what in enumerate(said) if f"is {place}" in what) for place in places]
     assert at == sorted(at), said
+
+
+def test_a_plan_says_what_would_happen_and_an_explanation_why_it_stands_where_it_does(
+    world: World,
+) -> None:
+    federation, daemon = world.federation, world.federation.founder
+    federation.publish(paths()["v2"], "2.5.0", parent="1.0.0")
+    federation.publish(paths()["v2"], "2.6.0", "--require", "hardware=orin", parent="1.0.0")
+    size = daemon.ask("release.show", model=MODEL, version="2.5.0")["size"]
+
+    def planned(version: str) -> dict[str, Any]:
+        name = ("rollout", "plan", f"{MODEL}@{version}", "--plan", world.careful, "-o", "json")
+        return dict(json.loads(done(*name, home=daemon.home)))
+
+    able, unable = planned("2.5.0"), planned("2.6.0")
+    (group,) = able["nodes"]
+    assert (group["variant"], group["names"]) == (paths()["v2"].stem.lower(), ["n1", "n2"])
+    assert (group["download_bytes"], group["online"]) == (size, 2)
+    assert [each["version"] for each in able["keeps"]] == ["1.0.0"]
+    (group,) = unable["nodes"]
+    assert (group["variant"], group["count"]) == (None, 2)
+    assert "needs hardware orin, and the node does not say" in group["why"]
+    for region in REGIONS[1:]:
+        other = federation.daemons[region]
+        federation.until(f"{region} knows it too", lambda d=other: digest_of(d, "2.6.0"))
+
+    ran = hanse("rollout", "explain", "r-2", "--region", "eu-north", home=daemon.home)
+    assert ran.returncode == 3, ran.stderr
+    assert "eu-north (pilot) is rolledBack" in ran.stdout
+    assert "e of harm" in ran.stdout
+    there = federation.daemons["us-east"].home
+    said = json.loads(
+        done("rollout", "explain", "r-2", "--region", "us-east", "-o", "json", home=there)
+    )
+    (region,) = said["regions"]
+    assert (region["state"], region["missing"][0]["reason"]) == ("held", "heldElsewhere")
+    assert region["missing"][0]["text"] == "held by eu-north"
 
 
 def test_an_operator_rolls_back_a_proven_release_and_sees_it_done(world: World) -> None:

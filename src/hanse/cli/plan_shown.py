@@ -1,13 +1,21 @@
-"""What `hanse rollout plan` shows for reading: stages, then regions, then groups of nodes."""
+"""What `hanse rollout plan` and `explain` show for reading."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
-from hanse.cli.output import Table
+from hanse.cli.output import Table, age
 
 if TYPE_CHECKING:
-    from hanse.cli.rollout_shapes import PlannedNodes, PlannedStage, RolloutPlanned
+    from hanse.cli.rollout_shapes import (
+        ExplainedMetric,
+        ExplainedRegion,
+        Missing,
+        PlannedNodes,
+        PlannedStage,
+        RolloutExplained,
+        RolloutPlanned,
+    )
 
 
 def table(found: RolloutPlanned) -> Table:
@@ -57,3 +65,56 @@ def _nodes(group: PlannedNodes) -> str:
         return f"{some}: cannot run it, {group['why']} ({names})"
     fetch = f"each fetches {size(group['download_bytes'])}" if group["download_bytes"] else "has it"
     return f"{some}: {group['variant']}, {fetch} ({names})"
+
+
+def explained(found: RolloutExplained) -> Table:
+    old = found["predecessor"]
+    head = [
+        f"{found['rollout']}, generation {found['generation']}: {found['release']['version']} of "
+        + found["model"]
+        + (f" in place of {old['version']}" if old else "")
+        + (f", cancelled by {found['superseded_by']}" if found["superseded_by"] else "")
+    ]
+    lines = [line for region in found["regions"] for line in _explained(region)]
+    return Table((), (), head=[*head, *lines])
+
+
+def _explained(region: ExplainedRegion) -> list[str]:
+    at = " ".join(filter(None, (region["state"], region["step"])))
+    since = f" for {age(region['since_s'])}" if region["since_s"] is not None else ""
+    ahead = region["next"]
+    lines = [f"{region['region']} ({region['stage']}) is {at}{since}, by {region['rests_on']}"]
+    lines += [f"  missing: {_missing(each)}" for each in region["missing"]]
+    if not region["missing"] and region["reason"]:
+        lines.append(f"  because: {region['reason']}")
+    if ahead and ahead["state"]:
+        when = "with the next tick" if ahead["with_next_tick"] else "once nothing is missing"
+        lines.append(f"  next: {ahead['step'] or ahead['state']}, {when}")
+    lines += [f"  {line}" for metric in region["metrics"] for line in _metric(metric)]
+    lines += [
+        f"  not reached: {each['node']}, last seen {age(each['seen_s'])} ago"
+        for each in region["unreached"]
+    ]
+    return lines
+
+
+def _missing(need: Missing) -> str:
+    if need["have"] is None or need["needed"] is None:
+        return f"{need['text']} ({need['reason']})"
+    return f"{need['text']}: {need['have']:g} of {need['needed']:g} ({need['reason']})"
+
+
+def _metric(metric: ExplainedMetric) -> list[str]:
+    arms = [("trial", "bad_trial", "n_trial", "interval_trial")]
+    if metric["interval_stable"] is not None:
+        arms.append(("stable", "bad_stable", "n_stable", "interval_stable"))
+    values = dict(metric)
+    rates = []
+    for name, bad, n, interval in arms:
+        low, high = cast("list[float]", values[interval])
+        rates.append(f"{name} {values[bad]} of {values[n]} ({low:.2%} to {high:.2%})")
+    proof = metric["e_proof"]
+    proven = "no proof asked" if proof is None else f"e of proof {proof:.3g}"
+    dry = ", a dry run" if metric["dry_run"] else ""
+    needed = f"e of harm {metric['e_harm']:.3g}, {proven}, needed {metric['e_needed']:.3g}{dry}"
+    return [f"{metric['metric']}: {', '.join(rates)}", f"  {needed}"]

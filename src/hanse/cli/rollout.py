@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 BAD = ("rolled-back", "held", "aborted")
 MOVING = ("running", "paused", "held")
+GONE = ("rollingBack", "rolledBack", "quarantined")
 
 
 @click.group()
@@ -181,6 +182,29 @@ def status(
     emit(form, "RolloutList", dict(found), table, [r["rollout"] for r in found["rollouts"]])
     states = {each["state"] for each in found["rollouts"]}
     return UNHEALTHY if states & set(BAD) else INCONCLUSIVE if watch and "paused" in states else OK
+
+
+@rollout.command()
+@click.argument("name", metavar="ROLLOUT")
+@click.option("--model", help="If rollouts of several models have that name.")
+@click.option("--region", help="Only there. Default: in every region.")
+@options.home
+@options.output
+def explain(name: str, model: str | None, region: str | None, home: Path, form: str) -> int:
+    """Say why a rollout stands where it stands: what is missing, on what evidence, what is next.
+
+    Exits with 3 if a region shows harm or has gone back.
+    """
+    from hanse.cli.plan_shown import explained
+    from hanse.cli.rollout_shapes import RolloutExplained
+
+    asked = {"rollout": name, "model": model, "region": region}
+    found: RolloutExplained = client.call(
+        home, "rollout.explain", **{key: value for key, value in asked.items() if value}
+    )
+    emit(form, "RolloutExplained", dict(found), explained(found), [found["rollout"]])
+    gone = any(r["verdict"] == "harm" or r["state"] in GONE for r in found["regions"])
+    return UNHEALTHY if gone else OK
 
 
 @rollout.command()

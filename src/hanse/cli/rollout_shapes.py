@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TypedDict
 
-from hanse.cli.shapes import ReleaseRef
+from hanse.cli.shapes import MetricReading, ReleaseRef
 
 
 class PlannedStage(TypedDict):
@@ -47,3 +47,64 @@ class RolloutPlanned(TypedDict):
     regions: list[PlannedRegion]
     keeps: list[ReleaseRef]  # what stays on the disk of every node to go back to
     nodes: list[PlannedNodes]  # the largest group first
+
+
+class Missing(TypedDict):
+    """`have` of `needed`, where it is a matter of quantity"""
+
+    reason: str
+    text: str
+    have: float | None
+    needed: float | None
+
+
+class NextState(TypedDict):
+    state: str  # "" once nothing follows
+    step: str  # of the plan, such as "setWeight 50"
+    with_next_tick: bool  # False: once nothing is missing
+
+
+class ExplainedMetric(MetricReading):
+    """E-values beside their logarithms, and where each arm's rate lies: 95 %, at every look"""
+
+    e_harm: float
+    e_proof: float | None
+    e_needed: float
+    interval_trial: list[float]  # lowest and highest
+    interval_stable: list[float] | None
+
+
+class Unreached(TypedDict):
+    node: str
+    seen_s: float
+    online: bool
+
+
+class ExplainedRegion(TypedDict):
+    region: str
+    stage: str
+    state: str
+    step: str
+    weight: int | None
+    since_s: float | None  # in this state, without the time held; None for other regions
+    verdict: str
+    reason: str
+    missing: list[Missing]  # what stops it first stands first; of other regions their word alone
+    next: NextState | None  # None for other regions
+    metrics: list[ExplainedMetric]
+    unreached: list[Unreached]  # after a rollback; own region, at most 20
+    rests_on: str
+    age_s: float | None
+    event: str | None  # the region's last report
+
+
+class RolloutExplained(TypedDict):
+    """rollout.explain {rollout, model?, region?}"""
+
+    model: str
+    rollout: str
+    generation: int
+    release: ReleaseRef
+    predecessor: ReleaseRef | None
+    superseded_by: str | None
+    regions: list[ExplainedRegion]  # in the order of the plan

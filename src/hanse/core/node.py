@@ -279,7 +279,7 @@ class Node:
         self.region.barriers = tuple(self._barriers(clock))
         if writing and (views or self._ticked):
             self.region.words = self.bulletin.words(self.book.chain.current)
-            for proposal in self.region.advance(self._heard(clock.now_s), clock.now_s):
+            for proposal in self.region.advance(self.heard(clock.now_s), clock.now_s):
                 self._propose_own(proposal.body, proposal.supersedes, proposal.attestations)
             writes += self.fleet.counted.writes()
             attest = self.bulletin.to_log(self.book.chain.current.version)
@@ -438,7 +438,7 @@ class Node:
             if isinstance(body, RolloutControl) and body.action == "resume":
                 self.region.resume(body)
 
-    def _heard(self, now_s: float) -> dict[str, float]:
+    def heard(self, now_s: float) -> dict[str, float]:
         """Per region, seconds since one of its daemons last spoke to us on a proven link."""
         current = self.book.chain.current
         heard: dict[str, float] = {}

@@ -12,7 +12,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 
 from hanse.core.catalog.catalog import Catalog
-from hanse.core.catalog.fold import covers, read_plan
+from hanse.core.catalog.fold import covers
 from hanse.core.catalog.view import ModelView, RolloutView
 from hanse.core.duty import Duty, assign
 from hanse.core.effects import FetchRelease, Heal, Log, PublishAssignment
@@ -24,9 +24,17 @@ from hanse.core.ids import Digest, Origin, Segment
 from hanse.core.reading import canonical_json
 from hanse.core.rollout.machine import advance
 from hanse.core.rollout.progress import Progress, begin
+from hanse.core.rollout.stimuli import View as Tick
 from hanse.core.rollout.table import TERMINAL, State
 from hanse.core.signing import SigningKey
-from hanse.core.situation import Execution, Surroundings, facts, fallback, profile_of
+from hanse.core.situation import (
+    Execution,
+    Surroundings,
+    facts,
+    fallback,
+    profile_of,
+    take_windows,
+)
 from hanse.core.step import PutLocal, Write
 from hanse.core.testimony import Share, Words, weigh
 from hanse.core.trust.members import Members
@@ -74,7 +82,7 @@ class Region:
         for view, rollout in self._rollouts():
             key = _key(view, rollout)
             if key in progress:
-                plan = read_plan(rollout.spec)
+                plan = rollout.plan
                 profile = profile_of(view.release(rollout.release))
                 place = Progress.decode(plan, self.name, json.loads(progress[key]), now_s, profile)
                 self.executions[key] = Execution(plan, place)
@@ -112,24 +120,12 @@ class Region:
 
     def advance(self, heard: Mapping[str, float], now_s: float) -> Iterator[Proposal]:
         """Take one tick of every rollout that covers us; yields the events to write."""
-        told = self.duty.order
-        around = Surroundings(
-            self.name,
-            self._fleet,
-            told,
-            self.local,
-            heard,
-            now_s,
-            self.no_room,
-            self.waiting,
-            self.barriers,
-            weigh(self.shares(), self.words, self._catalog.quarantine_quorum),
-        )
+        around = self._around(heard, now_s)
         for view, rollout in self._rollouts():
             execution = self._execution(view, rollout, now_s)
             if execution is None:
                 continue
-            now = facts(view, rollout, execution, around)
+            now = facts(view, rollout, execution, around, take_windows(execution, around))
             execution.resumed = False
             plan, place = execution.plan, execution.progress
             execution.progress, todo = advance(plan, self.name, place, now, now_s)
@@ -142,6 +138,31 @@ class Region:
             yield from leave_barred(view, self.name)
             yield from self.healing.advance(view, now_s)
         self._heals += self.healing.effects(self._catalog.views)
+
+    def look(
+        self, view: ModelView, rollout: RolloutView, heard: Mapping[str, float], now_s: float
+    ) -> Tick | None:
+        """Our part of a rollout as its next tick would find it. Takes and changes nothing."""
+        execution = self.execution(view, rollout)
+        if execution is None:
+            return None
+        plan, place = execution.plan, execution.progress
+        now = facts(view, rollout, execution, self._around(heard, now_s))
+        return Tick(plan, plan.stages[place.stage], place, now, now_s)
+
+    def _around(self, heard: Mapping[str, float], now_s: float) -> Surroundings:
+        return Surroundings(
+            self.name,
+            self._fleet,
+            self.duty.order,
+            self.local,
+            heard,
+            now_s,
+            self.no_room,
+            self.waiting,
+            self.barriers,
+            weigh(self.shares(), self.words, self._catalog.quarantine_quorum),
+        )
 
     def settle(self, members: Members, now_s: float) -> None:
         """Tell the nodes what stands now, if it differs from what they were told."""
@@ -198,7 +219,7 @@ class Region:
             # A region that has attested it has done its part, whichever daemon spoke for it.
             if not rollout.current or self.name in rollout.healthy:
                 return None
-            if not covers(plan := read_plan(rollout.spec), self.name):
+            if not covers(plan := rollout.plan, self.name):
                 return None
             profile = profile_of(view.release(rollout.release))
             found = self.executions[key] = Execution(plan, begin(plan, self.name, now_s, profile))

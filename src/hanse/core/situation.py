@@ -59,9 +59,13 @@ class Surroundings:
 
 
 def facts(
-    view: ModelView, rollout: RolloutView, execution: Execution, around: Surroundings
+    view: ModelView,
+    rollout: RolloutView,
+    execution: Execution,
+    around: Surroundings,
+    counted: tuple[Window, ...] = (),
 ) -> Facts:
-    """Everything that `rollout.machine.advance` may look at. Takes the windows that wait."""
+    """Everything that `rollout.machine.advance` may look at; `counted` since the last tick."""
     release = view.release(rollout.release)
     holds = {h.region for h in view.holds if h.release == rollout.release}
     target = fallback(view, rollout, around.region)
@@ -86,7 +90,7 @@ def facts(
         nodes=_nodes(view, rollout, execution, target, around),
         rejected=around.rejected.get(rollout.spec_digest, {}),
         references=profile_of(release),
-        windows=_windows(execution, around),
+        windows=counted,
     )
 
 
@@ -185,8 +189,11 @@ def _silent(model: Segment, release: Digest, silent_ms: int | None, around: Surr
     return sum(1 for m in gone if m is not None and release in (m.running, *m.ready))
 
 
-def _windows(execution: Execution, around: Surroundings) -> tuple[Window, ...]:
-    """Counts of the arms that are set now; those of earlier arms must not be pooled."""
+def take_windows(execution: Execution, around: Surroundings) -> tuple[Window, ...]:
+    """Counts of the arms that are set now; those of earlier arms must not be pooled.
+
+    They are handed out once.
+    """
     plan, progress = execution.plan, execution.progress
     if progress.watching:
         return _since_promotion(execution, around)

@@ -71,7 +71,7 @@ def under_way(view: ModelView) -> RolloutView | None:
         return None
     release = view.release(rollout.release)
     ended = {r.region for r in rollout.reports if r.state in TERMINAL}
-    left = set(read_plan(rollout.spec).regions) - ended - {*rollout.healthy, *rollout.aborted}
+    left = set(rollout.plan.regions) - ended - {*rollout.healthy, *rollout.aborted}
     return rollout if left and release is not None and not release.barred else None
 
 

@@ -387,6 +387,7 @@ def _rollouts(
                 predecessor=body.predecessor,
                 spec=body.spec,
                 spec_digest=digest,
+                plan=specs[record.id],
                 current=(generation, digest) == max(plans),
                 final=any(finals.covers(each) for each, _ in plans[generation, digest]),
                 logs=tuple(each.origin for each, _ in plans[generation, digest]),

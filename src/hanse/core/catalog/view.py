@@ -13,6 +13,7 @@ from typing import Any
 from hanse.core.catalog.manifest import Manifest
 from hanse.core.ids import Digest, EventId, Origin, Segment, Version
 from hanse.core.reading import canonical_json
+from hanse.core.rollout.plan import RolloutSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +113,7 @@ class RolloutView:
     predecessor: Digest | None
     spec: bytes
     spec_digest: Digest
+    plan: RolloutSpec
     current: bool
     paused: tuple[str, ...] = ()  # regions, or * for all
     aborted: tuple[str, ...] = ()

@@ -20,7 +20,16 @@ from hanse.core.evidence.grid import UNITS_PER_NAT
 from hanse.core.evidence.verdict import Kind, Reason, Verdict, judge
 from hanse.core.evidence.watch import alarm_level
 from hanse.core.rollout.facts import Facts
-from hanse.core.rollout.plan import Analysis, Approve, Pause, RolloutSpec, SetWeight, Shadow, Stage
+from hanse.core.rollout.plan import (
+    Analysis,
+    Approve,
+    Pause,
+    Requires,
+    RolloutSpec,
+    SetWeight,
+    Shadow,
+    Stage,
+)
 from hanse.core.rollout.progress import Progress
 from hanse.core.rollout.table import STEPPING, TERMINAL, State, Stimulus
 
@@ -92,11 +101,11 @@ class View:
 
 
 def calls(view: View) -> Iterator[Call]:
-    harm = _harm(view)
+    harm = harm_of(view)
     yield from _alarms(view, harm)
     if harm and view.progress.state is State.HEALTHY:
         yield Call(None, harm.reason, harm.why, harm)
-    cause = _hold_cause(view, harm)
+    cause = next(hold_causes(view, harm), None)
     if cause and view.progress.state is State.HELD:
         yield Call(None, cause.reason, cause.why, cause.verdict)
     elif cause:
@@ -124,7 +133,7 @@ def _alarms(view: View, harm: Verdict | None) -> Iterator[Call]:
         yield Call(Stimulus.OVERDUE, Cause.DEADLINE, overdue)
 
 
-def _harm(view: View) -> Verdict | None:
+def harm_of(view: View) -> Verdict | None:
     """The gravest harm that any watched template or all regions show, in whatever state."""
     found = [*_harm_here(view), *_harm_together(view)]
     return min(found, key=lambda verdict: verdict.on_fail != "rollback", default=None)
@@ -170,48 +179,48 @@ def _failing(view: View) -> str | None:
     return f"{nodes.failing} of {took} nodes failed to run it, {nodes.silent} fell silent with it"
 
 
-def _hold_cause(view: View, harm: Verdict | None) -> Call | None:
+def hold_causes(view: View, harm: Verdict | None) -> Iterator[Call]:
+    """Everything that stops it where it stands, the gravest first."""
     progress, facts = view.progress, view.facts
     if progress.state in TERMINAL or progress.state is State.ROLLING_BACK:
-        return None
+        return
     if progress.state is State.HELD and progress.reason in STICKY and not facts.resumed:
-        return _hold(progress.reason, progress.why)
+        yield _hold(progress.reason, progress.why)
     if harm:
-        return _hold(harm.reason, harm.why, harm)
+        yield _hold(harm.reason, harm.why, harm)
     if failing := _failing(view):
-        return _hold(Cause.FAILING, failing)
+        yield _hold(Cause.FAILING, failing)
     if facts.paused:
-        return _hold(Cause.OPERATOR, "an operator paused the rollout")
+        yield _hold(Cause.OPERATOR, "an operator paused the rollout")
     if facts.frozen:
-        return _hold(Cause.FROZEN, "the model or the region is frozen")
+        yield _hold(Cause.FROZEN, "the model or the region is frozen")
     if facts.no_room:
-        return _hold(Cause.NO_ROOM, "the disk of this region's daemon is nearly full")
+        yield _hold(Cause.NO_ROOM, "the disk of this region's daemon is nearly full")
     if facts.held_here:
-        return _hold(Cause.HELD_HERE, "this region holds the release")
+        yield _hold(Cause.HELD_HERE, "this region holds the release")
     if facts.held_elsewhere:
         regions = ", ".join(sorted(facts.held_elsewhere))
-        return _hold(Cause.HELD_ELSEWHERE, f"held by {regions}")
+        yield _hold(Cause.HELD_ELSEWHERE, f"held by {regions}")
     if overdue := _overdue(view):
-        return _hold(Cause.DEADLINE, overdue)
+        yield _hold(Cause.DEADLINE, overdue)
     if progress.state is State.HELD and progress.reason in WAITING:
-        return _not_fresh(view) or _silence(view)
-    return _silence(view)
+        yield from closed(view)
+    yield from _silence(view)
 
 
 def _hold(reason: str, why: str, verdict: Verdict | None = None) -> Call:
     return Call(Stimulus.HOLD, reason, why, verdict)
 
 
-def _silence(view: View) -> Call | None:
+def _silence(view: View) -> Iterator[Call]:
     """Missing telemetry says nothing about the release: hold, never abort."""
     progress, limit_s = view.progress, view.spec.freshness.telemetry_ms / 1000
     if progress.active not in STEPPING or not progress.has_traffic:
-        return None
+        return
     if (gap_s := view.now_s - progress.telemetry_at_s) > limit_s:
-        return _hold(Reason.TELEMETRY_GAP, f"no telemetry for {gap_s:.0f} s")
-    if (gap_s := view.now_s - progress.traffic_at_s) > limit_s:
-        return _hold(Reason.NO_TRAFFIC, f"nodes report, but no request came for {gap_s:.0f} s")
-    return None
+        yield _hold(Reason.TELEMETRY_GAP, f"no telemetry for {gap_s:.0f} s")
+    elif (gap_s := view.now_s - progress.traffic_at_s) > limit_s:
+        yield _hold(Reason.NO_TRAFFIC, f"nodes report, but no request came for {gap_s:.0f} s")
 
 
 def _overdue(view: View) -> str | None:
@@ -227,12 +236,18 @@ def _overdue(view: View) -> str | None:
 
 
 def _not_fresh(view: View) -> Call | None:
-    """Why a start or a raise is not allowed now, as a hold."""
+    return next(closed(view), None)
+
+
+def closed(view: View) -> Iterator[Call]:
+    """Why a start, a raise or a promotion is not allowed now, as holds."""
     for cause, why in view.facts.barriers:
-        return _hold(cause, why)
-    requires = view.stage.requires
-    if requires is None:
-        return None
+        yield _hold(cause, why)
+    if view.stage.requires is not None:
+        yield from _gate(view, view.stage.requires)
+
+
+def _gate(view: View, requires: Requires) -> Iterator[Call]:
     regions = view.spec.stage(requires.stage).regions
     quorum = requires.quorum(len(regions))
     healthy = [r for r in regions if view.facts.reports.get(r) is State.HEALTHY]
@@ -240,14 +255,14 @@ def _not_fresh(view: View) -> Call | None:
         why = f"{len(healthy)} of {quorum} regions of stage {requires.stage} are healthy"
         waiting = ((r, view.facts.unheard[r]) for r in regions if r in view.facts.unheard)
         unheard = (f"the word of {r} is not final: {what}" for r, what in waiting)
-        return _hold(Cause.GATE, "; ".join([why, *unheard]))
+        yield _hold(Cause.GATE, "; ".join([why, *unheard]))
+        return
     within_s = view.spec.freshness.within_ms / 1000
     ages = view.facts.heard_age_s
     heard = [r for r in healthy if ages.get(r, float("inf")) <= within_s]
     if len(heard) < quorum:
         silent = ", ".join(r for r in healthy if r not in heard)
-        return _hold(Cause.STALE, f"not heard within {within_s:.0f} s: {silent}")
-    return None
+        yield _hold(Cause.STALE, f"not heard within {within_s:.0f} s: {silent}")
 
 
 def _onward(view: View, verdict: Verdict | None = None) -> Call:
@@ -298,10 +313,10 @@ def _dwelling(view: View) -> Call:
 
 
 def _weighting(view: View) -> Call:
-    return _unconfirmed(view) or _onward(view)
+    return unconfirmed(view) or _onward(view)
 
 
-def _unconfirmed(view: View) -> Call | None:
+def unconfirmed(view: View) -> Call | None:
     nodes, asked = view.facts.nodes, view.progress.weight_percent
     confirmed = nodes.confirmed if nodes.weight_percent == asked else 0
     if 0 < nodes.online - nodes.failing <= confirmed:
@@ -340,7 +355,7 @@ def _soaking(view: View) -> Call:
     if view.elapsed_ms < view.stage.soak_ms:
         left_s = (view.stage.soak_ms - view.elapsed_ms) / 1000
         return Call(None, Cause.DURATION, f"{left_s:.0f} s of soak to go")
-    unready = _unconfirmed(view) or _not_fresh(view)
+    unready = unconfirmed(view) or _not_fresh(view)
     if unready:
         return unready
     return Call(Stimulus.PROMOTE, Reason.PROVEN, "all steps passed and the soak is over")

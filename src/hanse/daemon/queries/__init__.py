@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from hanse.core.node import Clock, Node
 from hanse.daemon.queries.approvals import rollout_awaiting
+from hanse.daemon.queries.explaining import rollout_explain
 from hanse.daemon.queries.lineage import lineage
 from hanse.daemon.queries.planning import rollout_plan
 from hanse.daemon.queries.releases import release_list, release_prepare, release_show
@@ -29,6 +30,7 @@ QUERIES: Final[Mapping[str, Query]] = {
     "rollout.prepare": rollout_prepare,
     "rollout.plan": rollout_plan,
     "rollout.status": rollout_status,
+    "rollout.explain": rollout_explain,
     "rollout.awaiting": rollout_awaiting,
     "holds": holds,
     "lineage": lineage,

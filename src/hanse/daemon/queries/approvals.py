@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from hanse.core.catalog.fold import read_plan
 from hanse.core.catalog.view import ModelView, RolloutView
 from hanse.core.errors import NotFound
 from hanse.core.node import Clock, Node
@@ -41,7 +40,7 @@ def _first_open(view: ModelView, rollout: RolloutView, stage: object) -> dict[st
 def approve_steps(rollout: RolloutView) -> list[tuple[tuple[str, int], Approve]]:
     return [
         ((stage.name, index), step)
-        for stage in read_plan(rollout.spec).stages
+        for stage in rollout.plan.stages
         for index, step in enumerate(stage.steps)
         if isinstance(step, Approve)
     ]

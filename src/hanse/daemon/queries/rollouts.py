@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
-from hanse.core.catalog.fold import read_plan
 from hanse.core.catalog.view import RolloutView
 from hanse.core.errors import NotFound
 from hanse.core.ids import Digest
@@ -83,10 +82,9 @@ def _predecessor(matter: Matter, release: Digest, covered: Iterable[str] | None)
 
 
 def _rollout(matter: Matter, rollout: RolloutView) -> Answer:
-    plan = read_plan(rollout.spec)
     parts = [
         found
-        for stage in plan.stages
+        for stage in rollout.plan.stages
         for region in stage.regions
         if (found := part(matter, rollout, region)) is not None
     ]
