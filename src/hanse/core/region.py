@@ -9,15 +9,17 @@ for another region; what it knows of them are their signed words.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from hanse.core.catalog.catalog import Catalog
 from hanse.core.catalog.fold import covers
 from hanse.core.catalog.view import ModelView, RolloutView
+from hanse.core.declared import Answer, Ask, declared, fill, needs_stable
 from hanse.core.duty import Duty, assign
 from hanse.core.effects import FetchRelease, Heal, Log, PublishAssignment
 from hanse.core.errors import Rejected
 from hanse.core.events import RolloutControl
+from hanse.core.evidence.metrics import Metric
 from hanse.core.fleet import Fleet
 from hanse.core.healing import Healing
 from hanse.core.ids import Digest, Origin, Segment
@@ -105,6 +107,45 @@ class Region:
             if ours == named and word.region in ("", self.name):
                 execution.resumed = True
 
+    def asks(self) -> list[Ask]:
+        """What Prometheus is to be asked now for the metrics that plans declare."""
+        found: list[Ask] = []
+        for view, rollout in self._rollouts():
+            execution = self.execution(view, rollout)
+            if execution is None or not rollout.current or not execution.progress.weight_percent:
+                continue
+            if execution.progress.state in TERMINAL or execution.counters.epoch is None:
+                continue
+            stable = fallback(view, rollout, self.name)
+            key = _key(view, rollout)
+            for metric in declared(execution.plan):
+                arms = [(rollout.release, "canary")]
+                if needs_stable(metric):
+                    arms += [(stable, "stable")] if stable else []
+                queries = tuple(self._queries(view, rollout, metric, *arm) for arm in arms)
+                found.append(Ask(key, execution.counters.epoch, metric.name, queries))
+        return found
+
+    def _queries(
+        self, view: ModelView, rollout: RolloutView, metric: Metric, release: Digest, role: str
+    ) -> tuple[str, str]:
+        known = view.release(release)
+        values = {
+            "release": str(release),
+            "version": known.version if known else "",
+            "role": role,
+            "model": view.model,
+            "region": self.name,
+            "rollout": rollout.rollout,
+        }
+        return fill(metric.bad, values), fill(metric.total, values)
+
+    def counted(self, answers: Iterable[Answer], now_s: float) -> None:
+        """What it answered. Answers about arms that were changed meanwhile say nothing."""
+        for answer in answers:
+            if (execution := self.executions.get(answer.ask.rollout)) is not None:
+                execution.counters.hear(answer, now_s)
+
     # -- one step ----------------------------------------------------------------
 
     @property
@@ -125,7 +166,9 @@ class Region:
             execution = self._execution(view, rollout, now_s)
             if execution is None:
                 continue
-            now = facts(view, rollout, execution, around, take_windows(execution, around))
+            windows, counters = take_windows(execution, around), execution.counters
+            counters.follow(execution.progress, now_s)
+            now = facts(view, rollout, execution, around, windows, counters.take())
             execution.resumed = False
             plan, place = execution.plan, execution.progress
             execution.progress, todo = advance(plan, self.name, place, now, now_s)

@@ -13,8 +13,10 @@ from hanse.core import telemetry
 from hanse.core.catalog.lineage import rollback_target
 from hanse.core.catalog.profile import references
 from hanse.core.catalog.view import ModelView, Release, RolloutView
+from hanse.core.declared import Counters
 from hanse.core.errors import Rejected
 from hanse.core.evidence.drift import Reference
+from hanse.core.evidence.ratio import Arms
 from hanse.core.evidence.watch import TICK_S
 from hanse.core.evidence.window import ArmCounts, PairCounts, Trial, Window
 from hanse.core.fleet import Fleet
@@ -36,6 +38,8 @@ class Execution:
     progress: Progress
     resumed: bool = False
     totals: dict[str, telemetry.Window] = field(default_factory=dict)
+    counters: Counters = field(default_factory=Counters)
+    """What Prometheus counts for the metrics that the plan declares."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +68,9 @@ def facts(
     execution: Execution,
     around: Surroundings,
     counted: tuple[Window, ...] = (),
+    declared: Mapping[str, Arms] | None = None,
 ) -> Facts:
-    """Everything that `rollout.machine.advance` may look at; `counted` since the last tick."""
+    """Everything that `rollout.machine.advance` may look at; the last two since the last tick."""
     release = view.release(rollout.release)
     holds = {h.region for h in view.holds if h.release == rollout.release}
     target = fallback(view, rollout, around.region)
@@ -90,6 +95,8 @@ def facts(
         nodes=_nodes(view, rollout, execution, target, around),
         rejected=around.rejected.get(rollout.spec_digest, {}),
         references=profile_of(release),
+        declared=declared or {},
+        gap=execution.counters.gap(execution.plan, around.now_s),
         windows=counted,
     )
 

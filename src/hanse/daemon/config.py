@@ -59,6 +59,11 @@ SETTINGS = {
         "https://witness.example. Its key stands in the witness policy. Default: none is asked.",
         "",
     ),
+    "prometheus_url": Setting(
+        "Prometheus server that counts what plans declare (metrics with prometheus: ...), such as\n"
+        "http://127.0.0.1:9090. A plan says what is asked there and never whom. Default: none.",
+        "",
+    ),
     "private_fields": Setting(
         "Values of a manifest that this region lets out as commitments only, with spaces between:\n"
         "training.data, training.code, hyperparameters.NAME, metrics.NAME, labels.NAME; NAME may\n"
@@ -135,6 +140,7 @@ class Config:
     advertise: str
     audit_listen: str
     witness_url: str
+    prometheus_url: str
     private_fields: tuple[str, ...]
     log_level: str
     tick_interval_s: float
@@ -230,7 +236,8 @@ def _parse(document: dict[str, Any], home: Path) -> Config:
             advertise=check_address(_text(reader, "advertise") or listen, "advertise"),
             private_fields=check_policy(_text(reader, "private_fields").split()),
             audit_listen=_optional_address(reader, "audit_listen"),
-            witness_url=_url(_text(reader, "witness_url")),
+            witness_url=_url(reader, "witness_url"),
+            prometheus_url=_url(reader, "prometheus_url"),
             log_level=reader.one_of("log_level", LOG_LEVELS, SETTINGS["log_level"].default),
             tick_interval_s=reader.number(
                 "tick_interval_s", SETTINGS["tick_interval_s"].default, low=0.01, high=10.0
@@ -269,9 +276,10 @@ def _text(reader: Reader, key: str) -> str:
     return reader.text(key) if default is None else reader.text(key, default)
 
 
-def _url(text: str) -> str:
+def _url(reader: Reader, key: str) -> str:
+    text = _text(reader, key)
     if text and not _URL.fullmatch(text):
-        raise InvalidSpec(f"witness_url: {text[:80]!r} is no URL", fix="begin it with https://")
+        raise InvalidSpec(f"{key}: {text[:80]!r} is no URL", fix="begin it with https://")
     return text
 
 

@@ -40,6 +40,7 @@ from hanse.daemon.enrolment import Enroller
 from hanse.daemon.outside_witness import OutsideWitness
 from hanse.daemon.private_files import read_seed
 from hanse.daemon.private_values import PrivateValues
+from hanse.daemon.prometheus import Prometheus
 from hanse.daemon.transfers import Gate, Transfers, complete
 from hanse.daemon.trust_folder import read_files
 from hanse.daemon.waiting import until_admitted
@@ -81,7 +82,11 @@ async def run(config: Config, *, accept_own_log: bool = False) -> None:
         watches = (
             asyncio.create_task(daemon.doors.watch()),
             asyncio.create_task(disk_watch.watch(daemon.driver, daemon.reserve)),
-            *(asyncio.create_task(w.watch()) for w in (daemon.outside_witness,) if w is not None),
+            *(
+                asyncio.create_task(each.watch())
+                for each in (daemon.outside_witness, daemon.prometheus)
+                if each is not None
+            ),
         )
         stopping = asyncio.create_task(stop.wait())
         log.info("started", region=config.region, listen=config.listen, pid=os.getpid())
@@ -112,6 +117,7 @@ class Daemon:
         self.reserve = reserve
         self.doors = doors
         self.outside_witness: OutsideWitness | None = None
+        self.prometheus: Prometheus | None = None
         self._edge, self._transfers = edge, transfers
         self._server: object | None = None
 
@@ -212,11 +218,14 @@ async def assemble(
         await stack.enter_async_context(serve(files, config.audit_listen))
     if config.witness_url:
         daemon.outside_witness = OutsideWitness(driver, files, config.witness_url)
+    if config.prometheus_url:
+        daemon.prometheus = Prometheus(driver, config.prometheus_url)
     behind = verbs.Services(
         files,
         Bundles(driver, store, blobs, key),
         PrivateValues(driver, store),
         config.private_fields,
+        daemon.prometheus,
     )
     await stack.enter_async_context(
         control.serve(

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+from hanse.core.catalog.fold import read_plan
 from hanse.core.errors import InvalidSpec
 from hanse.core.ids import Digest
 from hanse.core.limits import FILE_BYTES_MAX
@@ -21,6 +22,7 @@ from hanse.daemon.bundles import Bundles
 from hanse.daemon.control import Handler, Progress, upload
 from hanse.daemon.driver import Driver
 from hanse.daemon.private_values import PrivateValues
+from hanse.daemon.prometheus import Prometheus, configured
 from hanse.daemon.queries import QUERIES
 from hanse.gateways.log_files import LogFiles
 from hanse.storage.blobs import Blobs
@@ -35,6 +37,7 @@ class Services(NamedTuple):
     bundles: Bundles
     private: PrivateValues
     private_fields: tuple[str, ...] = ()
+    prometheus: Prometheus | None = None
 
 
 COMMANDS: Mapping[str, Command] = {
@@ -58,6 +61,7 @@ def table(driver: Driver, blobs: Blobs, services: Services) -> dict[str, Handler
     verbs["release.publish"] = _command(
         driver, lambda node, args: commands.publish(node, blobs, args, services.private_fields)
     )
+    verbs["rollout.start"] = _start(services.prometheus, verbs["rollout.start"])
     verbs["blob.put"] = _blob_put(blobs)
     verbs["trust.extend"] = _trust_extend(driver)
     verbs["claim"] = _claim(driver)
@@ -71,6 +75,20 @@ def _command(driver: Driver, command: Command) -> Handler:
         await driver.recovered()
         answer = await driver.do(lambda node, _clock: command(node, args))
         return answer()
+
+    return handle
+
+
+def _start(prometheus: Prometheus | None, start: Handler) -> Handler:
+    """What Prometheus can say against a plan is asked before the node is."""
+
+    async def handle(
+        args: dict[str, Any], progress: Progress, stream: asyncio.StreamReader
+    ) -> Mapping[str, Any]:
+        plan = read_plan(commands.text_of(args, "spec").encode())
+        if (asked := configured(prometheus, plan)) is not None:
+            await asked.check(plan)
+        return await start(args, progress, stream)
 
     return handle
 

@@ -21,6 +21,8 @@ from hanse.core.evidence.ratio import Arms, RatioProcess
 from hanse.core.evidence.sample_ratio import SampleRatio
 from hanse.core.evidence.window import Trial, Window
 
+DECLARED: Final = "declared"
+
 
 @dataclass(frozen=True, slots=True)
 class Metric:
@@ -41,6 +43,9 @@ class Metric:
     dry_run: bool = False
     delta: float = 0.0
     """Drift is a share that is further than this from the profile's."""
+    bad: str = ""
+    total: str = ""
+    """Queries for the counts of a declared metric; see `declared`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +180,7 @@ class Event:
     arms: Callable[[Window], Arms]
     unit: str
     shadow_only: bool = False
+    users_only: bool = False
 
 
 def _split(window: Window) -> Arms:
@@ -223,6 +229,8 @@ EVENTS: Final[Mapping[str, Event]] = {
     ),
     "worse-pair": Event(_worse, "compared answers", shadow_only=True),
     "share": Event(_split, "requests"),
+    # Not in the reports of nodes: see `tally.Evidence.declare`.
+    DECLARED: Event(lambda _: Arms(0, 0, 0, 0), "events", users_only=True),
 }
 
 

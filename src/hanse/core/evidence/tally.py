@@ -35,6 +35,14 @@ class MetricEvidence:
             totals=self.totals + totals(self.metric, window),
         )
 
+    def counted(self, arms: Arms) -> Self:
+        return replace(
+            self,
+            harm=self.harm.observe(arms),
+            proof=self.proof.observe(arms) if self.proof else None,
+            totals=self.totals + arms,
+        )
+
     def encode(self) -> dict[str, object]:
         return {
             "harm": self.harm.encode(),
@@ -77,6 +85,16 @@ class Evidence:
             rows=tuple(row.observe(window) for row in self.rows),
             windows=self.windows + 1,
             requests=self.requests + window.trial.requests,
+        )
+
+    def declare(self, counts: Mapping[str, Arms]) -> Self:
+        """Add what others than nodes counted, by metric."""
+        return replace(
+            self,
+            rows=tuple(
+                row.counted(counts[row.metric.name]) if row.metric.name in counts else row
+                for row in self.rows
+            ),
         )
 
     def row(self, name: str) -> MetricEvidence:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from hanse.core.evidence.drift import Reference
+from hanse.core.evidence.ratio import Arms
 from hanse.core.evidence.window import Window
 from hanse.core.rollout.table import State
 
@@ -75,5 +76,9 @@ class Facts:
     """Metrics that the regions together show to be harmful, with the evidence for it."""
     references: Mapping[str, Reference] = field(default_factory=dict)
     """The profile that the release was signed with, by series."""
+    declared: Mapping[str, Arms] = field(default_factory=dict)
+    """By metric, what Prometheus counted of users' requests since the last tick."""
+    gap: tuple[str, str] | None = None
+    """A reason and a sentence if it counted nothing for too long."""
     windows: tuple[Window, ...] = ()
     """Telemetry since the last tick. None at all is an outage; windows of zeros are no traffic."""

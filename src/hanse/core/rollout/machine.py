@@ -95,6 +95,8 @@ def _hear(view: View) -> Progress:
             with suppress(Rejected):  # more than anybody can have counted: a node lies
                 evidence = evidence.observe(window)
                 seen = seen if progress.watching else seen + window.trial
+    if progress.weight_percent:
+        evidence = evidence.declare(view.facts.declared)
     windows = view.facts.windows
     return replace(
         progress,

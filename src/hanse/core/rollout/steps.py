@@ -105,6 +105,12 @@ def _check_data(metric: Metric, before: Shadow | SetWeight, where: str) -> None:
             f"metric {metric.name} compares answers of a shadow, and none runs here",
             "put it after a shadow step, or write setWeight: {weight: 20, shadow: 100%}",
         )
+    if event and event.users_only and isinstance(before, Shadow):
+        raise fail(
+            where,
+            f"metric {metric.name} counts what users meet, and a shadow's answers meet nobody",
+            "put it after setWeight",
+        )
     full = isinstance(before, SetWeight) and before.percent == 100
     if full and TESTS[metric.test].needs_control:
         raise fail(

@@ -221,6 +221,8 @@ def _silence(view: View) -> Iterator[Call]:
         yield _hold(Reason.TELEMETRY_GAP, f"no telemetry for {gap_s:.0f} s")
     elif (gap_s := view.now_s - progress.traffic_at_s) > limit_s:
         yield _hold(Reason.NO_TRAFFIC, f"nodes report, but no request came for {gap_s:.0f} s")
+    if view.facts.gap and progress.weight_percent:
+        yield _hold(*view.facts.gap)
 
 
 def _overdue(view: View) -> str | None:

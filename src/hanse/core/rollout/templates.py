@@ -6,10 +6,11 @@ above" and "proven below" in which a release could stay undecided for ever.
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import Final
 
-from hanse.core.evidence.metrics import Metric
+from hanse.core.evidence.metrics import DECLARED, Metric
 from hanse.core.ids import Segment
 from hanse.core.rollout.fields import (
     Fields,
@@ -30,6 +31,7 @@ _METRIC_FIELDS: Final = (
     "name",
     "test",
     "event",
+    "prometheus",
     "margin",
     "provenBelow",
     "slo",
@@ -38,15 +40,19 @@ _METRIC_FIELDS: Final = (
     "onFail",
 )
 _OF_TEST: Final = {
-    "ratio": ("event", "margin", "provenBelow"),
+    "ratio": ("event", "prometheus", "margin", "provenBelow"),
     "paired": ("event", "margin", "provenBelow"),
-    "one-arm": ("event", "slo", "provenBelow"),
+    "one-arm": ("event", "prometheus", "slo", "provenBelow"),
     "difference": ("margin", "provenBelow"),
     "sample-ratio": (),
     "drift": ("series", "delta"),
 }
 """The fields that each test takes, beside name, test and onFail."""
 _SERIES_CHARS_MAX: Final = 128
+QUERY_CHARS_MAX: Final = 512
+OF_ARM: Final = ("release", "version", "role")
+PLACEHOLDERS: Final = (*OF_ARM, "model", "region", "rollout")
+PLACEHOLDER: Final = re.compile(r"\$([a-z]+)")
 _EVENTS_OF: Final = {
     "ratio": ("error", "slow", "wrong"),
     "paired": ("wrong-pair",),
@@ -111,7 +117,7 @@ def _two_arm(fields: Fields, test: str) -> Metric:
             f"{below:g} cannot be proven beside a margin of {margin:g}",
             "write a ratio above 1 and not below margin, such as 2.0",
         )
-    return Metric(
+    metric = Metric(
         fields.required("name", name, "error-rate"),
         test,
         _event(fields, test),
@@ -119,6 +125,7 @@ def _two_arm(fields: Fields, test: str) -> Metric:
         proven_below=below,
         on_fail=_on_fail(fields),
     )
+    return _with_queries(metric, fields)
 
 
 def _one_arm(fields: Fields, test: str) -> Metric:
@@ -130,7 +137,7 @@ def _one_arm(fields: Fields, test: str) -> Metric:
             f"{below:g} is below slo {slo:g}: a rate between them would never be decided",
             "write a share that is not below slo",
         )
-    return Metric(
+    metric = Metric(
         fields.required("name", name, "error-budget"),
         test,
         _event(fields, test),
@@ -138,6 +145,7 @@ def _one_arm(fields: Fields, test: str) -> Metric:
         slo=slo,
         on_fail=_on_fail(fields),
     )
+    return _with_queries(metric, fields)
 
 
 def _difference(fields: Fields, test: str) -> Metric:
@@ -184,7 +192,43 @@ def _event(fields: Fields, test: str) -> str:
     if test == "paired":
         fields.optional("event", one_of("wrong"), "wrong")
         return _EVENTS_OF[test][0]
+    if "prometheus" in fields.values:
+        if "event" in fields.values:
+            raise fail(fields.at("event"), "stands beside prometheus", "write one of the two")
+        return DECLARED
     return fields.required("event", one_of(*_EVENTS_OF[test]), "error")
+
+
+def _with_queries(metric: Metric, fields: Fields) -> Metric:
+    if metric.event != DECLARED:
+        return metric
+    queries = Fields.of(fields.values["prometheus"], fields.at("prometheus"), ("bad", "total"))
+    return replace(
+        metric,
+        bad=queries.required("bad", _query, 'sum(failed_total{release="$release"})'),
+        total=queries.required("total", _query, 'sum(requests_total{release="$release"})'),
+    )
+
+
+def _query(value: object, path: str) -> str:
+    if (
+        not isinstance(value, str)
+        or not 0 < len(value) <= QUERY_CHARS_MAX
+        or not value.isprintable()
+    ):
+        raise fail(
+            path, "is not a query", f"write PromQL in one line, {QUERY_CHARS_MAX} characters"
+        )
+    found = PLACEHOLDER.findall(value)
+    for each in found:
+        known(each, PLACEHOLDERS, path, "placeholder")
+    if not set(found) & set(OF_ARM):
+        raise fail(
+            path,
+            "asks the same of both arms",
+            f"tell the releases apart by a label and ${', $'.join(OF_ARM)}",
+        )
+    return value
 
 
 def _on_fail(fields: Fields, default: str = "rollback") -> str:
@@ -216,9 +260,11 @@ def _metric_mapping(metric: Metric) -> dict[str, object]:
         "event": "wrong" if metric.test == "paired" else metric.event,
         "margin": metric.margin,
         "slo": metric.slo,
+        "prometheus": {"bad": metric.bad, "total": metric.total},
         "series": metric.event,
         "delta": metric.delta,
         "provenBelow": below,
     }
-    chosen = {key: every[key] for key in _OF_TEST[metric.test]}
+    left_out = "event" if metric.event == DECLARED else "prometheus"
+    chosen = {key: every[key] for key in _OF_TEST[metric.test] if key != left_out}
     return {"name": metric.name, "test": metric.test, **chosen, "onFail": metric.on_fail}
