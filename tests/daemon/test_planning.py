@@ -168,3 +168,10 @@ def test_planning_changes_nothing_and_reads_only_what_is_canonical(town: Federat
     assert town.node(EU).catalog.state_digest == before
     with pytest.raises(InvalidSpec):
         ask(town, "rollout.plan", spec=canonical_json({"kind": "Rollout"}).decode())
+
+
+def test_a_plan_must_not_promise_another_quorum_than_the_trust_file(town: Federation) -> None:
+    new = town.publish("4.0.0", parents=(first(town),))
+    with pytest.raises(Conflict, match="the trust file says 2"):
+        begin(town, written(new, first(town), propagation={"quarantineQuorum": 3}))
+    begin(town, written(new, first(town), propagation={"quarantineQuorum": 2}))

@@ -32,7 +32,6 @@ ASSIGNMENT_BYTES_MAX = 1024 * 1024
 MODELS_MAX = 256
 RELEASES_MAX = 1024
 SOURCES_MAX = 64
-LAST_GOOD_MAX = 8
 BARRED_MAX = 256
 CERTIFICATE_BYTES_MAX = 8 * 1024
 WEIGHT_FULL_BP = 10_000
@@ -195,7 +194,7 @@ def _model(value: Any, path: str) -> ModelAssignment:
             weight_bp=reader.integer("weight_bp", high=WEIGHT_FULL_BP),
             shadow_bp=reader.integer("shadow_bp", high=WEIGHT_FULL_BP),
             salt=reader.text("salt"),
-            last_good=reader.items("last_good", read_digest, count_max=LAST_GOOD_MAX),
+            last_good=reader.items("last_good", read_digest, count_max=limits.LAST_GOOD_MAX),
             barred=reader.items("barred", read_digest, count_max=BARRED_MAX),
             slow_ms=None if slow_ms is None else reader.integer("slow_ms", low=1, high=10**9),
             audience=parse_audience(reader.raw("audience"), f"{path}.audience"),

@@ -289,12 +289,14 @@ class Device:
 
     def _stage(self, now: float) -> Iterator[Effect]:
         for plan in self._plans():
-            for release in self._standing(plan).warm():
+            standing = self._standing(plan)
+            warm = standing.warm()
+            for release in standing.staged():
                 slot, manifest = self._slot(release), self._manifests[release]
                 if slot.state is State.ABSENT and slot.retry_at <= now and release in plan.named:
                     self._slots[release] = slot.after(Happened.FETCH) or slot
                     yield Fetch(release, manifest, self.sources())
-                elif slot.state is State.STORED:
+                elif slot.state is State.STORED and release in warm:
                     self._slots[release] = slot.after(Happened.LOAD) or slot
                     self._count_start(plan, release)
                     yield Load(release, manifest)

@@ -8,6 +8,7 @@ counter has opened a new incarnation, so its nodes still know the newer word.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from typing import Protocol
 
 from hanse.core import limits
@@ -19,7 +20,12 @@ from hanse.core.assignment import (
     signed_bytes,
 )
 from hanse.core.audience import EVERYBODY
-from hanse.core.catalog.lineage import rollback_target
+from hanse.core.catalog.lineage import (
+    brought_by,
+    rollback_target,
+    rollback_targets,
+    warm_targets,
+)
 from hanse.core.catalog.view import ModelView, Release
 from hanse.core.effects import PublishAssignment
 from hanse.core.ids import Digest, Origin, Segment
@@ -67,7 +73,7 @@ def assign(
         weight_bp=progress.weight_percent * 100 if progress else 0,
         shadow_bp=progress.shadow_percent * 100 if progress else 0,
         salt=f"{plan.name}/{plan.generation}/{spec_digest(plan).short}" if plan else "",
-        last_good=_last_good(view, region, active, local),
+        last_good=_last_good(view, region, active, plan, local),
         barred=_barred(view, region, active),
         slow_ms=_slow_ms(view, release or (active.digest if active else None)),
         audience=plan.audience if plan else EVERYBODY,
@@ -93,10 +99,22 @@ def _offered(execution: Executing, local: set[Digest]) -> bool:
 
 
 def _last_good(
-    view: ModelView, region: Segment, active: Release | None, local: set[Digest]
+    view: ModelView,
+    region: Segment,
+    active: Release | None,
+    trial: RolloutSpec | None,
+    local: set[Digest],
 ) -> tuple[Digest, ...]:
-    target = rollback_target(view, active.digest, region) if active else None
-    return (target.digest,) if target is not None and target.digest in local else ()
+    """Where to go back to from what is active, then what else the plan on trial keeps on disks."""
+    found: list[Release] = []
+    if active is not None:
+        plan = brought_by(view, active.digest, region)
+        count = plan.rollback.prefetch if plan else 1
+        found += islice(rollback_targets(view, active.digest, region), count)
+    if trial is not None:
+        found += (r for r in warm_targets(view, trial, region) if r != active)
+    there = dict.fromkeys(r.digest for r in found if r.digest in local)
+    return tuple(there)[: limits.LAST_GOOD_MAX]
 
 
 def _barred(view: ModelView, region: Segment, active: Release | None) -> tuple[Digest, ...]:

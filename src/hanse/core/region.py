@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from hanse.core.catalog.catalog import Catalog
 from hanse.core.catalog.fold import covers
+from hanse.core.catalog.lineage import warm_targets
 from hanse.core.catalog.view import ModelView, RolloutView
 from hanse.core.declared import Answer, Ask, declared, fill, needs_stable
 from hanse.core.duty import Duty, assign
@@ -33,7 +34,6 @@ from hanse.core.situation import (
     Execution,
     Surroundings,
     facts,
-    fallback,
     profile_of,
     take_windows,
 )
@@ -295,9 +295,9 @@ class Region:
         progress = execution.progress
         if progress.state in TERMINAL or progress.active in (State.PENDING, State.GATED):
             return
-        for release in (rollout.release, fallback(view, rollout, self.name)):
-            if release is not None:
-                self._fetch(view.model, release)
+        targets = warm_targets(view, rollout.plan, self.name)
+        for release in (rollout.release, *(target.digest for target in targets)):
+            self._fetch(view.model, release)
 
     def _fetch(self, model: Segment, release: Digest) -> None:
         if release not in self.local and release not in self._wanted:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from hanse.core import telemetry
-from hanse.core.catalog.lineage import rollback_target
+from hanse.core.catalog.lineage import rollback_target, warm_targets
 from hanse.core.catalog.profile import references
 from hanse.core.catalog.view import ModelView, Release, RolloutView
 from hanse.core.declared import Counters
@@ -90,7 +90,8 @@ def facts(
         barriers=(*around.barriers, *_barriers(release, rollout, around)),
         unheard={r: around.waiting(log) for r, log in rollout.waiting if r != around.region},
         approvals=rollout.approvals,
-        prefetched=rollout.release in local and (target is None or target in local),
+        prefetched=rollout.release in local
+        and all(r.digest in local for r in warm_targets(view, rollout.plan, around.region)),
         way_back=target is not None,
         nodes=_nodes(view, rollout, execution, target, around),
         rejected=around.rejected.get(rollout.spec_digest, {}),
@@ -113,16 +114,6 @@ def fallback(view: ModelView, rollout: RolloutView, region: str) -> Digest | Non
         return active.release
     found = rollback_target(view, rollout.release, region)
     return found.digest if found else None
-
-
-def warm_targets(view: ModelView, plan: RolloutSpec, region: str) -> tuple[Release, ...]:
-    """What must be at hand before a rollout may begin: where it would go back to."""
-    active = view.active(region)
-    standing = view.release(active.release) if active else None
-    if standing is not None and standing.digest != plan.release:
-        return (standing,)
-    found = rollback_target(view, plan.release, region)
-    return (found,) if found else ()
 
 
 def _barriers(

@@ -82,6 +82,11 @@ class Standing:
         wanted = (running, next(good, None), plan.active, plan.candidate)
         return tuple(dict.fromkeys(d for d in wanted if self._usable(d) and d is not None))
 
+    def staged(self) -> tuple[Digest, ...]:
+        """What must be on disk: what is loaded, then what else may be gone back to."""
+        good = (d for d in self.plan.last_good if self._usable(d))
+        return tuple(dict.fromkeys((*self.warm(), *good)))
+
     def held(self) -> tuple[Digest, ...]:
         """What this node knows the model by; its files stay unless it is barred."""
         named = self.plan.named

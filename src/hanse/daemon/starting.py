@@ -59,6 +59,12 @@ def objections(node: Node, plan: RolloutSpec) -> Iterator[HanseError]:
             fix="prepare the rollout again: somebody else has started one",
         )
     yield from _of_regions(node, plan)
+    said, decides = plan.propagation.quarantine_quorum, node.book.chain.current.quarantine_quorum
+    if said not in (None, decides):
+        yield Conflict(
+            f"spec.propagation.quarantineQuorum: {said}, and the trust file says {decides}",
+            fix=f"write {decides}, or leave it out: the trust file decides",
+        )
     yield from _of_others(view, plan)
     yield from _of_lineage(view, plan)
 

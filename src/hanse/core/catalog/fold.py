@@ -17,7 +17,7 @@ It reads neither clock nor arrival order (I8, I1). The rules, strongest first:
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
@@ -289,9 +289,10 @@ def _moves(
             )
             moves[record.id] = (record, activation)
     undecided = list(facts.of(Rollback))
+    declared = {(s.release, s.rollback.fallback) for s in specs.values()}
     # A rollback may undo another one, of this or of a second daemon: go on until none is added.
     while True:
-        counting = [(r, body) for r, body in undecided if _undoes(body, moves, releases)]
+        counting = [(r, body) for r, body in undecided if _undoes(body, moves, releases, declared)]
         for record, body in counting:
             activation = Activation(
                 record.id, body.region, body.to_release, str(record.origin), "rollback", body.reason
@@ -306,8 +307,10 @@ def _undoes(
     body: Rollback,
     moves: Mapping[EventId, tuple[Record, Activation]],
     releases: Mapping[Digest, Release],
+    declared: Set[tuple[Digest, object]],
 ) -> bool:
-    """Whether it names what was active in its region and leads to something fit for it.
+    """Whether it names what was active in its region and leads to something fit for it, or to
+    what a signed plan declares as the fallback.
 
     Without this a daemon's key alone could activate any release and call it a rollback.
     """
@@ -316,7 +319,10 @@ def _undoes(
     return (
         undone is not None
         and target is not None
-        and target.fit(body.region)
+        and (
+            target.fit(body.region)
+            or (target.usable(body.region) and (body.from_release, target.digest) in declared)
+        )
         and (undone[1].region, undone[1].release) == (body.region, body.from_release)
     )
 

@@ -110,9 +110,14 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class Rollback:
+    """Where to go back to from this release once it is active; see `catalog.lineage`."""
+
     target: Literal["lastHealthy", "predecessor"] | Digest = "lastHealthy"
-    window_revisions: int = 3
+    window_revisions: int | None = None
+    """So many generations of ancestors may be gone back to; None: all."""
     fallback: Literal["disable"] | Digest = "disable"
+    prefetch: int = 1
+    """So many of what may be gone back to lie on the disk of the region and of every node."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,8 +150,9 @@ class NodeRules:
 
 @dataclass(frozen=True, slots=True)
 class Propagation:
-    quarantine_quorum: int = 2
-    """So many regions that rolled back quarantine the release; fewer make the others hold."""
+    quarantine_quorum: int | None = None
+    """So many regions that held the release quarantine it; fewer make the others hold. The trust
+    file decides: a plan that says otherwise is not started."""
 
 
 @dataclass(frozen=True, slots=True)

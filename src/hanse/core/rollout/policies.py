@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Literal
 
 from hanse.core.ids import Digest
+from hanse.core.limits import LAST_GOOD_MAX
 from hanse.core.rollout.fields import (
     Fields,
     Parser,
@@ -25,20 +26,23 @@ from hanse.core.rollout.plan import Deadline, Freshness, NodeRules, Propagation,
 
 
 def parse_rollback(value: object, path: str) -> Rollback:
-    fields = Fields.of(value, path, ("target", "window", "fallback"))
+    fields = Fields.of(value, path, ("target", "window", "fallback", "prefetch"))
     default = Rollback()
     return Rollback(
         fields.optional("target", _target, default.target),
         fields.optional("window", _window, default.window_revisions),
         fields.optional("fallback", _fallback, default.fallback),
+        fields.optional("prefetch", whole(1, LAST_GOOD_MAX), default.prefetch),
     )
 
 
 def rollback_mapping(rollback: Rollback) -> dict[str, object]:
+    window = rollback.window_revisions
     return {
         "target": str(rollback.target),
-        "window": {"revisions": rollback.window_revisions},
+        **({} if window is None else {"window": {"revisions": window}}),
         "fallback": str(rollback.fallback),
+        "prefetch": rollback.prefetch,
     }
 
 
@@ -106,12 +110,13 @@ def watch_mapping(factor: float | None) -> object:
 def parse_propagation(value: object, path: str) -> Propagation:
     fields = Fields.of(value, path, ("onLocalRollback", "quarantineQuorum"))
     fields.optional("onLocalRollback", one_of("hold"), "hold")
-    quorum = fields.optional("quarantineQuorum", whole(1, 1000), Propagation().quarantine_quorum)
+    quorum = fields.optional("quarantineQuorum", _some(whole(1, 1000)), None)
     return Propagation(quorum)
 
 
 def propagation_mapping(propagation: Propagation) -> dict[str, object]:
-    return {"onLocalRollback": "hold", "quarantineQuorum": propagation.quarantine_quorum}
+    quorum = propagation.quarantine_quorum
+    return {"onLocalRollback": "hold", **({} if quorum is None else {"quarantineQuorum": quorum})}
 
 
 def _target(value: object, path: str) -> Literal["lastHealthy", "predecessor"] | Digest:
@@ -133,7 +138,7 @@ def _named(value: object, path: str, words: str) -> Digest:
     raise fail(path, f"{value!r:.80} is not known", f"write {words} or sha256:...")
 
 
-def _window(value: object, path: str) -> int:
+def _window(value: object, path: str) -> int | None:
     fields = Fields.of(value, path, ("revisions",))
     return fields.required("revisions", whole(1, 100), "3")
 

@@ -176,6 +176,11 @@ def _check(spec: RolloutSpec) -> None:
         _check_first_release(spec)
     if spec.predecessor == spec.release:
         raise fail("spec.predecessor", "is the release itself", "name the release that it replaces")
+    for key, named in (("target", spec.rollback.target), ("fallback", spec.rollback.fallback)):
+        if named == spec.release:
+            raise fail(
+                f"spec.rollback.{key}", "is the release itself", "name what to go back to from it"
+            )
 
 
 def _check_gate(spec: RolloutSpec, i: int, path: str) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from hanse.core.catalog.fold import read_plan
+from hanse.core.catalog.lineage import warm_targets
 from hanse.core.catalog.manifest import File
 from hanse.core.catalog.view import Release
 from hanse.core.fleet import NodeStatus
@@ -18,7 +19,6 @@ from hanse.core.node import Clock, Node
 from hanse.core.reading import Reader
 from hanse.core.rollout.fields import duration_text
 from hanse.core.rollout.plan import Pause, RolloutSpec, Shadow, Stage, Step
-from hanse.core.situation import warm_targets
 from hanse.daemon.queries.matter import Answer, Args, Matter, plain
 from hanse.daemon.queries.parts import step_text
 from hanse.daemon.starting import objections
