@@ -34,6 +34,7 @@ from hanse.core.situation import (
     Execution,
     Surroundings,
     facts,
+    fallback,
     profile_of,
     take_windows,
 )
