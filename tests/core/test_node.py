@@ -28,9 +28,11 @@ from hanse.core.assignment import parse_assignment
 from hanse.core.effects import FetchRelease, PublishAssignment, Send
 from hanse.core.errors import Broken, NotPermitted, TooLarge
 from hanse.core.events import (
+    Hold,
     Kill,
     LogOpen,
     Note,
+    Promote,
     ReleaseRecord,
     Rollback,
     RolloutControl,
@@ -412,12 +414,33 @@ def test_a_resume_concerns_only_the_rollout_that_it_names() -> None:
 
 def test_a_signed_resume_is_taken() -> None:
     daemon = running()
+    pause = daemon.node.propose(RolloutControl(MODEL, segment("r-1"), 1, "pause"))
+    daemon.step()
+    assert daemon.state is State.HELD
+    assert pause.event is not None
     statement = control("resume", rollout="r-1", region="")
     body = RolloutControl(MODEL, segment("r-1"), 1, "resume")
-    daemon.node.propose(body, attestations=[statement])
+    daemon.node.propose(body, attestations=[statement], supersedes=[pause.event])
     daemon.step()
-    (execution,) = daemon.node.region.executions.values()
-    assert execution.resumed
+    assert daemon.state is not State.HELD
+
+
+def promoted_with(hold_at: int | None) -> int | None:
+    """The second at which a release is promoted, if a person says no right before `hold_at`."""
+    daemon = running()
+    for second in range(40):
+        if second == hold_at:
+            daemon.node.propose(Hold(MODEL, EU.region, DIGEST, "no"))
+        daemon.report()
+        step = daemon.step()
+        if any(isinstance(CODEC.decode(e).body, Promote) for w in own(step) for e in w.events):
+            return second
+    return None
+
+
+def test_a_hold_counts_in_what_is_decided_in_the_same_step() -> None:
+    """A plan that promotes now, and a person who says no now: nothing moves forward."""
+    assert promoted_with(hold_at=promoted_with(hold_at=None)) is None
 
 
 # -- what nodes and publishers say -----------------------------------------------

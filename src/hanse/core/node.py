@@ -275,6 +275,7 @@ class Node:
             self._follow()
         writing = self.recovery.phase is Phase.WRITING
         self._listen(clock)
+        writes += self._commit(clock)  # what people say now counts in what is decided now
         views = self.catalog.refold()
         self.region.barriers = tuple(self._barriers(clock))
         if writing and (views or self._ticked):
@@ -368,7 +369,7 @@ class Node:
             except Rejected as error:
                 self.sync.reject(source, frame, error, clock.now_s)
         self.sync.noted.clear()
-        self.finality.silent = self.recovery.phase is not Phase.WRITING
+        self.finality.silent = not self.recovery.vouches
         self.finality.review(clock.now_s, clock.wall_ms, ticked=self._ticked)
         self.freezer.review()
         if self.finality.advanced:

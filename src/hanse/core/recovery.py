@@ -6,10 +6,15 @@ and nothing tells such an accident from treason. So, at every start, it asks bef
 
     recovering  it authors nothing, and serves, answers and keeps its nodes as they are. Peers
                 say in `Hello` how much of its logs they hold; what is longer is pulled back
-    writing     enough peers have answered and we hold all that they claim; or nobody did until
-                the deadline, and then the next event opens a new incarnation
+    writing     enough peers have answered, the others had `STRAGGLERS_S` to do so too, and we
+                hold all that was claimed; or too few did until the deadline, and then the next
+                event opens a new incarnation
     rivalled    another process speaks with our key. Both stop; whoever is left alone goes on
                 in a new incarnation, and so does the one that an operator picks
+
+A witness says nothing before it has written undisturbed for `RIVAL_QUIET_S`: another self, or
+the one that it was before its disk was put back, may have cosigned what it does not remember,
+and by then a living one was noticed and a former one's cosignatures have come back from peers.
 
 A peer that claims what it cannot show has not answered. What peers merely say can keep us from
 writing only if a majority says it; our own signature on what we did not write is enough alone.
@@ -19,6 +24,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from math import inf
 
 from hanse.core import limits
 from hanse.core.ids import MemberId
@@ -37,12 +43,18 @@ class Recovery:
     phase: Phase = Phase.WRITING
     needed: int = 0
     """Peers that have to answer: a majority of all other members."""
+    others: int = 0
+    """How many there are. One of them alone may hold what we wrote last."""
     answered: int = 0
     asking: bool = False
     because: str = ""
     """Why the log that we have may not go on; empty if nothing speaks against it."""
+    vouches: bool = True
+    """Whether our word as a witness can be relied on: nobody else gives it, or gave it."""
+    _writing_s: float | None = None
     _deadline_s: float = 0.0
-    _rival_until_s: float = float("-inf")
+    _enough_s: float = inf
+    _rival_until_s: float = -inf
     _refused_s: dict[MemberId, float] = field(default_factory=dict)
     _told_s: dict[MemberId, tuple[bytes, float]] = field(default_factory=dict)
     _overruled: set[bytes] = field(default_factory=set)
@@ -80,13 +92,16 @@ class Recovery:
     def ask(self, others: int, until_s: float) -> None:
         """Begin. A federation of one has nobody to ask."""
         if others:
-            self.needed, self.asking, self._deadline_s = others // 2 + 1, True, until_s
-            self.phase = Phase.RECOVERING
+            self.others, self.needed = others, others // 2 + 1
+            self.asking, self._deadline_s = True, until_s
+            self.phase, self.vouches = Phase.RECOVERING, False
 
     def review(self, answered: int, now_s: float) -> None:
         """Once a step: `answered` peers claim nothing that we do not hold."""
         self.answered = answered
-        if self.asking and answered >= self.needed:
+        self._enough_s = min(self._enough_s, now_s) if answered >= self.needed else inf
+        waited = now_s >= min(self._enough_s + limits.STRAGGLERS_S, self._deadline_s)
+        if answered >= self.others or (answered >= self.needed and waited):
             self.asking = False
         told = [p for p, (_, at_s) in self._told_s.items() if now_s - at_s < limits.RIVAL_QUIET_S]
         if told and len(told) >= max(1, self.needed):
@@ -100,6 +115,11 @@ class Recovery:
             self.phase = Phase.RECOVERING
         else:
             self.phase = Phase.WRITING
+        if self.phase is not Phase.WRITING:
+            self.vouches, self._writing_s = False, None
+        elif not self.vouches:
+            self._writing_s = now_s if self._writing_s is None else self._writing_s
+            self.vouches = now_s - self._writing_s >= limits.RIVAL_QUIET_S
 
     def opened(self) -> None:
         """A new incarnation has begun: no former self can have written in it."""
@@ -128,9 +148,9 @@ class Recovery:
         self._overruled |= {nonce for nonce, _ in self._told_s.values()}
         self._told_s.clear()
         self._refused_s.clear()
-        self._rival_until_s = float("-inf")
+        self._rival_until_s = -inf
         self.asking, self.because = False, "an operator picked this daemon"
-        self.phase = Phase.WRITING
+        self.phase, self.vouches, self._writing_s = Phase.WRITING, False, None
 
     def _rivalled(self, now_s: float) -> None:
         self._rival_until_s = now_s + limits.RIVAL_QUIET_S

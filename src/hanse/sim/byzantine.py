@@ -87,6 +87,7 @@ class Misdeeds:
         if process.faces is None:
             two_faced = {v.region for v in self._vices if v.kind in TWO_FACED}
             twin = self._double(process)
+            twin.new = True  # a liar asks nobody before it writes
             process.faces = frozenset(self._processes) - set(vice.half)
             twin.faces = frozenset(vice.half) | {f"{region}~2" for region in two_faced}
             for region in vice.half:

@@ -105,7 +105,7 @@ class Oracle:
                 ours = process.label == process.name  # a copy's own branch may die with it
                 if ours and self._leaves.setdefault(place, leaf) != leaf:
                     self._forked.add(write.head.origin)
-            if process.wrote and write.head.origin.member == process.member:
+            if process.wrote and process.node and write.head.origin == process.node.me:
                 # What people say may cross a hold that is on its way; the machine looked first.
                 said = {ticket.event for ticket in acknowledged}
                 for raw in write.events:
@@ -121,6 +121,9 @@ class Oracle:
             del self._final[place]
         others = [p for p in self._honest_ones() if p is not process]
         told = {leaf_hash(raw) for p in others for raw in events_of(p)}
+        for (log, seq), leaf in list(self._leaves.items()):
+            if log.member == process.member and leaf not in told:
+                del self._leaves[log, seq]  # lost with the disk, and known to nobody
         mine = [e for e, name in self._acknowledged.items() if name == process.name]
         for event in mine:
             if event.raw not in told:
@@ -149,6 +152,8 @@ class Oracle:
     def assigning(self, process: Process, effect: PublishAssignment) -> None:
         """Hold beats promotion, on the nodes too: a held release gets no more traffic."""
         assert process.node is not None
+        if not self._honest(process):
+            return
         for model in parse_assignment(effect.assignment).models:
             view = process.node.catalog.views.get(model.model)
             release = view.release(model.candidate) if view and model.candidate else None

@@ -121,6 +121,7 @@ class Process:
         self._tickets: list[Ticket] = []
         self._told: PublishAssignment | None = None
         done(self.store.apply(stored))
+        self.new = True  # whether its first start is the first with these keys, or says so
         self.wrote = False  # whether the log grew by its own hand in the last step
 
     # -- life ------------------------------------------------------------------
@@ -145,7 +146,7 @@ class Process:
         node.freezer.restore(done(self.store.local(SPACE)))
         for head in done(self.store.heads()):
             node.restore(head, done(self.store.events(head.origin, 0, head.size, 2**60)))
-        if self.boots == 1:
+        if self.boots == 1 and self.new:
             node.open("first start")
         else:
             node.open("restart", self.clock().now_s + limits.RECOVERY_S)
@@ -163,7 +164,7 @@ class Process:
         """Another process of this member, with its keys and a copy of its disk; not started."""
         twin = Process(self.world, self.origin, self.key, self.witness, (), self.skew)
         twin.label, twin.store = f"{self.label}~{number}", self.store.copy()
-        twin.blobs = dict(self.blobs)
+        twin.blobs, twin.new = dict(self.blobs), False
         return twin
 
     def deals_with(self, other: Process) -> bool:
