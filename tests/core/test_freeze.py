@@ -17,9 +17,9 @@ from hanse.core.effects import Compare, Log, Reread, Restart
 from hanse.core.errors import Conflict, Rejected
 from hanse.core.events import Event, Hold, Note
 from hanse.core.freeze import SPACE
-from hanse.core.gossip.frames import Evidence
+from hanse.core.gossip.frames import Chunk, Evidence, Heads, LogHead, Pull
 from hanse.core.log.checkpoint import Checkpoint, sign_checkpoint
-from hanse.core.log.fork import Fork, prove
+from hanse.core.log.fork import Fork, compare, prove
 from hanse.core.log.merkle import leaf_hash, root_of
 from hanse.core.logbook import Diverged, Logbook, Stalled, header
 from hanse.core.node import Clock, Node
@@ -187,6 +187,32 @@ def test_a_branch_that_does_not_fit_is_weighed() -> None:
     log, note = raws(B), B.appends[-1].head.note
     asked = Compare(EU.member, US, 0, log, note)
     holder.node.freezer.compared(asked, fork(branch("a", 5), B), holder.now_s)
+    holder.step()
+    assert holder.node.book.forks[US].index == SHARED
+
+
+@pytest.mark.parametrize("final", [0, SHARED])
+def test_a_branch_is_asked_for_until_it_parts_in_however_small_pieces(final: int) -> None:
+    """A peer answers a pull up to what is final there, which may be before the branches part."""
+    holder, peer = Holder(), origin("ap").member
+    holder.take(A)
+    sync = holder.node.sync
+    sync.link_up(peer, b"ap", holder.now_s)
+    sync.links[peer].proven = True
+    holder.step()
+    other = branch("d")
+    head = other.appends[-1].head
+    sync.frame(peer, Heads((LogHead(US, head.size, head.root[:8], final),)), holder.now_s)
+    ours = (A.appends[-1].head.note, [leaf_hash(raw) for raw in raws(A)])
+    while pulls := [sent.frame for sent in sync.out if isinstance(sent.frame, Pull)]:
+        sync.out.clear()
+        one = other.appends[pulls[0].start]
+        sync.frame(peer, Chunk(US, pulls[0].start, one.events, one.head.note), holder.now_s)
+        (asked,) = [effect for effect in sync.effects if isinstance(effect, Compare)]
+        sync.effects.clear()
+        theirs = (asked.note, asked.events)
+        outcome = compare(US, key("us").public, ours, theirs, asked.start)
+        holder.node.freezer.compared(asked, outcome, holder.now_s)
     holder.step()
     assert holder.node.book.forks[US].index == SHARED
 

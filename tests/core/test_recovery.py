@@ -248,3 +248,63 @@ def test_a_federation_of_one_asks_nobody() -> None:
     recovery.ask(0, 30.0)
     recovery.review(0, 0.0)
     assert recovery.extends
+
+
+def asked(others: int = 3, until_s: float = WAIT_S) -> Recovery:
+    recovery = Recovery()
+    recovery.ask(others, until_s)
+    return recovery
+
+
+def test_those_who_have_not_answered_yet_have_a_moment_to_do_so() -> None:
+    """What we wrote last may be held by one peer alone, and by the slowest of them."""
+    recovery = asked()
+    recovery.review(2, 1.0)
+    assert recovery.phase is Phase.RECOVERING, "enough, but not all"
+    recovery.review(2, 1.0 + limits.STRAGGLERS_S)
+    assert (recovery.phase, recovery.reopen) == (Phase.WRITING, "")
+
+
+def test_nobody_is_waited_for_when_all_have_answered() -> None:
+    recovery = asked()
+    recovery.review(3, 1.0)
+    assert (recovery.phase, recovery.reopen) == (Phase.WRITING, "")
+
+
+def test_the_moment_begins_anew_when_an_answer_is_taken_back() -> None:
+    recovery = asked()
+    for answered, now_s in ((2, 1.0), (1, 2.0), (2, 3.0)):
+        recovery.review(answered, now_s)
+    recovery.review(2, 2.0 + limits.STRAGGLERS_S)
+    assert recovery.phase is Phase.RECOVERING
+
+
+def test_enough_answers_are_enough_at_the_deadline() -> None:
+    recovery = asked(until_s=2.0)
+    recovery.review(2, 1.0)
+    recovery.review(2, 2.0)
+    assert (recovery.phase, recovery.reopen) == (Phase.WRITING, "")
+
+
+def test_a_witness_is_silent_until_it_wrote_undisturbed_for_a_while() -> None:
+    """A copy recovers within a second, and does not remember what its original cosigned."""
+    recovery = asked()
+    recovery.review(3, 1.0)
+    assert not recovery.vouches
+    recovery.usurped(1.0 + limits.RIVAL_QUIET_S / 2)
+    recovery.review(3, 2.0 + limits.RIVAL_QUIET_S / 2)
+    assert recovery.phase is Phase.RIVALLED
+    back_s = 1.0 + 1.5 * limits.RIVAL_QUIET_S
+    recovery.review(3, back_s)
+    assert recovery.phase is Phase.WRITING
+    recovery.review(3, back_s + limits.RIVAL_QUIET_S - 1)
+    assert not recovery.vouches
+    recovery.review(3, back_s + limits.RIVAL_QUIET_S)
+    assert recovery.vouches
+
+
+def test_a_daemon_that_is_new_vouches_from_the_start() -> None:
+    """Nobody can have cosigned with a key that was never used."""
+    recovery = Recovery()
+    recovery.review(0, 0.0)
+    assert recovery.vouches

@@ -121,9 +121,13 @@ class Freezer:
         if isinstance(outcome, Fork):
             return self.found(outcome, None)
         link = self._sync.links.get(asked.peer)
-        if outcome is None or link is None or not link.proven:
+        if link is None or not link.proven:
             return None
-        pull = self._sync.proofs.earlier(link, asked.origin, asked.start, now_s)
+        proofs = self._sync.proofs
+        if outcome is None:
+            pull = proofs.later(link, asked, now_s)
+        else:
+            pull = proofs.earlier(link, asked.origin, asked.start, now_s)
         if pull is not None:
             self._sync.out.append(Send(asked.peer, pull))
         return None

@@ -134,7 +134,8 @@ class Oracle:
         if not self._honest(process):
             return
         if isinstance(frame, Announce) and frame.events:
-            news = (process.boots, peer, frame.origin, frame.start + len(frame.events))
+            # By the head: after a branch was dropped, another one of the same size is news.
+            news = (process.boots, peer, Checkpoint.parse(Note.parse(frame.note).text))
             if news in self._announced.setdefault(process.label, set()):
                 self._fail(f"{process.name} announces {frame.origin} to the same peer again")
             self._announced[process.label].add(news)

@@ -40,7 +40,8 @@ class Proofs:
         if fork and (not theirs.frozen or theirs.frozen > fork):
             yield Evidence(self._book.forks[origin].encode())
         if differ(ours, theirs) or (fork and theirs.final_size > ours.final_size):
-            pull = self.ask(link, origin, ours.final_size, now_s)
+            both_final = min(ours.final_size, theirs.final_size)
+            pull = self.ask(link, origin, both_final, now_s)
             if pull is not None:
                 yield pull
 
@@ -62,6 +63,13 @@ class Proofs:
 
     def weigh(self, peer: MemberId, frame: Announce | Chunk) -> Compare:
         return Compare(peer, frame.origin, frame.start, frame.events, frame.note)
+
+    def later(self, link: Link, asked: Compare, now_s: float) -> Pull | None:
+        """Its branch is ours that far: ask on from there, as long as we hold more."""
+        end = asked.start + len(asked.events)
+        if end == asked.start or end >= self._book.size(asked.origin):
+            return None
+        return self.ask(link, asked.origin, end, now_s)
 
     def earlier(self, link: Link, origin: Origin, start: int, now_s: float) -> Pull | None:
         """Its branch parted before `start`: ask from what is final on, then from the beginning."""
