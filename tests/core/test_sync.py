@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hanse.core import limits
-from hanse.core.effects import HangUp, Log, Serve
+from hanse.core.effects import Dial, HangUp, Log, Serve, Undial
 from hanse.core.events import Note
 from hanse.core.gossip.frames import (
     Announce,
@@ -58,6 +58,7 @@ def test_the_overlay_is_connected_mutual_and_bounded(members: list[MemberId], se
             reached.add(member)
             open_ += near[member]
     assert reached == set(members)
+    assert len(members) > 5 or all(len(others) == len(members) - 1 for others in near.values())
 
 
 @settings(deadline=None)
@@ -106,6 +107,24 @@ def test_a_daemon_whose_callers_are_all_hostile_still_dials_whom_they_cannot_cho
     assert dialled == {m for m in near if me < m} | (dialled - set(near))
     assert len(dialled - set(near)) == 1
     assert overlay.changes(current, (), limits.RANDOM_LINK_S - 1) == [], "for an hour"
+
+
+def test_another_trust_cuts_nobody_off_before_its_news_has_left() -> None:
+    """T22: who has not heard of it would be left with the links of one who withholds it."""
+    listed = [replace(MEMBER, key=key(f"member {i}").public) for i in range(40)]
+    before = members(members=tuple(listed))
+    after = replace(before, digest=b"2", ring_seed="other", members=before.members[:-1])
+    me = min(m.id for m in before.members[:-1])  # of two neighbours the lower dials
+    overlay = Overlay(me, Random(1))
+    old = {d.member for d in overlay.changes(before, (), 0.0)}
+    changes = overlay.changes(after, (), 1.0)
+    removed = {m.id for m in before.members} - {m.id for m in after.members}
+    assert {c.member for c in changes if isinstance(c, Undial)} == old & removed
+    new = {c.member for c in changes if isinstance(c, Dial)}
+    later = overlay.changes(after, (), 1.0 + limits.LINGER_S)
+    assert later, "the rings differ"
+    assert {c.member for c in later} <= old - new
+    assert all(isinstance(c, Undial) for c in later)
 
 
 # -- conversations -------------------------------------------------------------

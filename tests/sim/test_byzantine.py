@@ -31,6 +31,8 @@ BROKEN_ONCE = (
     910073,
     920652,
     920761,
+    920941,
+    920991,
 )
 """Seeds of campaigns that found a fault, in what is tested or in the test."""
 REGIONS = 4  # the fewest of whom one may lie

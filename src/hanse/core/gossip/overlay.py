@@ -5,6 +5,9 @@ regular, and a join moves only neighbours. Of two neighbours the one with the lo
 Bridges lead into other regions where the rings do not, so that no region is all that a daemon
 hears; the random link, re-drawn hourly, keeps it from being surrounded (T22). Bridges and the
 random link are dialled by whoever needs them: nobody else can make them end with himself.
+
+Another trust means other rings. A link that they do not have is kept for `LINGER_S`, or the
+news of that trust might be cut off with it, and its reader left to the links that it has (T22).
 """
 
 from __future__ import annotations
@@ -29,7 +32,7 @@ def degree(members: int) -> int:
 
 def neighbours(me: MemberId, members: Sequence[MemberId], seed: str) -> tuple[MemberId, ...]:
     """The ring neighbours of `me`, sorted; everybody else when there are few."""
-    found: set[MemberId] = set()
+    found = set(members) if len(members) <= degree(len(members)) + 1 else set[MemberId]()
     for order, places in _rings(tuple(members), seed):
         at = places[me]
         found |= {order[at - 1], order[(at + 1) % len(order)]}
@@ -64,6 +67,7 @@ class Overlay:
         self._me, self._rng = me, rng
         self.must_hear: frozenset[MemberId] = frozenset()  # daemons whose word is waited for
         self._wanted: set[MemberId] = set()
+        self._leaving: dict[MemberId, float] = {}
         self._trust: bytes | None = None
         self._near: tuple[MemberId, ...] = ()
         self._fixed: frozenset[MemberId] = frozenset()
@@ -87,7 +91,13 @@ class Overlay:
             m.id for m in (current.members if must_hear else ()) if m.region in must_hear
         )
         wanted |= self.must_hear - {self._me, *self._near}
-        before, self._wanted = self._wanted, {m for m in wanted if current.member(m)}
+        before = self._wanted
+        for member in before - wanted:
+            self._leaving.setdefault(member, now_s + limits.LINGER_S)
+        self._leaving = {
+            m: until_s for m, until_s in self._leaving.items() if m not in wanted and now_s < until_s
+        }
+        self._wanted = {m for m in wanted.union(self._leaving) if current.member(m)}
         new = [current.member(member) for member in sorted(self._wanted - before)]
         dials = [Dial(member.id, member.address) for member in new if member]
         return [*dials, *(Undial(member) for member in sorted(before - self._wanted))]
