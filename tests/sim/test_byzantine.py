@@ -38,7 +38,7 @@ BROKEN_ONCE = (
 REGIONS = 4  # the fewest of whom one may lie
 
 
-@pytest.mark.parametrize("seed", (*SEEDS, *BROKEN_ONCE))
+@pytest.mark.parametrize("seed", [*SEEDS, *BROKEN_ONCE])
 def test_whatever_liars_do_the_honest_agree(seed: int) -> None:
     outcome = run(seed, REGIONS, "byzantine")
     assert outcome.acknowledged >= 8, "people were heard"

@@ -95,7 +95,9 @@ class Overlay:
         for member in before - wanted:
             self._leaving.setdefault(member, now_s + limits.LINGER_S)
         self._leaving = {
-            m: until_s for m, until_s in self._leaving.items() if m not in wanted and now_s < until_s
+            m: until_s
+            for m, until_s in self._leaving.items()
+            if m not in wanted and now_s < until_s
         }
         self._wanted = {m for m in wanted.union(self._leaving) if current.member(m)}
         new = [current.member(member) for member in sorted(self._wanted - before)]
