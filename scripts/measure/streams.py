@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Iterator
 
 import numpy as np
 
 from hanse.core.evidence.drift import DriftProcess, Reference
-from hanse.core.evidence.federation import combined_log_e, discoveries
+from hanse.core.evidence.federation import combined_log_e, discoveries, told
 from hanse.core.evidence.ratio import Arms, RatioProcess
 from hanse.core.evidence.sample_ratio import SampleRatio
+from hanse.core.testimony import ALPHA
 from measure.table import delay, markdown, wilson
 
 RUNS = int(os.environ.get("HANSE_BENCH_RUNS", "400"))
@@ -22,7 +24,27 @@ def run() -> str:
 
 
 def _many() -> str:
-    streams, bad, rng = 1000, 50, np.random.default_rng(23)
+    """Each repetition is a day of its own; what is shown are the means."""
+    streams, bad, repeated = 1000, 50, max(1, RUNS // 100)
+    found: dict[str, list[tuple[int, float, float, float]]] = {}
+    for seed in range(repeated):
+        for name, row in _a_day(streams, bad, np.random.default_rng([23, seed])):
+            found.setdefault(name, []).append(row)
+    rows = []
+    for name, days in found.items():
+        false, rate, power, delays = (sum(column) / repeated for column in zip(*days, strict=True))
+        most = max(day[1] for day in days)
+        shown = (f"{false:.1f}", f"{rate:.3f} (most {most:.3f})", f"{power:.2f}", f"{delays:,.0f}")
+        rows.append((name, *shown))
+    header = ("rule", "false rollbacks", "false discovery rate", "power", "canary requests")
+    text = f"## Decisions: {streams} streams for a day, {bad} of them 1 to 2 %\n\n"
+    text += f"Mean of {repeated} days, seeds 0 to {repeated - 1}.\n\n"
+    return text + markdown(header, rows) + "\n" + _regions()
+
+
+def _a_day(
+    streams: int, bad: int, rng: np.random.Generator
+) -> Iterator[tuple[str, tuple[int, float, float, float]]]:
     rates = np.where(np.arange(streams) < bad, 0.02, 0.01)
     bad_t = rng.binomial(100, rates[:, None], (streams, DAY))
     bad_c = rng.binomial(900, 0.01, (streams, DAY))
@@ -32,11 +54,9 @@ def _many() -> str:
         for n in range(DAY):
             process = process.observe(Arms(int(bad_t[i, n]), int(bad_c[i, n]), 100, 900))
             paths[i, n] = process.log_e()
-    rows = []
     for name, alpha in (("local, 0.05", 0.05), ("local, 0.01", 0.01), ("Bonferroni, 0.05", 5e-5)):
-        rows.append(
-            _found(name, np.any(paths >= -math.log(alpha), axis=1), _first(paths, alpha), bad)
-        )
+        chosen = np.any(paths >= -math.log(alpha), axis=1)
+        yield name, _found(chosen, _first(paths, alpha), bad)
     frozen: dict[int, float] = {}
     when = np.full(streams, DAY)
     for n in range(DAY):
@@ -45,10 +65,7 @@ def _many() -> str:
             when[i] = n + 1
         frozen = found
     chosen = np.isin(np.arange(streams), list(frozen))
-    rows.append(_found("**e-BH, 0.05 (shipped)**", chosen, when, bad))
-    header = ("rule", "false rollbacks", "false discovery rate", "power", "canary requests")
-    text = f"## Decisions: {streams} streams for a day, {bad} of them 1 to 2 %\n\n"
-    return text + markdown(header, rows) + "\n" + _regions()
+    yield "**e-BH, 0.05 (shipped)**", _found(chosen, when, bad)
 
 
 def _first(paths: np.ndarray, alpha: float) -> np.ndarray:
@@ -56,18 +73,18 @@ def _first(paths: np.ndarray, alpha: float) -> np.ndarray:
     return np.where(hit.any(1), hit.argmax(1) + 1, DAY)
 
 
-def _found(name: str, chosen: np.ndarray, when: np.ndarray, bad: int) -> tuple[str, ...]:
+def _found(chosen: np.ndarray, when: np.ndarray, bad: int) -> tuple[int, float, float, float]:
     true, false = int(chosen[:bad].sum()), int(chosen[bad:].sum())
     rate = false / max(1, true + false)
     median = np.median(when[:bad][chosen[:bad]]) if true else DAY
-    return (name, str(false), f"{rate:.3f}", f"{true / bad:.2f}", f"{median * 100:,.0f}")
+    return false, rate, true / bad, float(median) * 100
 
 
 def _regions() -> str:
     """Twenty regions of little traffic, 10 + 90 a tick."""
     runs, rows = max(20, RUNS // 8), []
     for name, bad in (("bad in all 20", 20), ("bad in one", 1), ("bad in none", 0)):
-        found: dict[str, list[int | None]] = {"own": [], "mean": [], "sum": []}
+        found: dict[str, list[int | None]] = {key: [] for key in _WAYS}
         for seed in range(runs):
             for key, value in _combine(seed, bad).items():
                 found[key].append(value)
@@ -76,15 +93,26 @@ def _regions() -> str:
             for times in found.values()
         )
         rows.append((name, *shown))
-    header = ("1 to 3 %", "the bad region alone, 0.01", "mean of e, 0.005", "sum of weights, 0.005")
-    note = "Canary requests a region; the last row: false alarms in 400 ticks."
-    return f"{note}\n\n{markdown(header, rows)}"
+    note = (
+        f"Twenty regions, 10 + 90 requests a tick, {runs} runs. Canary requests a region; the last "
+        "row: false alarms in 400 ticks. Shipped is the last column, as one of the good regions "
+        "reckons: whatever any one other region says is left out."
+    )
+    return f"{note}\n\n{markdown(('1 to 3 %', *_WAYS.values()), rows)}"
+
+
+_WAYS = {
+    "own": "the bad region alone, 0.01",
+    "mean": "mean of e, 0.005",
+    "sum": "sum of weights, 0.005",
+    "told": f"**both, without the largest, {ALPHA} (shipped)**",
+}
 
 
 def _combine(seed: int, bad: int) -> dict[str, int | None]:
     rng = np.random.default_rng([29, seed])
     tests = [RatioProcess(1.0) for _ in range(20)]
-    found: dict[str, int | None] = {"own": None, "mean": None, "sum": None}
+    found: dict[str, int | None] = dict.fromkeys(_WAYS)
     for n in range(1, 401):
         rates = np.where(np.arange(20) < bad, 0.03, 0.01)
         bad_t, bad_c = rng.binomial(10, rates), rng.binomial(90, 0.01, 20)
@@ -96,6 +124,7 @@ def _combine(seed: int, bad: int) -> dict[str, int | None]:
             "own": tests[0].rejects(0.01),
             "mean": mean >= math.log(200),
             "sum": total >= math.log(200),
+            "told": told(tests[-1].logw, [test.logw for test in tests[:-1]], 1) >= -math.log(ALPHA),
         }
         for key, fires in said.items():
             found[key] = found[key] or (n if fires else None)

@@ -47,7 +47,11 @@ def wilson(hits: int, runs: int) -> str:
 
 
 def delay(found: Sequence[int | None], per_tick: int) -> str:
-    """Median / 90 % of the canary requests until the rule fired."""
+    """Median with its 95 % interval / 90 % of the canary requests until the rule fired."""
     counts = [n * per_tick if n else 10**9 for n in found]
-    shown = [quantile(counts, q) for q in (0.5, 0.9)]
-    return " / ".join(f"{n:,.0f}" if n < 10**9 else "never" for n in shown)
+    spread = 0.98 / math.sqrt(len(counts))  # of ranks about the median: a binomial
+    low, middle, high, late = (
+        f"{n:,.0f}" if n < 10**9 else "never"
+        for n in (quantile(counts, max(0.0, q)) for q in (0.5 - spread, 0.5, 0.5 + spread, 0.9))
+    )
+    return f"{middle} ({low} to {high}) / {late}" if low != high else f"{middle} / {late}"
