@@ -19,6 +19,7 @@ from hanse.core.events import HoldLift, RetrainResult
 from hanse.core.healing import Healing, Mandated, Place, Policy, Waits, due
 from hanse.core.ids import Digest, EventId, Origin, member_id, segment
 from hanse.core.rollout.spec import parse_spec, to_mapping
+from hanse.core.step import PutLocal
 from hanse.core.telemetry import Counts, Pairs
 from hanse.core.trust import statements
 from hanse.core.trust.mandate import Mandate, template_of
@@ -157,19 +158,35 @@ def test_only_causes_that_the_operator_named_count() -> None:
     assert list(due(history.view, PLACE, replace(POLICY, causes=("serving",)), [])) == []
 
 
+def ages(healing_: Healing, history: History, now_s: float) -> list[float]:
+    """As a tick of the daemon sees them."""
+    list(healing_.advance(history.view, now_s))
+    return list(healing_._ages(history.view, now_s).values())
+
+
+def stored(healing_: Healing) -> dict[str, bytes]:
+    return {w.key: w.value for w in healing_.writes() if isinstance(w, PutLocal) and w.value}
+
+
 def test_ages_survive_a_restart_and_only_grow_older_by_running() -> None:
     history = History()
     history.harm()
     history.decide()
     running = Healing(ME, {MODEL: POLICY})
-    running._ages(history.view, POLICY, 50.0)
-    assert running._ages(history.view, POLICY, 130.0) == [80.0]
-    stored = {w.key: w.value for w in running.writes() if w.space == healing.AGES}  # type: ignore[union-attr]
+    ages(running, history, 50.0)
+    assert stored(running), "at once: it may end right now"
+    assert ages(running, history, 80.0) == [30.0]
+    assert not stored(running), "not with every tick"
+    assert ages(running, history, 130.0) == [80.0]
     again = Healing(ME, {MODEL: POLICY})
-    again.restore({k: v for k, v in stored.items() if v}, {})
-    assert again._ages(history.view, POLICY, 7.0) == [80.0], "the clock of another boot says 7"
+    again.restore(stored(running), {})
+    assert ages(again, history, 7.0) == [80.0], "the clock of another boot says 7"
     lost = Healing(ME, {MODEL: POLICY})
-    assert lost._ages(history.view, POLICY, 7.0) == [0.0], "not stored yet: asked just now"
+    assert ages(lost, history, 7.0) == [0.0], "not stored yet: asked just now"
+    assert ages(lost, history, 5000.0) == [4993.0]
+    stored(lost)
+    assert ages(lost, history, 9000.0) == [8993.0]
+    assert not stored(lost), "what counts for nothing any more is not stored again"
 
 
 # -- a region with real daemons ----------------------------------------------------------------
@@ -334,10 +351,29 @@ def test_what_people_have_taken_over_is_not_retrained_again() -> None:
     fix = federation.publish("5.0.0", parents=(first,))
     federation.roll_out("r-3", 3, fix, first, **WATCHED)
     federation.propose("eu-north", RetrainResult(MODEL, REGION, asked.id, "failed"))
-    federation.run(30.0)
+    federation.run(4.0)
     assert len(federation.view.healings) == 1
     (waits,) = federation.healing.waiting(federation.view, federation.now_s)
     assert "people have signed r-3 since" in waits.why
+    federation.run(90.0)
+    assert federation.state("r-3") == "healthy"
+    assert len(federation.view.healings) == 1
+    assert not federation.healing.waiting(federation.view, federation.now_s), "it is healed"
+
+
+def test_an_answer_that_people_passed_over_does_not_keep_the_next_from_being_asked() -> None:
+    federation = Region(cooldown_s=1.0)
+    _, second = promoted(federation)
+    federation.traffic(DRIFTED)
+    federation.run(30.0)
+    federation.answer("4.0.1")  # without a mandate nobody starts it
+    assert not healing.settled(federation.view, federation.view.healings[0])
+    bad = federation.publish("5.0.0", parents=(second,))
+    federation.traffic(replace(GOOD, pairs=WORSE))
+    active = federation.view.active("eu-north")
+    federation.roll_out("r-3", 3, bad, active.release if active else None, **WATCHED)
+    federation.run(60.0)
+    assert [h.release for h in federation.view.healings] == [second, bad]
 
 
 def test_without_a_mandate_a_person_starts_the_rollout() -> None:

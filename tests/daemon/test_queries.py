@@ -12,7 +12,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 import pytest
 from hand_federation import CAREFUL, MODEL, Federation, serving
 
-from hanse.cli import rollout_shapes, shapes
+from hanse.cli import heal_shapes, rollout_shapes, shapes
 from hanse.core.catalog.manifest import DataSet
 from hanse.core.errors import Conflict, HanseError, InvalidSpec, NotFound
 from hanse.core.events import Hold, Kill, Promote, Rollback, RolloutControl, RolloutReport
@@ -29,6 +29,8 @@ SHAPES: dict[str, Any] = {
     "release.list": shapes.ReleaseList,
     "release.show": shapes.ReleaseShown,
     "release.prepare": shapes.Prepared,
+    "release.uses": heal_shapes.Uses,
+    "heal.status": heal_shapes.HealStatus,
     "rollout.prepare": shapes.RolloutPrepared,
     "rollout.plan": rollout_shapes.RolloutPlanned,
     "rollout.status": shapes.RolloutStatuses,
@@ -38,6 +40,9 @@ SHAPES: dict[str, Any] = {
     "lineage": shapes.Lineage,
     "why": shapes.Why,
 }
+
+
+NAMING = ("release.show", "release.uses", "rollout.prepare")
 
 
 def fits(value: Any, shape: Any, path: str) -> None:
@@ -500,7 +505,7 @@ def test_asking_changes_nothing(town: Federation) -> None:
     place = {k: replace(e.progress) for k, e in node.region.executions.items()}
     for verb in QUERIES:
         more = {} if verb in UNSPECIFIC else {"model": MODEL}
-        version = {"version": "4.0.0"} if verb in ("release.show", "rollout.prepare") else {}
+        version = {"version": "4.0.0"} if verb in NAMING else {}
         if verb == "rollout.explain":
             more = {"rollout": "r-2"}
         if verb == "rollout.plan":

@@ -37,7 +37,8 @@ def _row(node: LineageNode, versions: dict[str, str]) -> tuple[str, ...]:
         f"{versions.get(p['release'], p['release'][:19])} ({p['relation']})"
         for p in node["parents"]
     )
-    state = "barred" if node["barred"] else "proven" if node["proven"] else "recorded"
+    known = "barred" if node["barred"] else "proven" if node["proven"] else "recorded"
+    state = node["retired"] or known
     return (
         node["version"] or "?",
         node["release"][:19],

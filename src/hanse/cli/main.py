@@ -22,6 +22,7 @@ _NOUNS = {
     "release": ("release", "Publish releases, look at them, verify them."),
     "statement": ("statement", "Sign together what a role needs several people for."),
     "rollout": ("rollout", "Start, watch and steer rollouts."),
+    "heal": ("heal", "Let a region retrain what became worse, and say by which plan."),
     "lineage": ("lineage", "What descends from what, and where it runs."),
     "audit": ("audit", "Export the logs, verify them offline, compare what different places show."),
     "bundle": ("bundle", "Carry logs, trust and model files to a daemon that has no network."),

@@ -69,8 +69,8 @@ def emit_change(form: str, kind: str, value: Mapping[str, Any]) -> None:
     """What a command has changed: the event that says so, and what undoes it."""
     rows = [[key, _cell(value[key])] for key in value if key not in ("event", "undo")]
     foot = [f"undo: {value['undo']}"] if value.get("undo") else []
-    rows.insert(0, ["event", str(value["event"])])
-    emit(form, kind, value, Table((), rows, foot=foot), [str(value["event"])])
+    names = [str(value["event"])] if "event" in value else []  # not all that changes is an event
+    emit(form, kind, value, Table((), [*(["event", n] for n in names), *rows], foot=foot), names)
 
 
 def note(text: str) -> None:

@@ -128,6 +128,23 @@ def lint(path: Path) -> RolloutSpec:
     return parsed(path, complete(document, model, made_up, None))
 
 
+def template(path: Path, model: str) -> RolloutSpec:
+    """A plan for releases that nobody knows yet. Raises `NotFound` or `InvalidSpec`."""
+    document = read(path)
+    spec = document.get("spec")
+    if isinstance(spec, Mapping) and {"release", "predecessor"} & set(spec):
+        raise InvalidSpec(f"{path} names a release", fix="leave out release and predecessor")
+    made_up: RolloutPrepared = {
+        "release": str(Digest.of(b"the release")),
+        "version": "0",
+        "predecessor": str(Digest.of(b"its predecessor")),
+        "generation": 1,
+        "regions": [],
+        "under_way": None,
+    }
+    return parsed(path, complete(document, model, made_up, None))
+
+
 def default_plan(regions: Sequence[str], *, first_release: bool) -> dict[str, Any]:
     """A tenth, a half, all; in the first region alone, then in the others.
 

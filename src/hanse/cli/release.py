@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING
 import click
 
 from hanse.cli import client, options
-from hanse.cli.output import Table, at, emit, note
+from hanse.cli.errors import OK, UNHEALTHY
+from hanse.cli.output import Table, age, at, emit, note
 from hanse.cli.publish import publish
 from hanse.cli.verify import verify
+from hanse.core.errors import Conflict
 
 if TYPE_CHECKING:
+    from hanse.cli.heal_shapes import Uses
     from hanse.cli.shapes import ReleaseList, ReleaseRow, ReleaseShown
 
 
@@ -134,6 +137,92 @@ def floor(
     said = options.ask_reason(reason)
     options.confirm(yes, called, f"will bar every release of {found['model']} before {called}")
     options.ask(home, "release.floor", {**args, "reason": said}, key, draft, form)
+
+
+@release.command()
+@click.argument("name", metavar="MODEL@VERSION", callback=options.exact_release)
+@options.home
+@options.output
+def uses(name: dict[str, str], home: Path, form: str) -> int:
+    """Who still runs a release, and what stands against retiring it.
+
+    Exits with 3 while something does.
+    """
+    found: Uses = client.call(home, "release.uses", **name)
+    emit(form, "ReleaseUses", dict(found), _uses(found), [u["region"] for u in found["regions"]])
+    return UNHEALTHY if found["blocks"] else OK
+
+
+@release.command()
+@click.argument("name", metavar="MODEL@VERSION", callback=options.exact_release)
+@options.reason
+@options.draft
+@options.key
+@options.home
+@options.output
+def deprecate(
+    name: dict[str, str],
+    reason: str | None,
+    draft: Path | None,
+    key: Path | None,
+    home: Path,
+    form: str,
+) -> None:
+    """Tell people that a release will be retired. It can still be started and gone back to."""
+    found: Uses = client.call(home, "release.uses", **name)
+    args = {"model": found["model"], "release": found["release"], "phase": "deprecated"}
+    args["reason"] = options.ask_reason(reason)
+    options.ask(home, "release.retire", args, key, draft, form)
+
+
+@release.command()
+@click.argument("name", metavar="MODEL@VERSION", callback=options.exact_release)
+@options.reason
+@options.yes
+@options.draft
+@options.key
+@options.home
+@options.output
+def retire(
+    name: dict[str, str],
+    reason: str | None,
+    yes: bool,
+    draft: Path | None,
+    key: Path | None,
+    home: Path,
+    form: str,
+) -> None:
+    """Retire a release for ever: nobody starts it or goes back to it any more.
+
+    Refused while a region runs it, would go back to it, or rolls it out. Unlike a kill it takes
+    nothing away: whoever runs it all the same goes on.
+    """
+    found: Uses = client.call(home, "release.uses", **name)
+    called = f"{found['model']}@{found['version']}"
+    if found["blocks"]:
+        raise Conflict(
+            f"{called} cannot be retired: {'; '.join(found['blocks'])}",
+            fix="roll out its successor there first, and one more that falls back to that",
+        )
+    args = {"model": found["model"], "release": found["release"], "phase": "retired"}
+    args["reason"] = options.ask_reason(reason)
+    ready = sum(not node["runs"] for node in found["nodes"])
+    options.confirm(yes, called, f"will retire {called} for ever; {ready} nodes keep it ready")
+    options.ask(home, "release.retire", args, key, draft, form)
+
+
+def _uses(found: Uses) -> Table:
+    rows = [(r["region"], "active", at(r["since_ms"]), age(r["heard_s"])) for r in found["regions"]]
+    rows += [
+        (n["node"], "runs it" if n["runs"] else "keeps it ready", "-", age(n["seen_s"]))
+        for n in found["nodes"]
+    ]
+    return Table(
+        ("WHERE", "HOW", "SINCE", "LAST SEEN"),
+        rows,
+        head=[f"{found['model']}@{found['version']} is {found['state']}"],
+        foot=[f"in the way of retiring it: {each}" for each in found["blocks"]],
+    )
 
 
 def _row(row: ReleaseRow) -> tuple[str, ...]:

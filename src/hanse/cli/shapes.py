@@ -376,6 +376,7 @@ class LineageNode(TypedDict):
     regions: dict[str, str]  # region -> active | canary | held | proven
     training_data: list[str]  # name, or name=sha256:…
     barred: bool
+    retired: str  # deprecated | retired | empty
     proven: list[str]
     by: str
 

@@ -23,15 +23,18 @@ from hanse.cli.output import emit_change, note, safe
 from hanse.core import dsse, limits
 from hanse.core.catalog.manifest import parse_manifest
 from hanse.core.errors import Conflict, InvalidSpec
-from hanse.core.ids import Digest
+from hanse.core.ids import Digest, segment
 from hanse.core.reading import Reader, parse_json
 from hanse.core.rollout.spec import parse_spec
 from hanse.core.trust import statements
+from hanse.core.trust.mandate import Mandate
 
 KINDS = {
     "release.publish": "Published",
     "release.kill": "Killed",
     "release.floor": "FloorRaised",
+    "release.retire": "Retired",
+    "heal.mandate": "Mandated",
     "rollout.start": "RolloutStarted",
     "rollout.approve": "RolloutApproved",
     "rollout.control": "RolloutControlled",
@@ -90,6 +93,12 @@ class Statement:
                 return [f"kill {args['release']} of {args['model']}, for ever"]
             case "release.floor":
                 return [f"no release of {args['model']} below counter {args['counter']}, for ever"]
+            case "release.retire":
+                return [f"call {args['release']} of {args['model']} {args['phase']}, for ever"]
+            case "heal.mandate":
+                title = f"a daemon may roll out what answers its retraining of {args['model']}"
+                plan = json.dumps(json.loads(args["plan"]), indent=1).splitlines()
+                return [f"{title}, {args['uses']} times, by this plan:", *(f"  {p}" for p in plan)]
             case "rollout.start":
                 plan = json.dumps(json.loads(args["spec"]), indent=1).splitlines()
                 return ["start this rollout:", *(f"  {line}" for line in plan)]
@@ -116,6 +125,12 @@ class Statement:
                 payload = control("kill", args["model"], release=args["release"])
             case "release.floor":
                 payload = control("floor", args["model"], counter=args["counter"])
+            case "release.retire":
+                scope = {"release": args["release"], "phase": args["phase"]}
+                payload = control("retire", args["model"], **scope)
+            case "heal.mandate":
+                plan = Digest.of(str(args["plan"]).encode())
+                payload = Mandate(segment(args["model"], "model"), plan, args["uses"]).encode()
             case "rollout.start":
                 raw = str(args["spec"]).encode()
                 payload = statements.rollout_statement(parse_spec(json.loads(raw)).model, raw)

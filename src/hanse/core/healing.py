@@ -6,6 +6,7 @@ anything is done about it, and its id is what the hook is called with, again aft
 until a result is stored. What keeps the loop from swinging, in the order in which it is asked:
 
     taken over    people have signed a newer plan since: it is theirs now
+    moot          a newer release serves here already, say one that another region healed
     person        a release that answered an earlier RETRAIN was itself rolled back here, and the
                   hold on it stands: nothing more happens before a person lifts it or signs a plan
     open          one RETRAIN of a model at a time, until its answer is proven or held
@@ -23,8 +24,8 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from hanse.core.catalog.fold import covers, read_plan
 from hanse.core.catalog.healed import answers
+from hanse.core.catalog.under_way import under_way
 from hanse.core.catalog.view import HealingView, HoldView, ModelView, Release
 from hanse.core.effects import Heal
 from hanse.core.errors import InvalidSpec
@@ -32,6 +33,7 @@ from hanse.core.events import RETRAIN_CAUSES, Retrain, RolloutIntent
 from hanse.core.evidence.verdict import Reason
 from hanse.core.ids import Digest, EventId, MemberId, Origin, Segment
 from hanse.core.reading import canonical_json, parse_json
+from hanse.core.rollout.plan import RolloutSpec
 from hanse.core.rollout.spec import canonical, parse_spec
 from hanse.core.step import PutLocal, Write
 from hanse.core.trust.mandate import parse_mandate
@@ -138,6 +140,8 @@ def due(
         of_this = [h for h in asked if h.hold == hold.id]
         if any(h.outcome == "passed" for h in of_this) or hold.release is None:
             continue
+        if _moot(view, hold):
+            continue
         cause = cause_of(view, hold)
         if cause not in policy.causes:
             continue
@@ -181,6 +185,13 @@ def taken_over(view: ModelView, hold: HoldView) -> str:
     return next((r.rollout for r in newer), "")
 
 
+def _moot(view: ModelView, hold: HoldView) -> bool:
+    active = view.active(hold.region)
+    serves = view.release(active.release) if active else None
+    worse = view.release(hold.release) if hold.release else None
+    return serves is not None and worse is not None and serves.counter > worse.counter
+
+
 def _relapse(view: ModelView, place: Place, asked: Sequence[HealingView]) -> Release | None:
     """An answer that was itself found to be worse here and that does not serve any more."""
     active = view.active(place.region)
@@ -197,15 +208,21 @@ def _relapse(view: ModelView, place: Place, asked: Sequence[HealingView]) -> Rel
 
 
 def settled(view: ModelView, healing: HealingView) -> bool:
-    """Whether nothing more will come of it: it failed, or its answer is proven or barred."""
+    """Whether nothing more will come of it: it failed, its answer is proven or barred, or people
+    have lifted the hold that it was about or signed a newer plan."""
     if healing.outcome != "passed":
         return bool(healing.outcome)
     child = view.release(healing.child) if healing.child else None
-    return child is None or child.barred or healing.region in child.proven
+    if child is None or child.barred or healing.region in child.proven:
+        return True
+    hold = next((h for h in view.holds if h.id == healing.hold), None)
+    return hold is None or bool(taken_over(view, hold))
 
 
 def start(view: ModelView, place: Place, given: Mandated) -> Proposal | None:
     """The plan under our mandate for an answer that passed and that nobody has started yet."""
+    if under_way(view) is not None:
+        return None  # another region's healing, say: it is not cut short
     started = {r.release for r in view.rollouts}
     for healing in ours(view, place):
         child = view.release(healing.child) if healing.child else None
@@ -214,28 +231,37 @@ def start(view: ModelView, place: Place, given: Mandated) -> Proposal | None:
         if child.barred or not answers(healing, child.manifest):
             continue
         hold = next((h for h in view.holds if h.id == healing.hold), None)
-        if hold is None or taken_over(view, hold):
-            continue  # people have lifted it, or have begun something of their own
-        return _instance(view, place, given, child.digest)
+        if hold is None or taken_over(view, hold) or _moot(view, hold):
+            continue  # people have lifted it or begun something of their own, or it is healed
+        return _proposal(view, place, given, child.digest)
     return None
 
 
-def _instance(view: ModelView, place: Place, given: Mandated, release: Digest) -> Proposal | None:
+def _proposal(view: ModelView, place: Place, given: Mandated, release: Digest) -> Proposal | None:
     active = view.active(place.region)
     generation = max((r.generation for r in view.rollouts), default=0) + 1
     signed = max((r.generation for r in view.rollouts if not r.mandated), default=0)
     if active is None or active.release == release or generation > signed + given.uses:
         return None
-    plan = json.loads(given.template)
-    plan["metadata"] |= {"name": f"heal-{generation}", "generation": generation}
-    plan["spec"] |= {"release": str(release), "predecessor": str(active.release)}
-    spec = parse_spec(plan)
-    if not covers(read_plan(raw := canonical(spec)), place.region):
-        return None
+    spec = instance(given, generation, release, active.release)
     body = RolloutIntent(
-        view.model, spec.name, generation, release, active.release, raw, given.statement
+        view.model,
+        spec.name,
+        generation,
+        release,
+        active.release,
+        canonical(spec),
+        given.statement,
     )
     return Proposal(body, attestations=(given.envelope,))
+
+
+def instance(given: Mandated, generation: int, release: Digest, before: Digest) -> RolloutSpec:
+    """The plan of a mandate with what it leaves open. Raises as `parse_spec` for no such plan."""
+    plan = json.loads(given.template)
+    plan["metadata"] |= {"name": f"heal-{generation}", "generation": generation}
+    plan["spec"] |= {"release": str(release), "predecessor": str(before)}
+    return parse_spec(plan)
 
 
 @dataclass(slots=True)
@@ -250,7 +276,7 @@ class Healing:
     _stored: dict[Segment, dict[str, int]] = field(default_factory=dict)
     _handed: set[EventId] = field(default_factory=set)
     _tried_s: dict[Segment, float] = field(default_factory=dict)
-    _kept_s: float = 0.0
+    _kept: dict[Segment, dict[EventId, float]] = field(default_factory=dict)
     _writes: list[Write] = field(default_factory=list)
 
     @property
@@ -278,8 +304,9 @@ class Healing:
         policy = self.policies.get(view.model)
         if policy is None:
             return
-        ages_s = self._ages(view, policy, now_s)
-        for each in due(view, self.place, policy, ages_s):
+        ages_s = self._ages(view, now_s)
+        self._keep(view.model, policy, ages_s)
+        for each in due(view, self.place, policy, list(ages_s.values())):
             if isinstance(each, Retrain):
                 yield Proposal(each)
         given = self.mandates.get(view.model)
@@ -295,8 +322,7 @@ class Healing:
         policy = self.policies.get(view.model)
         if policy is None:
             return []
-        ages_s = self._ages(view, policy, now_s)
-        found = due(view, self.place, policy, ages_s)
+        found = due(view, self.place, policy, list(self._ages(view, now_s).values()))
         return [each for each in found if isinstance(each, Waits)]
 
     def effects(self, views: Mapping[Segment, ModelView]) -> Iterator[Heal]:
@@ -311,23 +337,23 @@ class Healing:
         out, self._writes = self._writes, []
         return out
 
-    def _ages(self, view: ModelView, policy: Policy, now_s: float) -> list[float]:
-        """Of the latest RETRAINs of ours, as many as a budget can have; kept as time passes."""
-        asked = ours(view, self.place)[-BUDGET_MAX:]
-        stored, new = self._stored.get(view.model, {}), False
-        for healing in asked:
-            if healing.id not in self._at_s:
-                new = True
-                age_ms = stored.get(healing.id.raw.hex(), 0)
-                self._at_s[healing.id] = now_s - age_ms / 1000
-        ages_s = [now_s - self._at_s[h.id] for h in asked]
+    def _ages(self, view: ModelView, now_s: float) -> dict[EventId, float]:
+        """Of the latest RETRAINs of ours, as many as a budget can have, in their order."""
+        stored = self._stored.get(view.model, {})
+        for healing in (asked := ours(view, self.place)[-BUDGET_MAX:]):
+            age_ms = stored.get(healing.id.raw.hex(), 0)
+            self._at_s.setdefault(healing.id, now_s - age_ms / 1000)
+        return {h.id: now_s - self._at_s[h.id] for h in asked}
+
+    def _keep(self, model: Segment, policy: Policy, ages_s: dict[EventId, float]) -> None:
+        """Store the ages when one is new, and now and then as they grow, while they count."""
+        kept = self._kept.get(model, {})
         counted_s = max(policy.window_s, policy.cooldown_s)
-        aging = any(age_s < counted_s for age_s in ages_s)
-        if new or (aging and now_s - self._kept_s >= _KEEP_EVERY_S):
-            self._kept_s = now_s
-            ages = {
-                h.id.raw.hex(): int(min(age_s, 2 * counted_s) * 1000)
-                for h, age_s in zip(asked, ages_s, strict=True)
-            }
-            self._writes.append(PutLocal(AGES, view.model, canonical_json(ages)))
-        return ages_s
+        due = any(
+            age_s < counted_s + _KEEP_EVERY_S and age_s - kept.get(id_, 0.0) >= _KEEP_EVERY_S
+            for id_, age_s in ages_s.items()
+        )
+        if due or ages_s.keys() - kept.keys():
+            self._kept[model] = dict(ages_s)
+            ages = {id_.raw.hex(): int(age_s * 1000) for id_, age_s in ages_s.items()}
+            self._writes.append(PutLocal(AGES, model, canonical_json(ages)))

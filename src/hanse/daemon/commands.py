@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from hanse.core import limits
+from hanse.core.catalog.healed import LABEL as RETRAIN_LABEL
 from hanse.core.catalog.lineage import rollback_target
 from hanse.core.catalog.manifest import Manifest, parse_manifest
 from hanse.core.catalog.view import ModelView, Release, RolloutView
@@ -228,6 +229,12 @@ def _check_new(view: ModelView | None, manifest: Manifest, release: Digest) -> N
             raise Conflict(
                 f"version {manifest.version} of {manifest.model} is another release",
                 fix="releases never change: publish under a new version",
+            )
+        key = manifest.labels.get(RETRAIN_LABEL)
+        if key is not None and known.manifest.labels.get(RETRAIN_LABEL) == key:
+            raise Conflict(
+                f"retraining {key[:12]} is answered by {known.version} already",
+                fix="nothing to do: a hook that is called again has published before",
             )
 
 

@@ -25,6 +25,7 @@ from hanse.core.effects import (
     Effect,
     FetchRelease,
     HangUp,
+    Heal,
     Log,
     PublishAssignment,
     Reread,
@@ -55,6 +56,7 @@ class Outside(Protocol):
     """What the driver hands work to beside the store and the links."""
 
     def fetch(self, effect: FetchRelease) -> None: ...
+    def heal(self, effect: Heal) -> None: ...
     def publish(self, effect: PublishAssignment) -> None: ...
 
 
@@ -200,6 +202,8 @@ class Driver:
                 raise Broken(effect.reason, fix="start the daemon again; nothing is lost by it")
             case FetchRelease() if self.outside:
                 self.outside.fetch(effect)
+            case Heal() if self.outside:
+                self.outside.heal(effect)
             case PublishAssignment() if self.outside:
                 self.outside.publish(effect)
 

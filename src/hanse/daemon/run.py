@@ -19,8 +19,8 @@ from random import SystemRandom
 
 import structlog
 
-from hanse.core import counted, duty, enrolment, freeze
-from hanse.core.effects import FetchRelease, PublishAssignment
+from hanse.core import counted, duty, enrolment, freeze, healing
+from hanse.core.effects import FetchRelease, Heal, PublishAssignment
 from hanse.core.errors import Broken, HanseError, NotPermitted
 from hanse.core.gossip import statuses
 from hanse.core.ids import Origin, Segment, member_id
@@ -31,12 +31,13 @@ from hanse.core.step import PutTrust
 from hanse.core.telemetry import parse_report
 from hanse.core.trust.chain import Chain, replay
 from hanse.core.trust.freshness import SPACE as TRUST_SPACE
-from hanse.daemon import control, disk_watch, enrol_verbs, verbs
+from hanse.daemon import control, disk_watch, enrol_verbs, healing_file, verbs
 from hanse.daemon.bundles import Bundles
 from hanse.daemon.config import FIRST_START, Config
 from hanse.daemon.doors import Doors, read_authority
 from hanse.daemon.driver import Driver, now
 from hanse.daemon.enrolment import Enroller
+from hanse.daemon.healer import Healer
 from hanse.daemon.outside_witness import OutsideWitness
 from hanse.daemon.private_files import read_seed
 from hanse.daemon.private_values import PrivateValues
@@ -118,6 +119,7 @@ class Daemon:
         self.doors = doors
         self.outside_witness: OutsideWitness | None = None
         self.prometheus: Prometheus | None = None
+        self.healer: Healer | None = None
         self._edge, self._transfers = edge, transfers
         self._server: object | None = None
 
@@ -125,10 +127,16 @@ class Daemon:
     def fetch(self, effect: FetchRelease) -> None:
         self._transfers.fetch(effect)
 
+    def heal(self, effect: Heal) -> None:
+        if self.healer is not None:
+            self.healer.heal(effect)
+
     def publish(self, effect: PublishAssignment) -> None:
         self._edge.publish(effect.assignment, effect.signature)
 
     async def stop(self, driving: asyncio.Task[None]) -> None:
+        if self.healer is not None:
+            await self.healer.close()
         await self._transfers.close()
         await self._edge.close()
         driving.cancel()
@@ -194,6 +202,9 @@ async def assemble(
     edge = EdgeService(config.federation, config.region, Nodes(driver), node.counters)
     daemon = Daemon(driver, edge, transfers, doors, reserve)
     driver.outside = daemon
+    heals = healing_file.load(config.home)
+    node.region.healing.policies = {model: each.policy for model, each in heals.items()}
+    daemon.healer = Healer(driver, blobs, config.home, heals, daemon.fetch)
     enroller = Enroller(config, driver, now=now)
     services = (
         PeerService(transport, config.region),
@@ -273,6 +284,9 @@ async def restore(
         await store.local(PROGRESS_SPACE), await store.local(duty.SPACE), now().now_s
     )
     node.fleet.counted.restore(await store.local(counted.SPACE))
+    node.region.healing.restore(
+        await store.local(healing.AGES), await store.local(healing.MANDATES)
+    )
     node.enrolment.restore({space: await store.local(space) for space in enrolment.SPACES})
     return node
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from hanse.core.catalog.fold import read_plan
-from hanse.core.catalog.view import ModelView, RolloutView
+from hanse.core.catalog.under_way import under_way
+from hanse.core.catalog.view import ModelView
 from hanse.core.errors import Conflict, HanseError, NotFound, Unavailable
 from hanse.core.events import RolloutIntent, check_plain
 from hanse.core.node import Node
 from hanse.core.rollout.plan import RolloutSpec
-from hanse.core.rollout.table import TERMINAL
 from hanse.daemon.commands import Answer, Args, envelope_of, event_of, model_view, text_of
 
 
@@ -67,18 +67,6 @@ def objections(node: Node, plan: RolloutSpec) -> Iterator[HanseError]:
         )
     yield from _of_others(view, plan)
     yield from _of_lineage(view, plan)
-
-
-def under_way(view: ModelView) -> RolloutView | None:
-    """The rollout that a new one would cancel: the newest, unless every region is done with it
-    or nobody can go on with it."""
-    rollout = view.current_rollout()
-    if rollout is None or "*" in rollout.aborted:
-        return None
-    release = view.release(rollout.release)
-    ended = {r.region for r in rollout.reports if r.state in TERMINAL}
-    left = set(rollout.plan.regions) - ended - {*rollout.healthy, *rollout.aborted}
-    return rollout if left and release is not None and not release.barred else None
 
 
 def _of_regions(node: Node, plan: RolloutSpec) -> Iterator[HanseError]:

@@ -15,7 +15,7 @@ from hanse.core.errors import InvalidSpec
 from hanse.core.ids import Digest
 from hanse.core.limits import FILE_BYTES_MAX
 from hanse.core.node import Clock, Node
-from hanse.daemon import approvals, commands, starting
+from hanse.daemon import approvals, commands, healing_verbs, lifecycle, starting
 from hanse.daemon.audit_verbs import audit_verbs
 from hanse.daemon.bundle_verbs import bundle_verbs
 from hanse.daemon.bundles import Bundles
@@ -49,6 +49,9 @@ COMMANDS: Mapping[str, Command] = {
     "unfreeze": commands.unfreeze,
     "release.kill": commands.kill,
     "release.floor": commands.raise_floor,
+    "release.retire": lifecycle.retire,
+    "heal.mandate": healing_verbs.mandate,
+    "heal.revoke": healing_verbs.revoke,
 }
 
 

@@ -152,6 +152,10 @@ class Catalog:
         facts = self._facts.get(model)
         return sorted(facts.records.values(), key=lambda r: r.key) if facts else []
 
+    def record(self, model: Segment, id_: EventId) -> Record | None:
+        facts = self._facts.get(model)
+        return facts.records.get(id_) if facts else None
+
     def activations(self, model: Segment) -> dict[EventId, tuple[Record, Activation]]:
         """Every activation of a model that counts, the replaced ones too, for auditors."""
         return activations(self._facts[model], self.quarantine_quorum, self.finals)

@@ -99,6 +99,7 @@ def _node(matter: Matter, digest: Digest, regions: dict[str, str]) -> Answer:
         "regions": dict(sorted(regions.items())),
         "training_data": _training_data(release),
         "barred": release.barred,
+        "retired": release.retired,
         "proven": list(release.proven),
         "by": matter.by(record) if record else "",
     }
@@ -115,6 +116,7 @@ def _unrecorded(matter: Matter, digest: Digest) -> Answer:
         "regions": {},
         "training_data": [],
         "barred": False,
+        "retired": "",
         "proven": [],
         "by": "",
     }

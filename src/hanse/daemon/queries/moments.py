@@ -13,6 +13,9 @@ from hanse.core.events import (
     Kill,
     Promote,
     ReleaseRecord,
+    ReleaseRetire,
+    Retrain,
+    RetrainResult,
     Rollback,
     RolloutControl,
     RolloutIntent,
@@ -22,6 +25,11 @@ from hanse.core.ids import Digest, EventId
 from hanse.daemon.queries.matter import Answer, Matter, in_time, plain
 
 MOMENTS_MAX = 200
+_CAUSES = {
+    "trial": "it was worse in its rollout",
+    "undone": "it became worse and was undone",
+    "serving": "it became worse and still serves",
+}
 
 
 def timeline(matter: Matter, release: Digest, rollout: RolloutView | None = None) -> list[Answer]:
@@ -70,6 +78,14 @@ def what(matter: Matter, record: Record) -> str:
             text = f"hold {body.hold} lifted, signed by {by}{_because(body.reason)}"
         case Kill() as body:
             text = f"{name(body.release)} killed, signed by {by}{_because(body.reason)}"
+        case ReleaseRetire() as body:
+            text = f"{name(body.release)} {body.phase}, signed by {by}{_because(body.reason)}"
+        case Retrain() as body:
+            text = f"retraining of {name(body.release)} asked for"
+            text += _because(_CAUSES.get(body.cause, ""))
+        case RetrainResult() as body:
+            answer = f"{name(body.release)} " if body.release else ""
+            text = f"retraining {body.retrain}: {answer}{body.outcome}{_because(body.reason)}"
         case _:
             text = "an event that this program has no words for"
     return plain(text)
@@ -80,13 +96,15 @@ def _because(reason: str) -> str:
 
 
 def _about(matter: Matter, release: Digest) -> Iterator[Record]:
-    plans, holds = set[tuple[str, int]](), set[EventId]()
+    plans, holds, asked = set[tuple[str, int]](), set[EventId](), set[EventId]()
     for record in matter.records:
         match record.event.body:
             case RolloutIntent(release=named) as intent if named == release:
                 plans.add((intent.rollout, intent.generation))
             case Hold(release=named) if named == release:
                 holds.add(record.id)
+            case Retrain(release=named) if named == release:
+                asked.add(record.id)
     for record in matter.records:
         match record.event.body:
             case (
@@ -95,8 +113,12 @@ def _about(matter: Matter, release: Digest) -> Iterator[Record]:
                 | Promote(release=named)
                 | Hold(release=named)
                 | Kill(release=named)
+                | Retrain(release=named)
+                | ReleaseRetire(release=named)
             ):
                 found = named == release
+            case RetrainResult() as body:
+                found = body.retrain in asked or body.release == release
             case Rollback() as body:
                 found = release in (body.from_release, body.to_release)
             case HoldLift(hold=hold):

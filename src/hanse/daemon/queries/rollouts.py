@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
+from hanse.core.catalog.under_way import under_way
 from hanse.core.catalog.view import RolloutView
 from hanse.core.errors import NotFound
 from hanse.core.ids import Digest
@@ -14,7 +15,6 @@ from hanse.daemon.queries import readings
 from hanse.daemon.queries.matter import Answer, Args, Matter, asked, near, plain
 from hanse.daemon.queries.moments import timeline
 from hanse.daemon.queries.parts import BACK, Part, part
-from hanse.daemon.starting import under_way
 
 
 def rollout_prepare(node: Node, clock: Clock, args: Args) -> Answer:

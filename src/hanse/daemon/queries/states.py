@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from hanse.core.catalog.view import Activation, HoldView, Release
-from hanse.core.events import Kill, Rollback
+from hanse.core.events import Kill, ReleaseRetire, Rollback
 from hanse.core.evidence.verdict import Reason
 from hanse.core.ids import Digest
 from hanse.core.rollout.plan import Freshness
@@ -53,7 +53,7 @@ def standing(matter: Matter, region: str, part: Part | None) -> Standing:
     active = matter.view.active(region)
     found = [Standing("empty")]
     if active is not None:
-        found = [Standing("healthy", active.release, matter.at_ms(active.id))]
+        found = [Standing("healthy", active.release, matter.at_ms(active.id), _age(matter, active))]
         found += _of_active(matter, region, active)
     if part is not None:
         found += _of_part(matter, part, active)
@@ -63,6 +63,15 @@ def standing(matter: Matter, region: str, part: Part | None) -> Standing:
         release = active.release if active else None
         found.append(Standing("frozen", release, matter.at_ms(frozen.id), plain(frozen.reason)))
     return min(found, key=lambda s: s.rank)
+
+
+def _age(matter: Matter, active: Activation) -> str:
+    """That a release which serves well was deprecated or retired."""
+    release = matter.view.release(active.release)
+    said = matter.latest(ReleaseRetire, release=active.release)
+    if release is None or said is None:
+        return ""
+    return f"{release.version} is {release.retired}: {plain(said[1].reason)}"
 
 
 def _of_active(matter: Matter, region: str, active: Activation) -> Iterator[Standing]:
