@@ -151,8 +151,7 @@ class Node:
 
     def _follow(self) -> None:
         """Write on in the log that was chosen, and begin it if nothing is in it."""
-        self.me = self.region.duty.me = self.finality.me = self.own.log
-        self.region.healing.me = self.me
+        self.me = self.region.duty.me = self.region.healing.me = self.finality.me = self.own.log
         self.bulletin.statuses.me = self.me
         if self.own.is_empty:
             self.propose(LogOpen(self.me.incarnation, boot_reason=self._boot_reason))
