@@ -377,6 +377,7 @@ def test_watching_a_rollout_that_is_undecided_exits_with_4(home):
 def test_lineage_shows_parents_and_regions(home, capsys):
     child, parent = fake.NEW["release"], fake.OLD["release"]
     empty = {"counter": 1, "training_data": [], "barred": False, "proven": [], "by": "ann"}
+    empty["retired"] = ""
     answer = {
         "model": "ocr-rec",
         "nodes": [
