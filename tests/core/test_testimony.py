@@ -8,6 +8,8 @@ from random import Random
 
 import pytest
 from federation import key, members, origin, plan
+from hand_federation import MODEL, Counts, Federation, serving
+from hand_federation import REGIONS as TOWN
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,11 +18,12 @@ from hanse.core.catalog.fold import read_plan
 from hanse.core.counters import zeros
 from hanse.core.errors import Rejected
 from hanse.core.evidence.federation import combined_log_e, told
-from hanse.core.evidence.grid import POINTS, UNITS_PER_NAT
+from hanse.core.evidence.grid import POINTS, UNITS_PER_NAT, log_mean
 from hanse.core.evidence.ratio import Arms, RatioProcess
 from hanse.core.gossip.statuses import EVIDENCE, Statuses
 from hanse.core.ids import Digest
 from hanse.core.rollout.progress import Progress, begin
+from hanse.core.rollout.table import State
 from hanse.core.step import PutLocal
 from hanse.core.testimony import ALPHA, Share, Weights, read, say, weigh
 
@@ -209,3 +212,62 @@ def test_progress_keeps_what_earlier_steps_gathered() -> None:
     assert (again.earlier, again.rejected) == (place.earlier, place.rejected)
     assert again.whole == place.whole
     assert limits.STATUS_BYTES_MAX <= limits.FRAME_BYTES_MAX
+
+
+# -- whole regions ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("alike", [True, False])
+def test_what_is_bad_everywhere_is_undone_before_any_region_could_tell_alone(alike: bool) -> None:
+    """Real words over real links: three regions, each with far too little for its own level."""
+    town = Federation()
+    old = serving(town)
+    new = town.publish("4.0.0", parents=(old,))
+    errors = {"name": "errors", "test": "ratio", "event": "error", "margin": 1.0}
+    town.roll_out(
+        "r-2",
+        2,
+        new,
+        old,
+        stages=[
+            {
+                "name": "all",
+                "regions": list(TOWN),
+                "steps": [
+                    {"setWeight": 20},
+                    {"pause": {"duration": "4h"}},
+                    {"analysis": {"templates": ["safety"], "minSamples": 10}},
+                    {"setWeight": 100},
+                ],
+            }
+        ],
+        templates={"safety": {"alpha": 1e-9, "metrics": [{**errors, "provenBelow": "none"}]}},
+    )
+    for region in TOWN:
+        town.edges[region] = town.edges[region][:1]
+        traffic = town.edges[region][0].traffic
+        traffic.stable, traffic.canary = Counts(requests=80), Counts(requests=20)
+    town.run(5.0)
+    for n in range(40):  # one canary error in 20 answers, and one in 80 of the stable ones
+        for region in TOWN:
+            traffic = town.edges[region][0].traffic
+            bad = n % 2 if alike else n % 5 == 0
+            traffic.canary = Counts(requests=20, errors=int(bad))
+            traffic.stable = Counts(requests=80, errors=int(n % 5 == 0) * (1 if alike else 4))
+        town.run(0.5)
+        for region in TOWN:
+            traffic = town.edges[region][0].traffic
+            traffic.canary, traffic.stable = Counts(requests=20), Counts(requests=80)
+    town.run(2 * limits.EVIDENCE_S + 2)
+    places = [
+        next(e.progress for e in town.node(r).region.executions.values() if e.plan.name == "r-2")
+        for r in TOWN
+    ]
+    own = [place.whole["errors"] for place in places]
+    assert all(log_mean(weights) < -math.log(1e-9) for weights in own), "none alone"
+    if alike:
+        assert {p.state for p in places} <= {State.ROLLED_BACK, State.QUARANTINED}
+        assert any("all regions together" in p.why for p in places)
+        assert town.node(TOWN[0]).catalog.views[MODEL].release(new).quarantined  # type: ignore[union-attr]
+    else:
+        assert {p.state for p in places} == {State.PAUSED}

@@ -27,6 +27,7 @@ from hanse.core.node import Node
 from hanse.core.rollout.progress import Progress
 from hanse.core.rollout.stimuli import Cause
 from hanse.core.rollout.table import State
+from hanse.core.routing import bucket, threshold
 from hanse.core.telemetry import Report, parse_report
 from hanse.core.trust import statements
 from hanse.edge import served
@@ -411,3 +412,25 @@ def _the_others_hold(town: Town, new: Digest) -> None:
         release = town.node(region).catalog.views[MODEL].release(new)
         assert release is not None
         assert (release.held, release.quarantined) == ((EU,), False)
+
+
+async def test_only_the_audience_meets_the_release_and_only_it_is_counted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """From the signed plan to the arms that a region compares."""
+    audience = {"unit": "customer", "target": [{"attribute": "device", "in": ["dock"]}]}
+    town, new = await trial(monkeypatch, "good", audience=audience)
+    machine = town.machine
+    assert machine is not None
+    await town.live(10)
+    assert machine.device.route(MODEL).candidate == new
+    before = town.place(EU).evidence.row("errors").totals
+    assert before.exposed == (0, 0), "the users so far are no docks"
+    feeds = {"x": np.array([[0.9]], np.float32)}
+    for i in range(200):
+        context = {"device": "dock" if i % 2 else "gate", "customer": f"c{i % 20}"}
+        answer = await machine.router.infer(MODEL, None, f"d{i}", f"s{i}", feeds, (), context)
+        inside = i % 2 and bucket(machine.device.route(MODEL).salt, f"c{i % 20}") < threshold(3000)
+        assert (answer.release == new) == bool(inside)
+    town.run(1.0)
+    assert sum(town.place(EU).evidence.row("errors").totals.exposed) == 100
