@@ -271,3 +271,14 @@ def test_what_is_bad_everywhere_is_undone_before_any_region_could_tell_alone(ali
         assert town.node(TOWN[0]).catalog.views[MODEL].release(new).quarantined  # type: ignore[union-attr]
     else:
         assert {p.state for p in places} == {State.PAUSED}
+
+
+def test_among_many_streams_each_needs_more() -> None:
+    """e-BH: of a thousand metrics looked at, one that alone would do is no discovery."""
+    alone = math.floor((-math.log(ALPHA) + math.log(2) + 0.1) * UNITS_PER_NAT)
+    quiet = [replace(share((0,) * POINTS), digest=Digest.of(b"%d" % i)) for i in range(1000)]
+    loud = share((alone,) * POINTS)
+    assert set(weigh([loud], {}, 2)) == {DIGEST}
+    assert weigh([loud, *quiet], {}, 2) == {}
+    louder = math.floor((math.log(1001 / 0.05) + math.log(2) + 0.1) * UNITS_PER_NAT)
+    assert set(weigh([share((louder,) * POINTS), *quiet], {}, 2)) == {DIGEST}
