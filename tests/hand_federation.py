@@ -6,7 +6,7 @@ test changes to make a release good or bad.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any
 
@@ -105,7 +105,7 @@ class Edge:
 
 
 class Federation:
-    def __init__(self, edges: int = 2) -> None:
+    def __init__(self, edges: int = 2, labels: dict[Segment, dict[str, str]] | None = None) -> None:
         self.keys = [SigningKey(bytes([i]) * 32) for i in range(1, 4)]
         self.person = SigningKey(b"o" * 32)
         root = SigningKey(b"r" * 32)
@@ -121,7 +121,9 @@ class Federation:
                 for r, k in zip(REGIONS, self.keys, strict=True)
             ),
             (Person("anna", self.person.public, ROLES, ("*",)),),
+            labels=labels or {},
         )
+        self.members, self.root = members, root
         chain = trust.replay((trust.sign(members, (root,)),))
         self.now_s = 0.0
         self.ids = [member_id(key.public) for key in self.keys]
@@ -225,6 +227,15 @@ class Federation:
         self.settle()
         return ticket
 
+    def relabel(self, labels: dict[Segment, dict[str, str]]) -> None:
+        """The next trust version, which every daemon gets."""
+        known = self.nodes[self.ids[0]].book.chain
+        following = replace(known.current, version=known.current.version + 1, labels=labels)
+        raw = trust.sign(following, (self.root,), known)
+        for node in self.nodes.values():
+            node.extend_trust(raw)
+        self.run(1.0)
+
     def control(self, action: str, **scope: str | int) -> bytes:
         statement = statements.control_statement(action, MODEL, **scope)
         return statements.sign_control(statement, [self.person])
@@ -263,13 +274,20 @@ class Federation:
         return record.release
 
     def roll_out(
-        self, name: str, generation: int, release: Digest, old: Digest | None, **body: Any
+        self,
+        name: str,
+        generation: int,
+        release: Digest,
+        old: Digest | None,
+        trust_version: int | None = None,
+        **body: Any,
     ) -> None:
+        cited = {} if trust_version is None else {"trustVersion": trust_version}
         plan = parse_spec(
             {
                 "apiVersion": "hanse.dev/v1alpha1",
                 "kind": "Rollout",
-                "metadata": {"name": name, "model": MODEL, "generation": generation},
+                "metadata": {"name": name, "model": MODEL, "generation": generation} | cited,
                 "spec": {
                     "release": str(release),
                     "predecessor": str(old) if old else None,

@@ -24,6 +24,9 @@ DONE = {"event": "ev_0123456789ab", "undo": "hanse do the opposite"}
 PREPARED = {
     **fake.NEW,
     "predecessor": fake.OLD["release"],
+    "labels": {},
+    "trust": 1,
+    "under_way": None,
     "generation": 17,
     "regions": ["eu-north", "us-east"],
 }

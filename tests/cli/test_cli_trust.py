@@ -246,6 +246,21 @@ def test_a_region_of_its_own_officers_admits_its_daemons_without_the_root(office
     assert [m.region for m in office.now.members] == ["eu-north", "us-east"]
 
 
+def test_regions_get_labels_by_a_ceremony_and_lose_them_with_the_region(office):
+    ca = office.home / "keys/edge-ca.crt"
+    now = office.do("add-region", "us-east", "--edge-ca", ca, "--label", "tier=standard")
+    assert now.labels == {"us-east": {"tier": "standard"}}
+    now = office.do("set-labels", "us-east", "tier=pilot", "zone=a")
+    assert now.labels_of_all == {"eu-north": {}, "us-east": {"tier": "pilot", "zone": "a"}}
+    assert "tier=pilot, zone=a" in office.ask("show")
+    draft = office.draft("set-labels", "us-east")
+    said = office.sign(draft, "root")
+    assert "removes labels of us-east (was: tier=pilot, zone=a)" in said
+    assert "is not a label" in office.ask("set-labels", "us-east", "tier=a b", "--dry-run", code=1)
+    assert "there is no region" in office.ask("set-labels", "mars", "a=b", "--dry-run", code=1)
+    assert office.do("remove-region", "us-east").labels == {}
+
+
 def test_a_running_daemon_gets_what_is_submitted(office):
     draft = office.draft("policy")
     office.sign(draft, "root")
@@ -276,6 +291,7 @@ CHANGED = {
     "floor_caps": {segment("ocr"): FloorCap(1, 2)},
     "residency": {BASE.regions[0].name: ()},
     "thresholds": {"publisher": 2},
+    "labels": {BASE.regions[0].name: {"tier": "pilot"}},
     "targets": OTHER,
     "snapshot": OTHER,
     "timestamp": OTHER,

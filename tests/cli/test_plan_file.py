@@ -16,6 +16,9 @@ PREPARED = {
     "predecessor": "sha256:" + "1" * 64,
     "generation": 5,
     "regions": ["a", "b", "c"],
+    "labels": {"a": {"tier": "pilot"}, "b": {"tier": "standard", "zone": "1"}, "c": {}},
+    "trust": 7,
+    "under_way": None,
 }
 
 
@@ -33,6 +36,18 @@ def test_the_default_plan_is_a_valid_plan_for_any_regions(predecessor, regions):
     spec = parse_spec(plan_file.complete(document, "m", prepared, None))
     assert [r for stage in spec.stages for r in stage.regions] == regions
     assert (spec.name, spec.generation) == ("r-5", 5)
+
+
+def test_the_trust_version_is_filled_in_where_a_stage_selects_by_labels():
+    document = plan_file.default_plan(["a", "b"], first_release=False)
+    assert plan_file.covered(document, PREPARED["labels"]) == ["a", "b"]
+    assert "trustVersion" not in plan_file.complete(document, "m", PREPARED, None)["metadata"]
+    document["spec"]["stages"][1]["regions"] = {"matchLabels": {"tier": "standard"}}
+    assert plan_file.covered(document, PREPARED["labels"]) == ["a", "b"]
+    spec = parse_spec(plan_file.complete(document, "m", PREPARED, None))
+    assert (spec.trust, spec.regions) == (7, ("a",))  # the others are found by whoever folds it
+    document["spec"]["stages"][1]["regions"]["matchLabels"] = {"tier": "standard", "zone": "2"}
+    assert plan_file.covered(document, PREPARED["labels"]) == ["a"]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -168,6 +169,34 @@ def test_planning_changes_nothing_and_reads_only_what_is_canonical(town: Federat
     assert town.node(EU).catalog.state_digest == before
     with pytest.raises(InvalidSpec):
         ask(town, "rollout.plan", spec=canonical_json({"kind": "Rollout"}).decode())
+
+
+def test_labels_that_have_changed_since_the_plan_was_made_stop_its_start() -> None:
+    labels = {EU: {"tier": "pilot"}, US: {"tier": "standard"}, AP: {"tier": "standard"}}
+    town = Federation(labels=labels)
+    serving(town)
+    new = town.publish("4.0.0", parents=(first(town),))
+    stages = [dict(stage) for stage in CAREFUL["stages"]]
+    stages[1]["regions"] = {"matchLabels": {"tier": "standard"}, "maxParallel": 1}
+
+    def made(version: int) -> str:
+        document = json.loads(written(new, first(town)))
+        document["metadata"]["trustVersion"] = version
+        document["spec"]["stages"] = stages
+        return canonical(parse_spec(document)).decode()
+
+    found = ask(town, "rollout.plan", spec=made(1))
+    assert [stage["regions"] for stage in found["stages"]] == [[EU], [AP, US]]
+    assert found["stages"][1]["starts"].endswith("heard, at most 1 at a time in this order")
+    prepared = ask(town, "rollout.prepare", model=MODEL, version="4.0.0")
+    assert (prepared["labels"][US], prepared["trust"]) == ({"tier": "standard"}, 1)
+    with pytest.raises(NotFound, match="version 9 has not reached"):
+        begin(town, made(9))
+    town.relabel({**labels, AP: {"tier": "small"}})
+    with pytest.raises(Conflict, match="labels of regions have changed since trust version 1"):
+        begin(town, made(1))
+    town.relabel({**labels, AP: {"tier": "standard", "zone": "b"}})
+    begin(town, made(1))  # they select what they selected then
 
 
 def test_a_plan_must_not_promise_another_quorum_than_the_trust_file(town: Federation) -> None:

@@ -11,8 +11,8 @@ import click
 
 from hanse.cli import client, enrolling, options
 from hanse.cli.errors import OK, UNHEALTHY
+from hanse.cli.options import pairs
 from hanse.cli.output import Table, age, emit, note
-from hanse.cli.publish import pairs
 from hanse.core.errors import Conflict, InvalidSpec, NotFound
 
 if TYPE_CHECKING:

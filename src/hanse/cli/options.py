@@ -94,6 +94,17 @@ def timeout(command: F) -> F:
     )(command)
 
 
+def pairs(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
+    """A callback: NAME=VALUE texts become a mapping."""
+    found = {}
+    for value in values:
+        key, separator, text = value.partition("=")
+        if not key or not separator:
+            raise click.BadParameter(f"{value!r}: write NAME=VALUE")
+        found[key] = text
+    return found
+
+
 def duration_s(_: click.Context, __: click.Parameter, value: str | None) -> float | None:
     """A callback: `30s`, `10m`, `2h` become seconds."""
     from hanse.core.errors import InvalidSpec

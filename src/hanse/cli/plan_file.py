@@ -7,7 +7,7 @@ What it does say is never changed; a plan for another release is refused.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,6 +60,8 @@ def complete(
     metadata.setdefault("generation", prepared["generation"])
     metadata.setdefault("name", f"r-{metadata['generation']}")
     spec.setdefault("predecessor", prepared["predecessor"])
+    if any(isinstance(regions, Mapping) for regions in _regions(document)):
+        metadata.setdefault("trustVersion", prepared["trust"])
     return {
         "apiVersion": API_VERSION,
         "kind": "Rollout",
@@ -85,12 +87,25 @@ def named(document: Mapping[str, Any], path: Path) -> dict[str, str]:
     return {key: str(value) for key, value in found.items()}
 
 
-def covered(document: Mapping[str, Any]) -> list[str]:
-    """The regions that the stages of an unchecked plan name."""
+def covered(document: Mapping[str, Any], labels: Mapping[str, Mapping[str, str]]) -> list[str]:
+    """The regions that the stages of an unchecked plan name or select."""
+    found: dict[str, None] = {}
+    for regions in _regions(document):
+        if isinstance(regions, list):
+            found |= {str(region): None for region in regions}
+        elif isinstance(match := regions.get("matchLabels"), Mapping):
+            wanted = {str(key): value for key, value in match.items()}
+            found |= {r: None for r, have in labels.items() if wanted.items() <= have.items()}
+    return list(found)
+
+
+def _regions(document: Mapping[str, Any]) -> Iterator[list[Any] | Mapping[str, Any]]:
     spec = document.get("spec")
     stages = spec.get("stages") if isinstance(spec, Mapping) else None
-    listed = [s.get("regions") for s in stages or () if isinstance(s, Mapping)]
-    return [str(region) for regions in listed if isinstance(regions, list) for region in regions]
+    for stage in stages if isinstance(stages, list) else ():
+        regions = stage.get("regions") if isinstance(stage, Mapping) else None
+        if isinstance(regions, list | Mapping):
+            yield regions
 
 
 def parsed(path: Path, document: Mapping[str, Any]) -> RolloutSpec:
@@ -117,6 +132,8 @@ def lint(path: Path) -> RolloutSpec:
         "predecessor": str(Digest.of(b"its predecessor")),
         "generation": 1,
         "regions": [],
+        "labels": {},
+        "trust": 1,
         "under_way": None,
     }
     if isinstance(spec, Mapping) and isinstance(spec.get("release"), str):

@@ -12,21 +12,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hanse.cli import client, options
+from hanse.cli.options import pairs
 from hanse.cli.output import Table, emit, note
 from hanse.core.catalog.manifest import RELATIONS, Outcome
 
 if TYPE_CHECKING:
     from hanse.cli.manifest_builder import Built, Said
-
-
-def pairs(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
-    found = {}
-    for value in values:
-        key, separator, text = value.partition("=")
-        if not key or not separator:
-            raise click.BadParameter(f"{value!r}: write NAME=VALUE")
-        found[key] = text
-    return found
 
 
 @click.command()

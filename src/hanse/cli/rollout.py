@@ -114,7 +114,7 @@ def _complete(
 
     if plan is not None:
         document = plan_file.read(plan)
-        prepared = prepare(plan_file.covered(document))
+        prepared = prepare(plan_file.covered(document, prepare([])["labels"]))
     else:
         chosen = regions.split(",") if regions else []
         prepared = prepare(chosen)

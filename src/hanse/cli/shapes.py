@@ -220,6 +220,8 @@ class RolloutPrepared(TypedDict):
     predecessor: str | None  # digest that is active in most of the regions now
     generation: int  # one above the highest known
     regions: list[str]  # of the whole federation
+    labels: dict[str, dict[str, str]]  # of each region
+    trust: int  # the trust version that they are of
     under_way: str | None  # the rollout that a new one would cancel
 
 

@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 import click
 
 from hanse.cli import client, options
+from hanse.cli.options import pairs
 from hanse.cli.output import Table, emit, note, safe
 from hanse.core import limits
 from hanse.core.encoding import to_base64
@@ -188,11 +189,17 @@ def set_threshold(role: str, count: int, **rest: Any) -> None:
 @trust.command("add-region")
 @click.argument("region")
 @click.option("--edge-ca", type=FILE, required=True, help="Certificate that its nodes' ones name.")
+@click.option("--label", multiple=True, callback=pairs, help="NAME=VALUE; plans select by it.")
 @signers
 @threshold
 @drafting
 def add_region(
-    region: str, edge_ca: Path, keys: tuple[bytes, ...], threshold: int, **rest: Any
+    region: str,
+    edge_ca: Path,
+    label: dict[str, str],
+    keys: tuple[bytes, ...],
+    threshold: int,
+    **rest: Any,
 ) -> None:
     """Add a region whose officers, by their keys, admit its daemons. Without keys: the root.
 
@@ -200,7 +207,19 @@ def add_region(
     """
     officers = Keys(keys, threshold) if keys else None
     pem = edge_ca.read_text()
-    write_draft(lambda m: ceremonies.add_region(m, region, pem, officers), **rest)
+    write_draft(lambda m: ceremonies.add_region(m, region, pem, officers, label), **rest)
+
+
+@trust.command("set-labels")
+@click.argument("region")
+@click.argument("labels", nargs=-1, callback=pairs, metavar="[NAME=VALUE]...")
+@drafting
+def set_labels(region: str, labels: dict[str, str], **rest: Any) -> None:
+    """Give a region exactly these labels, by which plans select it; without any, none.
+
+    Rollouts that were started before keep the regions that they have.
+    """
+    write_draft(lambda m: ceremonies.set_labels(m, region, labels), **rest)
 
 
 @trust.command("remove-region")

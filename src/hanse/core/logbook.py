@@ -21,6 +21,7 @@ from hanse.core.log.checkpoint import Checkpoint, open_checkpoint, sign_checkpoi
 from hanse.core.log.fork import Fork
 from hanse.core.log.merkle import EMPTY_ROOT, Frontier, leaf_hash, root_of
 from hanse.core.log.note import ED25519, VerifierKey
+from hanse.core.rollout.places import Labels
 from hanse.core.signing import SigningKey
 from hanse.core.step import AppendEvents, Head, Stop
 from hanse.core.trust.authority import Stall, judge_place, judge_word
@@ -68,6 +69,10 @@ class Logbook:
     @property
     def digest(self) -> bytes:
         return head_map.digest(self.heads, self.chain.current.digest)
+
+    def labels_at(self, version: int) -> Labels | None:
+        """As the chain has them by now; it grows."""
+        return self.chain.labels_at(version)
 
     def size(self, origin: Origin) -> int:
         head = self.heads.get(origin)

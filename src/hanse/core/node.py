@@ -37,6 +37,7 @@ from hanse.core.finality import Finality
 from hanse.core.fleet import Fleet
 from hanse.core.freeze import Freezer
 from hanse.core.gossip.frames import Frame, Timestamp
+from hanse.core.gossip.links import heard_by_region
 from hanse.core.gossip.overlay import Overlay
 from hanse.core.gossip.sync import Sync
 from hanse.core.ids import EventId, MemberId, Origin
@@ -96,7 +97,8 @@ class Node:
         self.finality = Finality(me, self.book, witness, seen)
         trust = chain.current
         finals = self.finality.finals({})
-        self.catalog = Catalog(trust.quarantine_quorum, finals, trust.all_floors)
+        places = self.book.labels_at
+        self.catalog = Catalog(trust.quarantine_quorum, finals, trust.all_floors, places)
         self.fleet = Fleet()
         self.enrolment = Enrolment()
         self.counters = zeros()
@@ -279,7 +281,9 @@ class Node:
         self.region.barriers = tuple(self._barriers(clock))
         if writing and (views or self._ticked):
             self.region.words = self.bulletin.words(self.book.chain.current)
-            for proposal in self.region.advance(self.heard(clock.now_s), clock.now_s):
+            for proposal in self.region.advance(
+                self.heard(clock.now_s), clock.now_s, clock.wall_ms
+            ):
                 self._propose_own(proposal.body, proposal.supersedes, proposal.attestations)
             writes += self.fleet.counted.writes()
             attest = self.bulletin.to_log(self.book.chain.current.version)
@@ -439,12 +443,4 @@ class Node:
                 self.region.resume(body)
 
     def heard(self, now_s: float) -> dict[str, float]:
-        """Per region, seconds since one of its daemons last spoke to us on a proven link."""
-        current = self.book.chain.current
-        heard: dict[str, float] = {}
-        for link in self.sync.proven():
-            member = current.member(link.peer)
-            if member is not None:
-                ago = now_s - link.heard_s
-                heard[member.region] = min(ago, heard.get(member.region, ago))
-        return heard
+        return heard_by_region(self.sync.proven(), self.book.chain.current, now_s)

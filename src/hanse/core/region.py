@@ -19,7 +19,7 @@ from hanse.core.declared import Answer, Ask, declared, fill, needs_stable
 from hanse.core.duty import Duty, assign
 from hanse.core.effects import FetchRelease, Heal, Log, PublishAssignment
 from hanse.core.errors import Rejected
-from hanse.core.events import RolloutControl
+from hanse.core.events import Healthy, RolloutControl
 from hanse.core.evidence.metrics import Metric
 from hanse.core.fleet import Fleet
 from hanse.core.healing import Healing
@@ -160,9 +160,9 @@ class Region:
                     named |= set(execution.plan.stage(stage.requires.stage).regions)
         return frozenset(named - {self.name})
 
-    def advance(self, heard: Mapping[str, float], now_s: float) -> Iterator[Proposal]:
+    def advance(self, heard: Mapping[str, float], now_s: float, wall_ms: int) -> Iterator[Proposal]:
         """Take one tick of every rollout that covers us; yields the events to write."""
-        around = self._around(heard, now_s)
+        around = self._around(heard, now_s, wall_ms)
         for view, rollout in self._rollouts():
             execution = self._execution(view, rollout, now_s)
             if execution is None:
@@ -184,17 +184,31 @@ class Region:
         self._heals += self.healing.effects(self._catalog.views)
 
     def look(
-        self, view: ModelView, rollout: RolloutView, heard: Mapping[str, float], now_s: float
+        self,
+        view: ModelView,
+        rollout: RolloutView,
+        heard: Mapping[str, float],
+        now_s: float,
+        wall_ms: int,
     ) -> Tick | None:
         """Our part of a rollout as its next tick would find it. Takes and changes nothing."""
         execution = self.execution(view, rollout)
         if execution is None:
             return None
         plan, place = execution.plan, execution.progress
-        now = facts(view, rollout, execution, self._around(heard, now_s))
-        return Tick(plan, plan.stages[place.stage], place, now, now_s)
+        now = facts(view, rollout, execution, self._around(heard, now_s, wall_ms))
+        return Tick(plan, plan.stages[place.stage], place, now, now_s, self.name)
 
-    def _around(self, heard: Mapping[str, float], now_s: float) -> Surroundings:
+    def _attested_ms(self, view: ModelView, rollout: RolloutView) -> dict[str, int]:
+        """By region; the earliest, should one have said it twice."""
+        found: dict[str, int] = {}
+        for record in self._catalog.records(view.model):
+            body, at_ms = record.event.body, record.event.header.hlc_ms
+            if isinstance(body, Healthy) and body.spec_digest == rollout.spec_digest.raw:
+                found[body.region] = min(at_ms, found.get(body.region, at_ms))
+        return found
+
+    def _around(self, heard: Mapping[str, float], now_s: float, wall_ms: int) -> Surroundings:
         return Surroundings(
             self.name,
             self._fleet,
@@ -202,9 +216,11 @@ class Region:
             self.local,
             heard,
             now_s,
+            wall_ms,
             self.no_room,
             self.waiting,
             self.barriers,
+            self._attested_ms,
             weigh(self.shares(), self.words, self._catalog.quarantine_quorum),
         )
 

@@ -53,11 +53,15 @@ class Surroundings:
     local: set[Digest]
     heard_age_s: Mapping[str, float]
     now_s: float
+    wall_ms: int
+    """Our own wall clock, for ages that others wrote down and for freeze windows."""
     no_room: bool = False
     waiting: Callable[[Origin], str] = str
     """What the end of a log waits for until it is final."""
     barriers: tuple[tuple[str, str], ...] = ()
     """Why this daemon makes no forward move at all now."""
+    attested_ms: Callable[[ModelView, RolloutView], Mapping[str, int]] = lambda *_: {}
+    """When regions attested a plan healthy, by their own clocks."""
     rejected: Mapping[Digest, Mapping[str, int]] = field(default_factory=dict)
     """By plan, the metrics that the regions together show to be harmful."""
 
@@ -78,6 +82,7 @@ def facts(
     return Facts(
         reports=_reports(rollout, around.region),
         heard_age_s=around.heard_age_s,
+        attested_age_s=_ages(view, rollout, execution, around),
         barred=release is None or release.killed or release.quarantined,
         held_here=around.region in holds,
         held_elsewhere=tuple(sorted(holds - {around.region})),
@@ -114,6 +119,18 @@ def fallback(view: ModelView, rollout: RolloutView, region: str) -> Digest | Non
         return active.release
     found = rollback_target(view, rollout.release, region)
     return found.digest if found else None
+
+
+def _ages(
+    view: ModelView, rollout: RolloutView, execution: Execution, around: Surroundings
+) -> dict[str, float]:
+    """Asked for where it can matter alone: it takes a walk through the records."""
+    requires = execution.plan.stages[execution.progress.stage].requires
+    gated = execution.progress.active in (State.PENDING, State.GATED)
+    if requires is None or requires.age_ms is None or not gated:
+        return {}
+    attested = around.attested_ms(view, rollout)
+    return {region: (around.wall_ms - at_ms) / 1000 for region, at_ms in attested.items()}
 
 
 def _barriers(

@@ -14,6 +14,7 @@ from hanse.core.catalog.view import ModelView
 from hanse.core.errors import Conflict, HanseError, NotFound, Unavailable
 from hanse.core.events import RolloutIntent, check_plain
 from hanse.core.node import Node
+from hanse.core.rollout.places import resolve
 from hanse.core.rollout.plan import RolloutSpec
 from hanse.daemon.commands import Answer, Args, envelope_of, event_of, model_view, text_of
 
@@ -21,7 +22,7 @@ from hanse.daemon.commands import Answer, Args, envelope_of, event_of, model_vie
 def start_rollout(node: Node, args: Args) -> Answer:
     """Sign a plan into the log; each region that it names begins by itself."""
     raw, envelope = text_of(args, "spec").encode(), envelope_of(args)
-    plan = read_plan(raw)
+    plan = placed(node, read_plan(raw))
     check_plain(raw.decode(), "the plan")
     for objection in objections(node, plan):
         raise objection
@@ -34,6 +35,20 @@ def start_rollout(node: Node, args: Args) -> Answer:
         "rollout": plan.name,
         "undo": f"hanse rollout abort {plan.model} {plan.name} --reason ...",
     }
+
+
+def placed(node: Node, plan: RolloutSpec) -> RolloutSpec:
+    """With the regions that its stages select. Raises `InvalidSpec`, or `NotFound` for a trust
+    version that has not come here."""
+    if plan.trust is None:
+        return plan
+    labels = node.book.chain.labels_at(plan.trust)
+    if labels is None:
+        raise NotFound(
+            f"metadata.trustVersion: version {plan.trust} has not reached this daemon",
+            fix=f"the newest here is {node.book.chain.current.version}",
+        )
+    return resolve(plan, labels)
 
 
 def objections(node: Node, plan: RolloutSpec) -> Iterator[HanseError]:
@@ -71,6 +86,13 @@ def objections(node: Node, plan: RolloutSpec) -> Iterator[HanseError]:
 
 def _of_regions(node: Node, plan: RolloutSpec) -> Iterator[HanseError]:
     known = {r.name for r in node.book.chain.current.regions}
+    if plan.trust is not None:
+        now = resolve(plan, node.book.chain.current.labels_of_all)
+        if now.regions != plan.regions:
+            yield Conflict(
+                f"the labels of regions have changed since trust version {plan.trust}",
+                fix="leave metadata.trustVersion out, look at the plan again, and sign that",
+            )
     if unknown := sorted(set(plan.regions) - known):
         yield NotFound(
             f"no such region: {', '.join(unknown)}", fix=f"regions: {', '.join(sorted(known))}"

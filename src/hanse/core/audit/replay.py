@@ -108,7 +108,7 @@ def audit(read: Read, bootstrap: bytes, codec: Codec) -> Audit:
     book = Logbook(codec, chain)
     required = not read_policy(chain.current.witness_policy).requires_nothing
     now = chain.current
-    catalog = Catalog(now.quarantine_quorum, Finals(required), now.all_floors)
+    catalog = Catalog(now.quarantine_quorum, Finals(required), now.all_floors, chain.labels_at)
     for origin in index.forked:
         with at(evidence_path(origin)):
             fork = open_fork(read(evidence_path(origin)), book.key_of)

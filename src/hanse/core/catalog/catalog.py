@@ -14,6 +14,7 @@ from hanse.core.events import BlobDrop, BlobHave, ReleaseRecord, model_of
 from hanse.core.ids import Digest, EventId, Origin, Segment
 from hanse.core.log.merkle import leaf_hash, root_of
 from hanse.core.logbook import Entry
+from hanse.core.rollout.places import Places, nowhere
 from hanse.core.step import PutIndex, PutView, Write
 from hanse.core.trust.members import Floors
 
@@ -22,12 +23,17 @@ class Catalog:
     """Owned by the node. Views change only in `refold`, so one step sees one state."""
 
     def __init__(
-        self, quarantine_quorum: int, finals: Finals = EVERYTHING, floors: Floors = NO_FLOORS
+        self,
+        quarantine_quorum: int,
+        finals: Finals = EVERYTHING,
+        floors: Floors = NO_FLOORS,
+        places: Places = nowhere,
     ) -> None:
         self.views: dict[Segment, ModelView] = {}
         self.quarantine_quorum = quarantine_quorum
         self.finals = finals
         self.floors = floors
+        self._places = places  # a version of trust, once known, never says anything else
         self._facts: dict[Segment, ModelFacts] = {}
         self._digests: dict[Segment, bytes] = {}
         self._state_digest: bytes | None = None
@@ -72,7 +78,9 @@ class Catalog:
                 self._digests.pop(model, None)
                 self.views.pop(model, None)
                 continue
-            view = fold(model, facts, self.quarantine_quorum, self.finals, self.floors)
+            view = fold(
+                model, facts, self.quarantine_quorum, self.finals, self.floors, self._places
+            )
             document = view.encode()
             self.views[model] = view
             self._digests[model] = sha256(document).digest()
@@ -158,7 +166,7 @@ class Catalog:
 
     def activations(self, model: Segment) -> dict[EventId, tuple[Record, Activation]]:
         """Every activation of a model that counts, the replaced ones too, for auditors."""
-        return activations(self._facts[model], self.quarantine_quorum, self.finals)
+        return activations(self._facts[model], self.quarantine_quorum, self.finals, self._places)
 
     @property
     def state_digest(self) -> bytes:

@@ -35,7 +35,7 @@ from hanse.core.catalog.view import (
     ReportView,
     RolloutView,
 )
-from hanse.core.errors import Rejected
+from hanse.core.errors import InvalidSpec, Rejected
 from hanse.core.events import (
     FloorRaise,
     Healthy,
@@ -52,6 +52,7 @@ from hanse.core.events import (
 )
 from hanse.core.ids import Digest, EventId, Origin, Segment
 from hanse.core.reading import parse_json
+from hanse.core.rollout.places import Places, nowhere, resolve
 from hanse.core.rollout.plan import RolloutSpec
 from hanse.core.rollout.spec import parse_spec, spec_digest
 from hanse.core.trust.mandate import parse_mandate
@@ -66,10 +67,11 @@ def fold(
     quarantine_quorum: int,
     finals: Finals = EVERYTHING,
     floors: Floors = NO_FLOORS,
+    places: Places = nowhere,
 ) -> ModelView:
     """Compute the view of one model. Pure; equal facts, finality and trust give equal views."""
     holds = _holds(facts)
-    specs = _specs(facts)
+    specs = _specs(facts, places)
     releases = _releases(facts, holds, specs, quarantine_quorum, finals)
     floor = floors.of(
         model,
@@ -87,10 +89,10 @@ def fold(
 
 
 def activations(
-    facts: ModelFacts, quarantine_quorum: int, finals: Finals
+    facts: ModelFacts, quarantine_quorum: int, finals: Finals, places: Places = nowhere
 ) -> dict[EventId, tuple[Record, Activation]]:
     """Every promotion and rollback that ever counted, for whoever asks what ran when."""
-    specs = _specs(facts)
+    specs = _specs(facts, places)
     releases = _releases(facts, _holds(facts), specs, quarantine_quorum, finals)
     return _moves(facts, releases, specs)
 
@@ -129,12 +131,12 @@ def _holds(facts: ModelFacts) -> tuple[HoldView, ...]:
     )
 
 
-def _specs(facts: ModelFacts) -> dict[EventId, RolloutSpec]:
+def _specs(facts: ModelFacts, places: Places) -> dict[EventId, RolloutSpec]:
     """The plans that can be read, that say what their intent says, and that may be started."""
     specs, mandates = {}, {}
     for record, body in facts.of(RolloutIntent):
         try:
-            spec = read_plan(body.spec)
+            spec = _placed(read_plan(body.spec), record.event.header.trust_version, places)
         except Rejected:
             continue  # signed, yet unreadable: it starts nothing
         if (spec.model, spec.name, spec.generation, spec.release, spec.predecessor) == (
@@ -155,6 +157,17 @@ def _specs(facts: ModelFacts) -> dict[EventId, RolloutSpec]:
             if (member, spec.release) not in permitted or spec.generation > signed + uses:
                 del specs[id_]
     return specs
+
+
+def _placed(spec: RolloutSpec, author_knew: int, places: Places) -> RolloutSpec:
+    """The plan with all its regions. Its author has seen the trust version that it cites, so we
+    have it too. Raises `Rejected`."""
+    if spec.trust is None:
+        return spec
+    labels = places(spec.trust) if spec.trust <= author_knew else None
+    if labels is None:
+        raise InvalidSpec(f"the plan cites trust version {spec.trust}, which its author had not")
+    return resolve(spec, labels)
 
 
 def _manifests(facts: ModelFacts) -> dict[Digest, Manifest]:

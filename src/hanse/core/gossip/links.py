@@ -6,12 +6,14 @@ against signatures when the events arrive. A link forgets everything when it clo
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from hanse.core import limits
 from hanse.core.gossip.frames import LogHead, Pull
 from hanse.core.gossip.reconcile import salt
 from hanse.core.ids import MemberId, Origin
+from hanse.core.trust.members import Members
 
 
 @dataclass(slots=True)
@@ -62,3 +64,14 @@ class Link:
             self.theirs.pop(origin, None)
             self.broken_promises += 1
         return late
+
+
+def heard_by_region(links: Iterable[Link], members: Members, now_s: float) -> dict[str, float]:
+    """Per region, seconds since one of its daemons last spoke to us on one of these links."""
+    heard: dict[str, float] = {}
+    for link in links:
+        member = members.member(link.peer)
+        if member is not None:
+            ago = now_s - link.heard_s
+            heard[member.region] = min(ago, heard.get(member.region, ago))
+    return heard

@@ -45,6 +45,8 @@ class Facts:
     """Latest verified state of other regions for this (rollout, generation)."""
     heard_age_s: Mapping[str, float] = field(default_factory=dict)
     """Seconds since each region was last heard; a region that is missing was never heard."""
+    attested_age_s: Mapping[str, float] = field(default_factory=dict)
+    """Seconds since regions attested this plan healthy, by their clock and ours: for `maxAge`."""
     barred: bool = False
     """The release is killed or effectively quarantined."""
     held_here: bool = False

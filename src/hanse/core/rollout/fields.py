@@ -24,6 +24,7 @@ LIST_MAX: Final = 256
 DURATION_MS_MAX: Final = 400 * 86_400_000
 _UNITS_MS: Final = {"d": 86_400_000, "h": 3_600_000, "m": 60_000, "s": 1_000, "ms": 1}
 _DURATION = re.compile(r"([0-9]{1,12})(ms|s|m|h|d)")
+_LABEL = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _PERCENT = re.compile(r"([0-9]{1,3}(?:\.[0-9]{1,6})?)%")
 
 
@@ -72,6 +73,13 @@ def name(value: object, path: str) -> Segment:
         return segment(_text(value, path, "a name"), "this")
     except InvalidName as error:
         raise fail(path, error.message, error.fix) from error
+
+
+def label(value: object, path: str) -> str:
+    """The value of a label: letters, digits and . _ -, at most 64."""
+    if isinstance(value, str) and _LABEL.fullmatch(value):
+        return value
+    raise fail(path, f"{_shown(value)} is not a label", "write 1 to 64 of a-z A-Z 0-9 . _ -")
 
 
 def digest(value: object, path: str) -> Digest:

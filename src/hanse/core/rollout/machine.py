@@ -64,8 +64,8 @@ def advance(
     stage = spec.stages[progress.stage]
     if region not in stage.regions:
         raise Conflict(f"stage {stage.name} does not name region {region}")
-    heard = _hear(View(spec, stage, progress, facts, now_s))
-    view = View(spec, stage, heard, facts, now_s)
+    heard = _hear(View(spec, stage, progress, facts, now_s, region))
+    view = View(spec, stage, heard, facts, now_s, region)
     row = TABLE[heard.state]
     stay = Call(None, heard.reason, heard.why)
     call = next((c for c in calls(view) if c.stimulus is None or c.stimulus in row), stay)

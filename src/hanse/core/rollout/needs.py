@@ -12,7 +12,16 @@ from typing import Final
 
 from hanse.core.evidence.verdict import Reason, judge
 from hanse.core.rollout.plan import Analysis, Approve, Pause, SetWeight, Shadow, Step
-from hanse.core.rollout.stimuli import Cause, View, calls, closed, harm_of, hold_causes, unconfirmed
+from hanse.core.rollout.stimuli import (
+    Cause,
+    View,
+    calls,
+    closed,
+    harm_of,
+    hold_causes,
+    too_old,
+    unconfirmed,
+)
 from hanse.core.rollout.table import TABLE, TERMINAL, State
 
 
@@ -84,7 +93,8 @@ def _of_step(view: View) -> Iterator[Need]:
     progress, step = view.progress, _step_at(view, view.progress.step)
     match progress.active:
         case State.GATED:
-            yield from (Need(call.reason, call.why) for call in closed(view))
+            shut = (*closed(view), *too_old(view))
+            yield from (Need(call.reason, call.why) for call in shut)
         case State.PREFETCHING if not view.facts.prefetched:
             text = "the release and its rollback target are not both here yet"
             yield Need(Cause.PREFETCH, text)

@@ -12,6 +12,7 @@ from typing import Final, Literal
 from hanse.core.audience import EVERYBODY, Audience
 from hanse.core.evidence.metrics import Metric
 from hanse.core.ids import Digest, Segment
+from hanse.core.rollout.places import Selector
 
 WATCH_FACTOR: Final[float | None] = 1.5
 
@@ -79,6 +80,8 @@ class Requires:
 
     stage: Segment
     healthy: Literal["all", "majority"] | int
+    age_ms: int | None = None
+    """None of so many attestations may be older than this when the stage begins."""
 
     def quorum(self, regions: int) -> int:
         if self.healthy == "all":
@@ -88,12 +91,25 @@ class Requires:
 
 @dataclass(frozen=True, slots=True)
 class Stage:
+    """`regions` of a stage that selects them by labels are known once it is resolved."""
+
     name: Segment
     regions: tuple[Segment, ...]
     steps: tuple[Step, ...]
     soak_ms: int = 0
     requires: Requires | None = None
     """None only for the first stage."""
+    select: Selector | None = None
+
+    def turn(self, region: str) -> tuple[tuple[Segment, ...], int]:
+        """The regions before this one, and how many of them must have ended before it begins.
+
+        In one order, known to all and asked of nobody: of the regions up to the last one that has
+        begun, at most `parallel` have not ended, also where some cannot hear each other.
+        """
+        before = self.regions[: self.regions.index(Segment(region))]
+        parallel = self.select.parallel if self.select else None
+        return before, 0 if parallel is None else max(0, len(before) - parallel + 1)
 
     @property
     def templates(self) -> tuple[Segment, ...]:
@@ -191,6 +207,8 @@ class RolloutSpec:
     background: tuple[Segment, ...] = ()
     """Templates judged for harm in every state with traffic, beside those of the stage."""
     audience: Audience = EVERYBODY
+    trust: int | None = None
+    """The trust version by whose labels stages select regions; None if none does."""
     """Which requests take part, and by what units are told apart."""
     watch_factor: float | None = WATCH_FACTOR
     """After promotion, harm is so many times the rate of the rollout; None: nobody watches."""

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Final, Literal
 
 from hanse.core.evidence.metrics import EVENTS, TESTS, Metric
+from hanse.core.ids import Segment
 from hanse.core.rollout.fields import (
     Fields,
     distinct,
@@ -23,6 +24,7 @@ from hanse.core.rollout.fields import (
     percent,
     whole,
 )
+from hanse.core.rollout.places import Selector, parse_selector, selector_mapping
 from hanse.core.rollout.plan import (
     APPROVERS,
     Analysis,
@@ -37,12 +39,13 @@ from hanse.core.rollout.plan import (
 )
 
 _SAMPLES: Final = whole(0, 10**9)
+AGE_MS_MIN: Final = 300_000
+"""Several times the allowance for clocks that differ."""
 
 
 def parse_stage(value: object, path: str) -> Stage:
     fields = Fields.of(value, path, ("name", "regions", "requires", "steps", "soak"))
-    regions = fields.required("regions", listed(name), "[eu-north]")
-    distinct(regions, fields.at("regions"))
+    regions, select = fields.required("regions", _regions, "[eu-north]")
     steps = fields.required("steps", listed(_step), "a list of steps")
     _check_weights(steps, fields.at("steps"))
     return Stage(
@@ -51,18 +54,22 @@ def parse_stage(value: object, path: str) -> Stage:
         steps,
         fields.optional("soak", duration_ms(0), 0),
         fields.optional("requires", _requires, None),
+        select,
     )
 
 
 def stage_mapping(stage: Stage) -> dict[str, object]:
     mapping: dict[str, object] = {
         "name": stage.name,
-        "regions": list(stage.regions),
+        "regions": selector_mapping(stage.select) if stage.select else list(stage.regions),
         "steps": [_step_mapping(step) for step in stage.steps],
         "soak": duration_text(stage.soak_ms),
     }
     if stage.requires:
-        mapping["requires"] = {"stage": stage.requires.stage, "healthy": stage.requires.healthy}
+        age_ms = stage.requires.age_ms
+        age = {} if age_ms is None else {"maxAge": duration_text(age_ms)}
+        gate = {"stage": stage.requires.stage, "healthy": stage.requires.healthy}
+        mapping["requires"] = gate | age
     return mapping
 
 
@@ -226,11 +233,24 @@ def _step_mapping(step: Step) -> dict[str, object]:
 
 
 def _requires(value: object, path: str) -> Requires | None:
-    fields = Fields.of(value, path, ("stage", "healthy"))
+    fields = Fields.of(value, path, ("stage", "healthy", "maxAge"))
     return Requires(
         fields.required("stage", name, "pilot"),
         fields.required("healthy", _healthy, "all"),
+        fields.optional("maxAge", _age, None),
     )
+
+
+def _age(value: object, path: str) -> int | None:
+    return duration_ms(AGE_MS_MIN)(value, path)
+
+
+def _regions(value: object, path: str) -> tuple[tuple[Segment, ...], Selector | None]:
+    if isinstance(value, Mapping):
+        return (), parse_selector(value, path)
+    regions = listed(name)(value, path)
+    distinct(regions, path)
+    return regions, None
 
 
 def _healthy(value: object, path: str) -> Literal["all", "majority"] | int:

@@ -11,6 +11,7 @@ what others recorded is final, and the gate's quorum of regions both healthy and
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -19,6 +20,7 @@ from typing import Final
 from hanse.core.evidence.grid import UNITS_PER_NAT
 from hanse.core.evidence.verdict import Kind, Reason, Verdict, judge
 from hanse.core.evidence.watch import alarm_level
+from hanse.core.limits import CLOCK_AHEAD_S
 from hanse.core.rollout.facts import Facts
 from hanse.core.rollout.plan import (
     Analysis,
@@ -51,6 +53,8 @@ class Cause(StrEnum):
     DISAGREEMENT = "disagreement"
     CLOCK = "clock"
     GATE = "gate"
+    TURN = "turn"
+    MAX_AGE = "maxAge"
     TRUST = "trust"
     APPROVAL = "approval"
     NODES = "nodes"
@@ -63,6 +67,8 @@ class Cause(StrEnum):
 WAITING: Final = (
     Cause.STALE,
     Cause.GATE,
+    Cause.TURN,
+    Cause.MAX_AGE,
     Cause.TRUST,
     Cause.FINALITY,
     Cause.DISAGREEMENT,
@@ -94,6 +100,7 @@ class View:
     progress: Progress
     facts: Facts
     now_s: float
+    region: str = ""
 
     @property
     def elapsed_ms(self) -> float:
@@ -205,6 +212,8 @@ def hold_causes(view: View, harm: Verdict | None) -> Iterator[Call]:
         yield _hold(Cause.DEADLINE, overdue)
     if progress.state is State.HELD and progress.reason in WAITING:
         yield from closed(view)
+    if progress.state is State.HELD and progress.active is State.GATED:
+        yield from too_old(view)
     yield from _silence(view)
 
 
@@ -247,6 +256,34 @@ def closed(view: View) -> Iterator[Call]:
         yield _hold(cause, why)
     if view.stage.requires is not None:
         yield from _gate(view, view.stage.requires)
+    yield from _turn(view)
+
+
+def _turn(view: View) -> Iterator[Call]:
+    """So many regions of our own stage at once. Healthy is attested for ever; who has gone back
+    has nobody exposed any more."""
+    before, quorum = view.stage.turn(view.region) if view.stage.select else ((), 0)
+    ended = [r for r in before if view.facts.reports.get(r) in (State.HEALTHY, State.ROLLED_BACK)]
+    if len(ended) < quorum:
+        first = ", ".join(r for r in before if r not in ended)[:200]
+        why = f"{len(ended)} of {quorum} regions before this one have ended: waits for {first}"
+        yield _hold(Cause.TURN, why)
+
+
+def too_old(view: View) -> Iterator[Call]:
+    """Of the attestations that open the gate. Their age is by their authors' clocks and ours, so
+    what may be too old by the allowance for clocks, or lies in the future, is too old."""
+    requires = view.stage.requires
+    if requires is None or requires.age_ms is None:
+        return
+    regions, limit_s = view.spec.stage(requires.stage).regions, requires.age_ms / 1000
+    ages = {r: view.facts.attested_age_s.get(r, math.inf) for r in regions}
+    young = [r for r, age in ages.items() if -CLOCK_AHEAD_S <= age <= limit_s - CLOCK_AHEAD_S]
+    quorum = requires.quorum(len(regions))
+    if len(young) < quorum:
+        why = f"{len(young)} of {quorum} proofs of stage {requires.stage} are from the last "
+        why += f"{limit_s / 3600:.1f} h: start a new generation of the rollout"
+        yield _hold(Cause.MAX_AGE, why)
 
 
 def _gate(view: View, requires: Requires) -> Iterator[Call]:
@@ -290,8 +327,10 @@ def _pending(view: View) -> Call:
 
 
 def _gated(view: View) -> Call:
-    closed = _not_fresh(view)
-    return Call(None, closed.reason, closed.why) if closed else Call(Stimulus.GATE_MET)
+    shut = _not_fresh(view)
+    if shut:
+        return Call(None, shut.reason, shut.why)
+    return next(too_old(view), None) or Call(Stimulus.GATE_MET)
 
 
 def _prefetching(view: View) -> Call:

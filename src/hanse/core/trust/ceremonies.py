@@ -5,7 +5,7 @@ Who has to sign it follows from what changed (`signatures.needs`); nothing here 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +14,7 @@ from hanse.core.ids import MemberId, Origin, Segment, segment
 from hanse.core.log.checkpoint import open_checkpoint
 from hanse.core.log.note import Note
 from hanse.core.log.policy import default_policy
+from hanse.core.rollout.places import parse_labels
 from hanse.core.trust.cuts import Cut
 from hanse.core.trust.members import ROLES, FloorCap, Keys, Members, Person, Region
 
@@ -73,9 +74,23 @@ def rotate(members: Members, role: str, keys: Keys) -> Members:
     )
 
 
-def add_region(members: Members, name: str, edge_ca_pem: str, officers: Keys | None) -> Members:
+def add_region(
+    members: Members,
+    name: str,
+    edge_ca_pem: str,
+    officers: Keys | None,
+    labels: Mapping[str, str] | None = None,
+) -> Members:
     region = Region(segment(name, "region"), edge_ca_pem, officers or members.root)
-    return replace(members, regions=(*members.regions, region))
+    return set_labels(replace(members, regions=(*members.regions, region)), name, labels or {})
+
+
+def set_labels(members: Members, region: str, labels: Mapping[str, str]) -> Members:
+    """Give a region exactly these labels. Plans that are under way keep the regions they have."""
+    _known(members, region)
+    others = {name: pairs for name, pairs in members.labels.items() if name != region}
+    mine = {Segment(region): parse_labels(labels, f"labels of {region}")} if labels else {}
+    return replace(members, labels=others | mine)
 
 
 def remove_region(members: Members, name: str) -> Members:
@@ -86,7 +101,9 @@ def remove_region(members: Members, name: str) -> Members:
             f"{name} still has daemons",
             fix="end the log of each first: hanse trust cut CHECKPOINT --remove-member",
         )
-    return replace(members, regions=tuple(r for r in members.regions if r.name != name))
+    left = tuple(r for r in members.regions if r.name != name)
+    labels = {region: pairs for region, pairs in members.labels.items() if region != name}
+    return replace(members, regions=left, labels=labels)
 
 
 def cut(

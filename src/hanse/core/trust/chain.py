@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from hanse.core.errors import InvalidProof
+from hanse.core.rollout.places import Labels
 from hanse.core.signing import SigningKey
 from hanse.core.trust import signatures, writing
 from hanse.core.trust.bundle import parse_bundle
@@ -36,6 +37,11 @@ class Chain:
 
     def at(self, version: int) -> Members | None:
         return self.versions[version - 1] if 1 <= version <= len(self.versions) else None
+
+    def labels_at(self, version: int) -> Labels | None:
+        """The labels of every region then; None for a version that we do not have."""
+        members = self.at(version)
+        return None if members is None else members.labels_of_all
 
 
 @lru_cache(maxsize=256)

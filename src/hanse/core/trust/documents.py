@@ -1,6 +1,6 @@
 """The target files of a trust version: how `Members` is written down, and read back strictly.
 
-    members.json            people, thresholds, ring seed         signed for by targets
+    members.json            people, thresholds, labels of regions, ring seed    signed by targets
     witness.policy          C2SP tlog-policy text                 "
     residency.json          where model files may go              "
     floors.json             lowest counters that may be active    "
@@ -22,6 +22,7 @@ from hanse.core.errors import InvalidSpec
 from hanse.core.ids import Segment, segment
 from hanse.core.log.policy import parse_policy
 from hanse.core.reading import Reader, canonical_json, parse_json
+from hanse.core.rollout.places import parse_labels
 from hanse.core.signing import admit_public_key
 from hanse.core.trust.cuts import Cut, parse_cut
 from hanse.core.trust.members import ROLES, FloorCap, Keys, Member, Members, Person, Region
@@ -74,6 +75,7 @@ def shared_files(members: Members) -> dict[str, bytes]:
     return {
         MEMBERS: _json(
             federation=members.federation,
+            labels={region: dict(pairs) for region, pairs in members.labels.items()},
             people=people,
             policy=policy,
             ring_seed=members.ring_seed,
@@ -129,6 +131,7 @@ def read_shared(files: Mapping[str, bytes]) -> dict[str, Any]:
             "people": reader.items("people", _person, count_max=10_000),
             "quarantine_quorum": quorum,
             "thresholds": thresholds,
+            "labels": _table(reader, "labels", _labels, count_max=limits.REGIONS_MAX),
         }
     for role in thresholds:
         _role(role, f"{MEMBERS}.policy.thresholds")
@@ -181,6 +184,8 @@ def check(members: Members) -> None:
     for member in members.members:
         if member.region not in regions:
             raise InvalidSpec(f"the trust version does not name region {member.region}")
+    if unknown := sorted(set(members.labels) - set(regions)):
+        raise InvalidSpec(f"{MEMBERS}.labels: the trust version does not name region {unknown[0]}")
     _check_people(members)
     _check_apart(members)
 
@@ -242,6 +247,11 @@ def _table(
     if not isinstance(value, Mapping) or len(value) > count_max:
         raise InvalidSpec(f"{path}: expected a mapping of at most {count_max}")
     return {segment(k, path): parse(v, f"{path}.{k}") for k, v in value.items()}
+
+
+def _labels(value: Any, path: str) -> dict[str, str]:
+    pairs = Reader({"labels": value}, path).pairs("labels", count_max=limits.LABELS_MAX)
+    return parse_labels(pairs, path)
 
 
 def _threshold(value: Any, path: str) -> int:

@@ -55,6 +55,9 @@ def _facts(members: Members) -> Iterator[tuple[str, str]]:
                 f"model files to {_list(region.residency)}"
             ),
         )
+        if labels := members.labels.get(region.name):
+            said = ", ".join(f"{key}={value}" for key, value in sorted(labels.items()))
+            yield f"labels of {region.name}", said
         for name in sorted(region.revoked):
             yield f"revoked in {region.name} {name}", "may not connect"
     for member in members.members:

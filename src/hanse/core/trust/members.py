@@ -129,6 +129,8 @@ class Members:
     floor_caps: Mapping[Segment, FloorCap] = field(default_factory=dict)
     residency: Mapping[Segment, tuple[str, ...]] = field(default_factory=dict)
     """Where model files of a region may go at all; a region that is not named: anywhere."""
+    labels: Mapping[Segment, Mapping[str, str]] = field(default_factory=dict)
+    """Of regions, by which rollouts select them; those without any are left out."""
     thresholds: Mapping[str, int] = field(default_factory=dict)
     """Distinct signers that a statement of a role needs; 1 where nothing is said."""
     targets: Keys = NOBODY
@@ -163,6 +165,10 @@ class Members:
     def keys(self, role: str, region: str = "*") -> dict[MemberId, bytes]:
         """Keys of the people who hold `role` in `region`."""
         return {p.id: p.key for p in self.people if p.holds(role, region)}
+
+    @property
+    def labels_of_all(self) -> dict[Segment, Mapping[str, str]]:
+        return {region.name: self.labels.get(region.name, {}) for region in self.regions}
 
     def threshold(self, role: str) -> int:
         return self.thresholds.get(role, 0 if role == "approver" else 1)

@@ -73,7 +73,8 @@ def _named(
 def _region(matter: Matter, found: Part) -> Answer:
     here = found.region == matter.own
     now = matter.clock.now_s
-    look = matter.node.region.look(matter.view, found.rollout, matter.node.heard(now), now)
+    heard, wall_ms = matter.node.heard(now), matter.clock.wall_ms
+    look = matter.node.region.look(matter.view, found.rollout, heard, now, wall_ms)
     view = look if here else None
     wanting = needs(view) if view else ()
     missing = [_need(need.reason, need.text, need.have, need.needed) for need in wanting]

@@ -21,7 +21,7 @@ from hanse.core.rollout.fields import duration_text
 from hanse.core.rollout.plan import Pause, RolloutSpec, Shadow, Stage, Step
 from hanse.daemon.queries.matter import Answer, Args, Matter, plain
 from hanse.daemon.queries.parts import step_text
-from hanse.daemon.starting import objections
+from hanse.daemon.starting import objections, placed
 
 NODE_NAMES_MAX = 20
 
@@ -29,7 +29,7 @@ NODE_NAMES_MAX = 20
 def rollout_plan(node: Node, clock: Clock, args: Args) -> Answer:
     """rollout.plan {spec}: the canonical text of a plan that nobody has signed yet."""
     with Reader(args, "rollout.plan") as reader:
-        plan = read_plan(str(reader.raw("spec")).encode())
+        plan = placed(node, read_plan(str(reader.raw("spec")).encode()))
     matter = Matter.of(node, clock, plan.model)
     release = matter.release(None, str(plan.release))
     wanted = (release, *warm_targets(matter.view, plan, matter.own))
@@ -62,12 +62,15 @@ def _stage(plan: RolloutSpec, stage: Stage) -> Answer:
 
 
 def _starts(plan: RolloutSpec, stage: Stage) -> str:
-    requires = stage.requires
+    requires, parallel = stage.requires, stage.select.parallel if stage.select else None
+    turns = f", at most {parallel} at a time in this order" if parallel is not None else ""
     if requires is None:
-        return "at once"
+        return f"at once{turns}"
     regions = plan.stage(requires.stage).regions
     quorum = requires.quorum(len(regions))
-    return f"once {quorum} of {len(regions)} regions of {requires.stage} are healthy and heard"
+    age = "" if requires.age_ms is None else f" for at most {duration_text(requires.age_ms)}"
+    of = f"{quorum} of {len(regions)} regions of {requires.stage}"
+    return f"once {of} are healthy{age} and heard{turns}"
 
 
 def _step(step: Step) -> str:
