@@ -126,16 +126,7 @@ def lint(path: Path) -> RolloutSpec:
     """
     document = read(path)
     metadata, spec = document.get("metadata"), document.get("spec")
-    made_up: RolloutPrepared = {
-        "release": str(Digest.of(b"the release")),
-        "version": "0",
-        "predecessor": str(Digest.of(b"its predecessor")),
-        "generation": 1,
-        "regions": [],
-        "labels": {},
-        "trust": 1,
-        "under_way": None,
-    }
+    made_up = _made_up()
     if isinstance(spec, Mapping) and isinstance(spec.get("release"), str):
         made_up = {**made_up, "release": spec["release"]}
     model = metadata.get("model", "model") if isinstance(metadata, Mapping) else "model"
@@ -151,15 +142,25 @@ def template(path: Path, model: str) -> RolloutSpec:
     spec = document.get("spec")
     if isinstance(spec, Mapping) and {"release", "predecessor"} & set(spec):
         raise InvalidSpec(f"{path} names a release", fix="leave out release and predecessor")
-    made_up: RolloutPrepared = {
+    if any(isinstance(regions, Mapping) for regions in _regions(document)):
+        raise InvalidSpec(
+            f"{path} selects regions by labels, which may change while it is kept",
+            fix="name the regions one by one",
+        )
+    return parsed(path, complete(document, model, _made_up(), None))
+
+
+def _made_up() -> RolloutPrepared:
+    return {
         "release": str(Digest.of(b"the release")),
         "version": "0",
         "predecessor": str(Digest.of(b"its predecessor")),
         "generation": 1,
         "regions": [],
+        "labels": {},
+        "trust": 1,
         "under_way": None,
     }
-    return parsed(path, complete(document, model, made_up, None))
 
 
 def default_plan(regions: Sequence[str], *, first_release: bool) -> dict[str, Any]:
