@@ -24,6 +24,7 @@ def table(found: RolloutPlanned) -> Table:
         f"{found['rollout']} would bring {found['release']['version']} of {found['model']}"
         + (f" in place of {old['version']}" if old else ""),
         *(line for stage in found["stages"] for line in _stage(stage)),
+        *(f"nothing begins or rises {window}" for window in found["freeze"]),
     ]
     rows = [
         (

@@ -44,6 +44,7 @@ class RolloutPlanned(TypedDict):
     predecessor: ReleaseRef | None
     objections: list[str]  # why starting it now would be refused
     stages: list[PlannedStage]  # in order
+    freeze: list[str]  # windows in which nothing begins or rises
     regions: list[PlannedRegion]
     keeps: list[ReleaseRef]  # what stays on the disk of every node to go back to
     nodes: list[PlannedNodes]  # the largest group first

@@ -144,6 +144,9 @@ def _barriers(
         yield Cause.RETIRED, f"{release.version} is retired"
     if not rollout.usable(around.region):
         yield Cause.FINALITY, f"the plan is not final: {around.waiting(rollout.logs[0])}"
+    for window in rollout.plan.freeze:
+        if window.covers(around.wall_ms):
+            yield Cause.WINDOW, f"nothing begins or rises in the freeze window {window.text}"
 
 
 def _reports(rollout: RolloutView, region: str) -> dict[str, State]:

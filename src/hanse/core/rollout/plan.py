@@ -12,6 +12,7 @@ from typing import Final, Literal
 from hanse.core.audience import EVERYBODY, Audience
 from hanse.core.evidence.metrics import Metric
 from hanse.core.ids import Digest, Segment
+from hanse.core.rollout.freeze_windows import FreezeWindow
 from hanse.core.rollout.places import Selector
 
 WATCH_FACTOR: Final[float | None] = 1.5
@@ -207,6 +208,7 @@ class RolloutSpec:
     background: tuple[Segment, ...] = ()
     """Templates judged for harm in every state with traffic, beside those of the stage."""
     audience: Audience = EVERYBODY
+    freeze: tuple[FreezeWindow, ...] = ()
     trust: int | None = None
     """The trust version by whose labels stages select regions; None if none does."""
     """Which requests take part, and by what units are told apart."""

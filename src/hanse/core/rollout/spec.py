@@ -3,7 +3,7 @@
     {apiVersion: hanse.dev/v1alpha1, kind: Rollout,
      metadata: {name, model, generation, trustVersion},
      spec: {release, predecessor, supersedes, rollback, stages, templates, background,
-            freshness, deadline, nodes, propagation, audience, watch}}
+            freeze, freshness, deadline, nodes, propagation, audience, watch}}
 
 Analysis templates live in the document itself, so the signed bytes say all that will decide.
 `predecessor: null` marks a first release: there is no stable arm to compare with or to mirror, so
@@ -37,6 +37,7 @@ from hanse.core.rollout.fields import (
     one_of,
     whole,
 )
+from hanse.core.rollout.freeze_windows import freeze_mapping, parse_freeze
 from hanse.core.rollout.places import check_quorums
 from hanse.core.rollout.plan import (
     WATCH_FACTOR,
@@ -81,6 +82,7 @@ _SPEC_FIELDS: Final = (
     "stages",
     "templates",
     "background",
+    "freeze",
     "freshness",
     "deadline",
     "nodes",
@@ -114,6 +116,7 @@ def parse_spec(mapping: object) -> RolloutSpec:
         audience=fields.optional("audience", parse_audience, EVERYBODY),
         background=fields.optional("background", _background, ()),
         watch_factor=fields.optional("watch", parse_watch, WATCH_FACTOR),
+        freeze=fields.optional("freeze", parse_freeze, ()),
         trust=metadata.optional("trustVersion", _version, None),
     )
     _check(spec)
@@ -150,6 +153,7 @@ def to_mapping(spec: RolloutSpec) -> dict[str, object]:
             "stages": [stage_mapping(stage) for stage in spec.stages],
             "templates": {t.name: template_mapping(t) for t in spec.templates},
             "background": {"templates": list(spec.background)},
+            "freeze": freeze_mapping(spec.freeze),
             "freshness": freshness_mapping(spec.freshness),
             "deadline": deadline_mapping(spec.deadline),
             "nodes": nodes_mapping(spec.nodes),

@@ -55,6 +55,7 @@ class Cause(StrEnum):
     GATE = "gate"
     TURN = "turn"
     MAX_AGE = "maxAge"
+    WINDOW = "freezeWindow"
     TRUST = "trust"
     APPROVAL = "approval"
     NODES = "nodes"
@@ -69,6 +70,7 @@ WAITING: Final = (
     Cause.GATE,
     Cause.TURN,
     Cause.MAX_AGE,
+    Cause.WINDOW,
     Cause.TRUST,
     Cause.FINALITY,
     Cause.DISAGREEMENT,

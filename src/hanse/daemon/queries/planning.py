@@ -41,6 +41,7 @@ def rollout_plan(node: Node, clock: Clock, args: Args) -> Answer:
         "predecessor": matter.ref(plan.predecessor),
         "objections": [str(found) for found in objections(node, plan)],
         "stages": [_stage(plan, stage) for stage in plan.stages],
+        "freeze": [window.text for window in plan.freeze],
         "regions": [
             _region(matter, stage, region, wanted)
             for stage in plan.stages
