@@ -54,6 +54,10 @@ out = Console(highlight=False, width=None if sys.stdout.isatty() else 110)
 
 
 class Tour:
+    model = MODEL
+    places = REGIONS
+    """What the users of each region send, by region; the first one founds the federation."""
+
     def __init__(self, home: Path) -> None:
         self.home = home
         self.regions: dict[str, Region] = {}
@@ -65,9 +69,9 @@ class Tour:
 
     def set_up(self) -> None:
         """Make the federation with the same commands that a person would type."""
-        ports = iter(free_ports(len(REGIONS) * (1 + NODES_PER_REGION)))
-        founder = self.home / next(iter(REGIONS))
-        for name, slices in REGIONS.items():
+        ports = iter(free_ports(len(self.places) * (1 + NODES_PER_REGION)))
+        founder = self.home / next(iter(self.places))
+        for name, slices in self.places.items():
             folder, listen = self.home / name, f"127.0.0.1:{next(ports)}"
             where = ["--region", name, "--home", str(folder), "--listen", listen]
             if folder == founder:
@@ -85,10 +89,13 @@ class Tour:
             process = self._process(node, "agent", "run", "--home", str(home))
             agents.append(Agent(node, home, listen, process))
             nodes.append(listen)
-        command = [sys.executable, "-m", "tour.traffic", "--region", name]
-        command += ["--nodes", ",".join(nodes), "--slices", slices]
+        command = self.users_of(name, nodes, slices)
         users = Users(Process(f"{name}-users", command, self.home / f"{name}-users.log"))
         return Region(name, folder, daemon, agents, nodes, users)
+
+    def users_of(self, region: str, nodes: list[str], slices: str) -> list[str]:
+        command = [sys.executable, "-m", "tour.traffic", "--region", region]
+        return [*command, "--nodes", ",".join(nodes), "--slices", slices]
 
     def _process(self, name: str, *words: str) -> Process:
         return Process(name, [str(HANSE), *words], self.home / f"{name}.log")
@@ -106,7 +113,8 @@ class Tour:
 
     def _all_linked(self) -> bool:
         return all(
-            r.ask("status")["peers"]["connected"] == len(REGIONS) - 1 for r in self.regions.values()
+            r.ask("status")["peers"]["connected"] == len(self.places) - 1
+            for r in self.regions.values()
         )
 
     @property
@@ -157,7 +165,7 @@ class Tour:
 
     def rollout(self, region: Region, name: str = "") -> dict[str, Any]:
         """A rollout as this region's daemon tells it, the current one first; {} before any."""
-        args = {"model": MODEL, "rollout": name} if name else {}
+        args = {"model": self.model, "rollout": name} if name else {}
         found = region.ask("rollout.status", **args)["rollouts"]
         return dict(found[0]) if found else {}
 
@@ -348,10 +356,15 @@ def chapter(number: int, title: str) -> Iterator[None]:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="scripts/demo", description=__doc__)
     parser.add_argument("--keep", action="store_true", help="leave the federation running")
+    parser.add_argument("--heal", action="store_true", help="the story of a model that heals")
     options = parser.parse_args()
     home = Path(os.environ.get("HANSE_DEMO_HOME", ROOT / ".demo"))
     shutil.rmtree(home, ignore_errors=True)
     home.mkdir(parents=True)
+    if options.heal:
+        from tour.heal import main as heal  # it needs what only this story needs
+
+        return heal(home, keep=options.keep)
     with out.status("fetching models and fonts (once)"):
         material.fetch_all()
     tour = Tour(home)
@@ -385,7 +398,8 @@ def look_around(tour: Tour) -> None:
     out.rule("Look around, in another terminal; Ctrl-C ends it", align="left")
     for name, region in tour.regions.items():
         out.print(f"  export HANSE_HOME={region.home}   # the operator of {name}", markup=False)
-    out.print(f"  {HANSE} status | why {MODEL} | lineage {MODEL} | rollback {MODEL} --reason test")
+    model = tour.model
+    out.print(f"  {HANSE} status | why {model} | lineage {model} | rollback {model} --reason test")
     try:
         while True:
             time.sleep(1)
