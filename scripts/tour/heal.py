@@ -11,7 +11,8 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
-from typing import Any, ClassVar
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 
@@ -28,7 +29,7 @@ WITHIN_S = 150.0  # from the onset to recovery
 
 class Healing(Tour):
     model = "digits"
-    places: ClassVar = {EU: "", US: ""}
+    places = MappingProxyType({EU: "", US: ""})
 
     def users_of(self, region: str, nodes: list[str], slices: str) -> list[str]:
         data = self.data(region)

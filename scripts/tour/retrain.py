@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -61,7 +62,8 @@ def _since_it_became_worse(data: Path) -> tuple[handwriting.Rows, handwriting.La
 
 def _set_aside(data: Path) -> None:
     rows, labels = handwriting.kept(data, "heldout.f32", HELD_OUT)
-    np.savez(data / "heldout.tmp.npz", **{"in.X": rows, "label": labels})
+    examples: dict[str, Any] = {"in.X": rows, "label": labels}
+    np.savez(data / "heldout.tmp.npz", **examples)
     (data / "heldout.tmp.npz").replace(data / "heldout.npz")
 
 

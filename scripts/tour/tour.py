@@ -14,7 +14,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
@@ -55,7 +55,7 @@ out = Console(highlight=False, width=None if sys.stdout.isatty() else 110)
 
 class Tour:
     model = MODEL
-    places = REGIONS
+    places: Mapping[str, str] = REGIONS
     """What the users of each region send, by region; the first one founds the federation."""
 
     def __init__(self, home: Path) -> None:
