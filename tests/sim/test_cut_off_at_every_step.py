@@ -21,7 +21,8 @@ from hanse.sim.run import build
 from hanse.sim.world import NAMES, World
 
 HEARD_WITHIN_S = 30.0  # `freshness.within` of the plan
-CUT_S = 110.0
+CUT_S = 200.0
+ALONE_S = 160.0  # long enough to be done with the rollout, if nobody waited for news
 CUT_AT = (
     State.GATED,
     State.PREFETCHING,
@@ -125,7 +126,7 @@ def test_who_is_cut_off_goes_no_further_and_everybody_goes_back(state: State, wa
     cut = Cut(world.now_s, world.now_s + CUT_S, **WAYS[way])  # type: ignore[arg-type]
     world.cut_now(cut)
     before, last_step_s = scene.exposure, world.now_s
-    while world.now_s < cut.at_s + 80:
+    while world.now_s < cut.at_s + ALONE_S:
         world.run_until(world.now_s + 1)
         if scene.exposure > before:
             before, last_step_s = scene.exposure, world.now_s
