@@ -11,7 +11,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -191,10 +191,16 @@ class Federation:
     def logs(self) -> list[Path]:
         return [p.log for p in (*self.daemons.values(), *self.nodes)]
 
-    def found(self, nodes: Sequence[str] = NODES, regions: Sequence[str] = REGIONS) -> None:
+    def found(
+        self,
+        nodes: Sequence[str] = NODES,
+        regions: Sequence[str] = REGIONS,
+        hosts: Mapping[str, str] | None = None,
+    ) -> None:
         ports = iter(free_ports(len(regions) + len(nodes)))
         for region in regions:
-            home, address = self.home / region, f"127.0.0.1:{next(ports)}"
+            host = (hosts or {}).get(region, "127.0.0.1")
+            home, address = self.home / region, f"{host}:{next(ports)}"
             how = ("join", "--via", self.founder.home) if self.daemons else ("init",)
             name = () if self.daemons else ("--federation", "harbour")
             where = ("--region", region, "--home", home, "--listen", address)
@@ -203,11 +209,11 @@ class Federation:
         for name in nodes:
             self.nodes.append(self.enrol(name, f"127.0.0.1:{next(ports)}"))
 
-    def enrol(self, name: str, address: str) -> Node:
-        """A node of the first region that reports often, so that tests need not wait for it."""
+    def enrol(self, name: str, address: str, region: str = REGIONS[0]) -> Node:
+        """A node, usually of the first region, that reports often, so that tests need not wait for it."""
         home = self.home / name
         done(
-            *("agent", "enroll", "--via", self.founder.home, "--node", name),
+            *("agent", "enroll", "--via", self.daemons[region].home, "--node", name),
             *("--home", home, "--listen", address),
         )
         settings = (home / "agent.toml").read_text()
