@@ -210,7 +210,7 @@ class Federation:
             self.nodes.append(self.enrol(name, f"127.0.0.1:{next(ports)}"))
 
     def enrol(self, name: str, address: str, region: str = REGIONS[0]) -> Node:
-        """A node, usually of the first region, that reports often, so that tests need not wait for it."""
+        """A node that reports often, so that tests need not wait for it."""
         home = self.home / name
         done(
             *("agent", "enroll", "--via", self.daemons[region].home, "--node", name),

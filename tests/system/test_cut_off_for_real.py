@@ -15,6 +15,7 @@ from system_federation import MODEL, REGIONS, Federation, done
 pytestmark = pytest.mark.system
 PILOT, WAVE, BYSTANDER = REGIONS
 WITHIN_S = 15.0
+CANARY = ("weighting", "analyzing")
 PLAN = CAREFUL.replace(f"{WAVE}, {BYSTANDER}", WAVE).replace("minSamples: 40", "minSamples: 200")
 PLAN += f"  freshness: {{within: {WITHIN_S:g}s}}\n"
 
@@ -65,7 +66,7 @@ def test_nobody_proceeds_who_should_not_and_everybody_goes_back(
         rollout = federation.roll_out("2.0.0", plan)
 
         # The pilot is cut off in the middle of its canary, and goes on to its end alone.
-        federation.until("the canary", lambda: pilot.state_in(rollout, PILOT) == "weighting")
+        federation.until("the canary", lambda: pilot.state_in(rollout, PILOT) in CANARY)
         federation.until("the wave knows", lambda: wave.state_in(rollout, WAVE) == "gated")
         network.cut([PILOT])
         federation.until("proof", lambda: pilot.state_in(rollout, PILOT) == "healthy")
@@ -74,7 +75,7 @@ def test_nobody_proceeds_who_should_not_and_everybody_goes_back(
         network.heal()
 
         # The wave is cut off in the middle of its own canary: it waits, and serves on.
-        federation.until("the wave's canary", lambda: wave.state_in(rollout, WAVE) == "weighting")
+        federation.until("the wave's canary", lambda: wave.state_in(rollout, WAVE) in CANARY)
         network.cut([WAVE])
         federation.until("it waits", lambda: wave.state_in(rollout, WAVE) == "held")
         (held,) = [r for r in wave.rollout(rollout)["regions"] if r["region"] == WAVE]

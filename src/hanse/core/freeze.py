@@ -45,8 +45,8 @@ class Freezer:
         self._book, self._catalog, self._finality, self._sync = book, catalog, finality, sync
         self._proven: dict[Origin, tuple[Fork, MemberId | None]] = {}
         self._asked: set[Origin] = set()
-        self._foreign: dict[Origin, int] = {}
-        """How far logs are final on a branch that was weighed, and is not ours."""
+        self._foreign: dict[Origin, tuple[int, int]] = {}
+        """How far logs are final on a branch that is not ours, and where that one parts."""
 
     def restore(self, stored: Mapping[str, bytes]) -> None:
         """Take the proofs back, before the logs."""
@@ -116,7 +116,7 @@ class Freezer:
             if outcome is None:
                 self._finality.vouched[asked.origin] = asked.note
             else:
-                self._foreign[asked.origin] = size_of(asked.note)
+                self._foreign[asked.origin] = size_of(asked.note), outcome.index
             self.ask(asked.origin)
         if isinstance(outcome, Fork):
             return self.found(outcome, None)
@@ -163,7 +163,7 @@ class Freezer:
         entries = self._book.reread(origin, raws, leaves)
         vouched = self._finality.vouched.pop(origin, None)
         if self._book.is_misplaced(origin, leaves):
-            return self._let_go(origin, raws, leaves, 0)
+            return self._let_go(origin, raws, leaves)
         if vouched is not None and origin in self._book.forks:
             said = Checkpoint.parse(Note.parse(vouched).text)
             if said.size > len(leaves):
@@ -172,10 +172,13 @@ class Freezer:
                 trust = max(e.event.header.trust_version for e in entries[: said.size])
                 self._finality.confirm(origin, vouched, trust, now_s)
             else:
-                self._foreign[origin] = said.size
-        final, fork = self._foreign.pop(origin, 0), self._book.forks.get(origin)
-        if fork is not None and head.final_size <= fork.index < min(final, len(leaves)):
-            return self._let_go(origin, raws, leaves, final)
+                self._foreign[origin] = said.size, self._book.forks[origin].index
+        # Of several branches the one that is final need not part from ours where the proof says.
+        final, parts = self._foreign.pop(origin, (0, 0))
+        if origin in self._book.forks and head.final_size <= parts < min(final, len(leaves)):
+            self._book.elsewhere[origin] = final
+            self._book.refused.add(leaves[parts])
+            return self._let_go(origin, raws, leaves, head.final_size)
         return self._judge(self._book.heads[origin], raws, leaves)
 
     def _judge(self, head: Head, raws: Sequence[bytes], leaves: Sequence[bytes]) -> None:
@@ -186,18 +189,14 @@ class Freezer:
             self._catalog.add(self._book.judged(entry))
 
     def _let_go(
-        self, origin: Origin, raws: Sequence[bytes], leaves: Sequence[bytes], final: int
+        self, origin: Origin, raws: Sequence[bytes], leaves: Sequence[bytes], size: int = 0
     ) -> None:
-        """Keep what is final of our branch, to take in the one that counts."""
+        """Keep so much of our branch, which is final, to take in the one that counts."""
         before = self._book.heads[origin]
-        size = before.final_size if final else 0
         frontier = Frontier.empty().append(leaves[:size])
         end = (before.final_size, before.final_note) if size else (0, b"")
         head = Head(origin, size, frontier.root(), frontier.encode(), end[1], *end)
         self._finality.drop(origin)
-        if final:
-            self._book.elsewhere[origin] = final
-            self._book.refused.add(leaves[self._book.forks[origin].index])
         self._judge(head, raws[:size], leaves[:size])
         if not size:
             del self._book.heads[origin]
