@@ -93,6 +93,7 @@ DOCUMENT: dict[str, Any] = {
         "freeze": [{"days": ["fri"], "from": "16:00", "zone": "+01:00"}, {"days": "sat"}],
         "freshness": {"within": "5m", "otherwise": "hold"},
         "deadline": {"step": "6h", "stage": "48h", "onExceeded": "hold"},
+        "nodes": {"assign": "request", "minOnline": 3, "offline": "exclude", "failing": "10%"},
         "propagation": {"onLocalRollback": "hold", "quarantineQuorum": 2},
     },
 }
@@ -223,6 +224,10 @@ VALUES = [
     ("spec.stages.0.steps.2", {}, "0 kinds in one step"),
     ("spec.stages.0.steps.2.setWeight", 101, "write 1 to 100"),
     ("spec.stages.0.soak", 7200, "7200 is not a duration (write a whole number and ms, s, m"),
+    ("spec.nodes.assign", "nodes", "'nodes' is not known; did you mean node?"),
+    ("spec.nodes.assign", "node", "error-rate: a margin of 1.25 takes nodes that differ for harm"),
+    ("spec.nodes.offline", "count", "'count' is not known (write exclude)"),
+    ("spec.nodes.minOnline", -1, "-1 is not a whole number"),
     ("spec.freeze.0.days", ["fry"], "'fry' is not known; did you mean fri?"),
     ("spec.freeze.0.from", 960, "spec.freeze[0].from: 960 is no time of the day (write \"16:00\""),
     ("spec.freeze.0.from", "24:01", "is no time of the day"),

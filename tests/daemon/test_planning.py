@@ -13,7 +13,8 @@ from hanse.core.errors import Conflict, InvalidSpec, NotFound
 from hanse.core.events import Hold
 from hanse.core.ids import Digest
 from hanse.core.reading import canonical_json
-from hanse.core.rollout.spec import canonical, parse_spec
+from hanse.core.rollout.spec import canonical, parse_spec, salt_of
+from hanse.core.routing import takes_all
 from hanse.core.trust import statements
 from hanse.daemon.starting import start_rollout
 
@@ -204,3 +205,41 @@ def test_a_plan_must_not_promise_another_quorum_than_the_trust_file(town: Federa
     with pytest.raises(Conflict, match="the trust file says 2"):
         begin(town, written(new, first(town), propagation={"quarantineQuorum": 3}))
     begin(town, written(new, first(town), propagation={"quarantineQuorum": 2}))
+
+
+def test_a_region_tells_its_nodes_and_a_plan_says_which_share_they_fall_into() -> None:
+    town = Federation(edges=12)
+    old = serving(town)
+    new = town.publish("4.0.0", parents=(old,))
+    errors = {"name": "e", "test": "ratio", "event": "error", "margin": 1.5, "provenBelow": "none"}
+    budget = {"name": "b", "test": "one-arm", "event": "error", "slo": 0.2, "provenBelow": 0.2}
+    steps = [{"setWeight": 30}, {"analysis": {"templates": ["ok"]}}, {"setWeight": 100}]
+    body = {
+        "nodes": {"assign": "node", "minOnline": 10},
+        "stages": [{"name": "all", "regions": [EU], "steps": steps}],
+        "templates": {"ok": {"alpha": 0.05, "metrics": [errors, budget]}},
+    }
+    spec = written(new, old, **body)
+    found = ask(town, "rollout.plan", spec=spec)["canaries"]
+    node = town.node(EU)
+    town.roll_out("r-2", 2, new, old, **body)
+    salt = salt_of(node.catalog.views[MODEL].rollouts[-1].plan)
+    expected = sum(takes_all(salt, edge.name, 3000) for edge in town.edges[EU])
+    assert found == [
+        {"weight": 30, "count": expected, "of": 12},
+        {"weight": 100, "count": 12, "of": 12},
+    ]
+    for edge in town.edges[EU][:4]:
+        edge.silent = True
+    town.run(20)
+    assert node.region.duty.told(MODEL).candidate is None
+    for edge in town.edges[EU]:
+        edge.silent = False
+    seen = []
+    for _ in range(6):
+        town.run(0.5)
+        seen.append(node.region.duty.told(MODEL))
+    assert 3000 in [told.weight_bp for told in seen if told]
+    assert {(told.whole_nodes, told.salt) for told in seen if told and told.weight_bp} == {
+        (True, salt)
+    }

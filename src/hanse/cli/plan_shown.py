@@ -39,6 +39,10 @@ def table(found: RolloutPlanned) -> Table:
     kept = ", ".join(each["version"] for each in found["keeps"])
     foot = [f"kept to go back to: {kept}"] if kept else []
     foot += [_nodes(group) for group in found["nodes"]]
+    foot += [
+        f"at weight {each['weight']} {each['count']} of {each['of']} nodes answer with it alone"
+        for each in found["canaries"]
+    ]
     foot += [f"would be refused: {why}" for why in found["objections"]]
     return Table(("REGION", "STAGE", "RUNS", "FETCHES", "NOTE"), rows, head=head, foot=foot)
 

@@ -34,6 +34,14 @@ class PlannedNodes(TypedDict):
     names: list[str]  # at most 20
 
 
+class PlannedCanaries(TypedDict):
+    """How many whole nodes of the daemon's own region are in the share of a weight"""
+
+    weight: int
+    count: int
+    of: int
+
+
 class RolloutPlanned(TypedDict):
     """rollout.plan {spec}: nothing is started"""
 
@@ -47,6 +55,7 @@ class RolloutPlanned(TypedDict):
     freeze: list[str]  # windows in which nothing begins or rises
     regions: list[PlannedRegion]
     keeps: list[ReleaseRef]  # what stays on the disk of every node to go back to
+    canaries: list[PlannedCanaries]  # empty where every node takes its share of the requests
     nodes: list[PlannedNodes]  # the largest group first
 
 

@@ -9,7 +9,8 @@ signed. `(epoch, serial)` only rises: a daemon that lost its counter begins a ne
      "models": [{"model": "ocr-rec", "active": "sha256:897a…", "candidate": "sha256:48fc…",
                  "rollout": "r-17", "generation": 12, "weight_bp": 500, "shadow_bp": 1000,
                  "salt": "r-17/12", "last_good": ["sha256:897a…"], "barred": [],
-                 "slow_ms": 40, "audience": {"unit": "customer", "target": []}}],
+                 "slow_ms": 40, "audience": {"unit": "customer", "target": []},
+                 "whole_nodes": false}],
      "releases": {"sha256:48fc…": "{…the manifest's own bytes…}"},
      "sources": [{"address": "eu-north:7421", "region": "eu-north", "tls_cert_pem": "…"}]}
 
@@ -67,6 +68,8 @@ class ModelAssignment:
     barred: tuple[Digest, ...] = ()
     slow_ms: int | None = None
     audience: Audience = EVERYBODY
+    whole_nodes: bool = False
+    """The weight is a share of the nodes: each answers with one release alone."""
 
     @property
     def named(self) -> tuple[Digest, ...]:
@@ -178,6 +181,7 @@ def _model_mapping(model: ModelAssignment) -> dict[str, Any]:
         "last_good": [str(d) for d in model.last_good],
         "barred": [str(d) for d in model.barred],
         "slow_ms": model.slow_ms,
+        "whole_nodes": model.whole_nodes,
         "audience": model.audience.mapping(),
     }
 
@@ -198,6 +202,7 @@ def _model(value: Any, path: str) -> ModelAssignment:
             barred=reader.items("barred", read_digest, count_max=BARRED_MAX),
             slow_ms=None if slow_ms is None else reader.integer("slow_ms", low=1, high=10**9),
             audience=parse_audience(reader.raw("audience"), f"{path}.audience"),
+            whole_nodes=reader.flag("whole_nodes", False),
         )
     if model.candidate is None and (model.weight_bp or model.shadow_bp):
         raise InvalidSpec(f"{path}: a weight without a candidate")

@@ -40,8 +40,13 @@ class Device:
     """
 
     def __init__(
-        self, federation: Segment, region: Segment, facts: Mapping[str, str] | None = None
+        self,
+        federation: Segment,
+        region: Segment,
+        facts: Mapping[str, str] | None = None,
+        node: str = "",
     ) -> None:
+        self._node = node
         self._federation = federation
         self._region = region
         self._facts = facts
@@ -61,12 +66,13 @@ class Device:
         on_disk: Iterable[Digest],
         now: float,
         facts: Mapping[str, str] | None = None,
+        node: str = "",
     ) -> tuple[Device, DeviceStep]:
         """Begin again from `stored` and the releases whose files are all on disk.
 
         Raises `Rejected` if the stored state cannot be read.
         """
-        device = cls(federation, region, facts)
+        device = cls(federation, region, facts, node)
         if stored is not None:
             device._memory = parse_memory(stored)
             device._stored = stored
@@ -317,7 +323,7 @@ class Device:
     def _standing(self, plan: ModelAssignment) -> Standing:
         memory = self._memory
         running = memory.running.get(plan.model)
-        return Standing(plan, running, self._slots, self._manifests, memory.denied)
+        return Standing(plan, running, self._slots, self._manifests, memory.denied, self._node)
 
     def _trying(self, release: Digest) -> tuple[str, int]:
         for plan in self._plans():

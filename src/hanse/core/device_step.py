@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from hanse.core.assignment import WEIGHT_FULL_BP as FULL_BP
 from hanse.core.assignment import Source
 from hanse.core.audience import EVERYBODY, Audience
 from hanse.core.catalog.manifest import Manifest
@@ -61,6 +62,13 @@ class Route:
     slow_ms: int | None = None
     fallback: Digest | None = None
     audience: Audience = EVERYBODY
+    whole: bool | None = None
+    """This node answers with the candidate alone, or not at all; None: by unit, by the weight."""
+
+    @property
+    def canary_bp(self) -> int:
+        """The share of the units of this node that the candidate answers."""
+        return self.weight_bp if self.whole is None else FULL_BP * self.whole
 
 
 Effect = Fetch | Load | Unload | Forget | Route

@@ -31,7 +31,7 @@ from hanse.core.effects import PublishAssignment
 from hanse.core.ids import Digest, Origin, Segment
 from hanse.core.rollout.plan import RolloutSpec
 from hanse.core.rollout.progress import Progress
-from hanse.core.rollout.spec import spec_digest
+from hanse.core.rollout.spec import salt_of
 from hanse.core.rollout.table import TERMINAL, State
 from hanse.core.signing import SigningKey
 from hanse.core.step import PutLocal, Write
@@ -72,11 +72,12 @@ def assign(
         generation=plan.generation if plan else 0,
         weight_bp=progress.weight_percent * 100 if progress else 0,
         shadow_bp=progress.shadow_percent * 100 if progress else 0,
-        salt=f"{plan.name}/{plan.generation}/{spec_digest(plan).short}" if plan else "",
+        salt=salt_of(plan) if plan else "",
         last_good=_last_good(view, region, active, plan, local),
         barred=_barred(view, region, active),
         slow_ms=_slow_ms(view, release or (active.digest if active else None)),
         audience=plan.audience if plan else EVERYBODY,
+        whole_nodes=plan is not None and plan.nodes.assign == "node",
     )
 
 

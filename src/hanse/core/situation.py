@@ -6,7 +6,7 @@ nodes; nothing here is a guess, and nothing here decides.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from hanse.core import telemetry
@@ -19,13 +19,15 @@ from hanse.core.evidence.drift import Reference
 from hanse.core.evidence.ratio import Arms
 from hanse.core.evidence.watch import TICK_S
 from hanse.core.evidence.window import ArmCounts, PairCounts, Trial, Window
-from hanse.core.fleet import Fleet
+from hanse.core.fleet import Fleet, NodeStatus
 from hanse.core.ids import Digest, Origin, Segment
 from hanse.core.rollout.facts import Facts, Nodes
 from hanse.core.rollout.plan import RolloutSpec
 from hanse.core.rollout.progress import Progress
+from hanse.core.rollout.spec import salt_of
 from hanse.core.rollout.stimuli import Cause
 from hanse.core.rollout.table import State
+from hanse.core.routing import takes_all
 
 _STATES = frozenset(State)
 
@@ -194,8 +196,16 @@ def _nodes(
         len(failing),
         _silent(view.model, rollout.release, execution.plan.nodes.silent_ms, around),
         on_target,
+        _whole(rollout.plan, online, weight),
         len(everybody) - len(online),
     )
+
+
+def _whole(plan: RolloutSpec, online: Sequence[NodeStatus], weight_percent: int) -> int | None:
+    if plan.nodes.assign == "request":
+        return None
+    salt = salt_of(plan)
+    return sum(takes_all(salt, node.name, weight_percent * 100) for node in online)
 
 
 def _silent(model: Segment, release: Digest, silent_ms: int | None, around: Surroundings) -> int:

@@ -16,6 +16,7 @@ from hanse.core.catalog.manifest import Manifest
 from hanse.core.device_memory import Denial
 from hanse.core.device_step import Route
 from hanse.core.ids import Digest
+from hanse.core.routing import takes_all
 from hanse.core.slots import Slot, State
 from hanse.core.telemetry import ModelReport
 
@@ -29,6 +30,7 @@ class Standing:
     slots: Mapping[Digest, Slot]
     manifests: Mapping[Digest, Manifest]
     denied: Mapping[Digest, Denial]
+    node: str = ""
 
     def state(self, release: Digest) -> State:
         return self.slots.get(release, Slot()).state
@@ -72,6 +74,9 @@ class Standing:
             plan.slow_ms,
             self.fallback(stable),
             plan.audience if candidate else EVERYBODY,
+            takes_all(plan.salt, self.node, plan.weight_bp)
+            if candidate and plan.whole_nodes
+            else None,
         )
 
     def warm(self) -> tuple[Digest, ...]:

@@ -292,13 +292,13 @@ def _restore(config: Config, cache: Cache, facts: Mapping[str, str]) -> tuple[De
     on_disk = cache.releases()
     try:
         return Device.restore(
-            config.federation, config.region, stored, on_disk, time.monotonic(), facts
+            config.federation, config.region, stored, on_disk, time.monotonic(), facts, config.node
         )
     except Rejected as error:
         log.error("state_damaged", reason=str(error), kept_as=f"{path.name}.damaged")
         path.replace(path.with_name(f"{path.name}.damaged"))
         return Device.restore(
-            config.federation, config.region, None, on_disk, time.monotonic(), facts
+            config.federation, config.region, None, on_disk, time.monotonic(), facts, config.node
         )
 
 

@@ -53,7 +53,7 @@ class Entry:
     @property
     def default(self) -> Served | None:
         """What answers whoever asks: the stable release, or a first one that has all traffic."""
-        everything = self.route.weight_bp == WEIGHT_FULL_BP
+        everything = self.route.canary_bp == WEIGHT_FULL_BP
         return self.stable or (self.candidate if everything else None)
 
 
@@ -126,7 +126,7 @@ class Router:
             self._find(route.stable),
             self._find(route.candidate),
             self._find(route.fallback),
-            threshold(route.weight_bp),
+            threshold(route.canary_bp),
             threshold(route.shadow_bp),
             shadow_salt(route.salt),
             None if route.slow_ms is None else route.slow_ms / 1000,

@@ -37,7 +37,7 @@ def _model(device: Device, report: ModelReport) -> dict[str, Any]:
         "version": manifest.version if manifest else None,
         "interim": report.interim,
         "candidate": str(route.candidate) if route.candidate else None,
-        "weight_bp": route.weight_bp,
+        "weight_bp": route.canary_bp,
         "shadow_bp": route.shadow_bp,
         "rollout": route.rollout,
         "generation": route.generation,

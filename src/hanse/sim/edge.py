@@ -31,7 +31,7 @@ class EdgeNode:
 
     def __init__(self, world: Surroundings, home: Process, name: str, nature: Nature) -> None:
         self.name = segment(name)
-        self.device = Device(home.origin.federation, home.origin.region)
+        self.device = Device(home.origin.federation, home.origin.region, None, name)
         self.routes: dict[Segment, Route] = {}
         self._world, self._home, self._nature = world, home, nature
         self._rng = Random(f"edge/{world.seed}/{name}")  # noqa: S311  # repeatable on purpose
@@ -93,7 +93,7 @@ class EdgeNode:
 
     def _answer(self, route: Route) -> None:
         requests = int(REQUESTS * TICK_S / REPORT_S)
-        canary = sum(self._rng.random() * 10_000 < route.weight_bp for _ in range(requests))
+        canary = sum(self._rng.random() * 10_000 < route.canary_bp for _ in range(requests))
         shadow = 0
         if route.candidate and route.stable:
             chosen = (self._rng.random() * 10_000 < route.shadow_bp for _ in range(requests))

@@ -35,6 +35,8 @@ class Nodes:
     """Nodes that took the release and were not heard for longer than the plan allows."""
     on_target: int = 0
     """Nodes whose running digest is the rollback target."""
+    whole: int | None = None
+    """Nodes that answer with the release alone at this weight; None: all give it a share."""
     unable: int = 0
     """Nodes that are online and counted nowhere else: no variant of the release fits them."""
 

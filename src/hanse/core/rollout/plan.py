@@ -156,8 +156,12 @@ class Deadline:
 
 @dataclass(frozen=True, slots=True)
 class NodeRules:
-    """When nodes themselves speak against the release, beside what they measure."""
+    """How nodes share in a weight, and when they speak against the release by themselves."""
 
+    assign: Literal["request", "node"] = "request"
+    """Every node gives a share of its requests to the release, or a share of the nodes all."""
+    min_online: int = 0
+    """No start, raise or promotion with fewer nodes online that can run the release."""
     failing_share: float = 0.1
     """More of the nodes that took it may not fail to load or to run it."""
     silent_ms: int | None = None

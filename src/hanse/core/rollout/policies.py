@@ -1,7 +1,8 @@
 """The standing orders of a rollout: rollback, freshness, deadlines, propagation.
 
-`freshness.otherwise` and `propagation.onLocalRollback` accept only `hold`. They are in the document
-because its readers ask for them; a plan that goes on regardless cannot be written.
+`freshness.otherwise` and `propagation.onLocalRollback` accept only `hold`, `nodes.offline` only
+`exclude`. They are in the document because its readers ask for them; a plan that goes on
+regardless cannot be written.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from typing import Literal
 
 from hanse.core.ids import Digest
-from hanse.core.limits import LAST_GOOD_MAX
+from hanse.core.limits import LAST_GOOD_MAX, NODES_MAX
 from hanse.core.rollout.fields import (
     Fields,
     Parser,
@@ -80,8 +81,12 @@ def deadline_mapping(deadline: Deadline) -> dict[str, object]:
 
 
 def parse_nodes(value: object, path: str) -> NodeRules:
-    fields = Fields.of(value, path, ("failing", "silentAfterUpdate", "onExceeded"))
+    known = ("assign", "minOnline", "offline", "failing", "silentAfterUpdate", "onExceeded")
+    fields = Fields.of(value, path, known)
+    fields.optional("offline", one_of("exclude"), "exclude")
     return NodeRules(
+        fields.optional("assign", _assign, "request"),
+        fields.optional("minOnline", whole(0, NODES_MAX), 0),
         fields.optional("failing", share, NodeRules().failing_share),
         fields.optional("silentAfterUpdate", _some(duration_ms(1000)), None),
         fields.optional("onExceeded", _on_exceeded, "rollback"),
@@ -92,7 +97,14 @@ def nodes_mapping(nodes: NodeRules) -> dict[str, object]:
     silent = (
         {} if nodes.silent_ms is None else {"silentAfterUpdate": duration_text(nodes.silent_ms)}
     )
-    return {"failing": nodes.failing_share, **silent, "onExceeded": nodes.on_exceeded}
+    return {
+        "assign": nodes.assign,
+        "minOnline": nodes.min_online,
+        "offline": "exclude",
+        "failing": nodes.failing_share,
+        **silent,
+        "onExceeded": nodes.on_exceeded,
+    }
 
 
 def parse_watch(value: object, path: str) -> float | None:
@@ -141,6 +153,10 @@ def _named(value: object, path: str, words: str) -> Digest:
 def _window(value: object, path: str) -> int | None:
     fields = Fields.of(value, path, ("revisions",))
     return fields.required("revisions", whole(1, 100), "3")
+
+
+def _assign(value: object, path: str) -> Literal["request", "node"]:
+    return "node" if one_of("request", "node")(value, path) == "node" else "request"
 
 
 def _on_exceeded(value: object, path: str) -> Literal["hold", "rollback"]:

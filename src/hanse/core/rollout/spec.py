@@ -71,6 +71,11 @@ from hanse.core.rollout.templates import parse_template, template_mapping
 
 API_VERSION: Final = "hanse.dev/v1alpha1"
 GENERATION_MAX: Final = 2**53 - 1
+MANY_NODES: Final = 50
+WHOLE_NODE_MARGIN: Final = 1.25
+FEW_NODES_MARGIN: Final = 1.5
+"""Nodes whose error rates differ by a third: at 1 %, ratio above 1 is a false alarm in one of 50
+rollouts, above 1.25 in none that was seen; with few nodes, or larger differences, take 1.5."""
 METRICS_MAX: Final = 16
 """Their evidence travels in one event, at some 450 bytes a metric."""
 _METADATA_FIELDS: Final = ("name", "model", "generation", "trustVersion")
@@ -134,6 +139,11 @@ def spec_digest(spec: RolloutSpec) -> Digest:
     return Digest.of(canonical(spec))
 
 
+def salt_of(spec: RolloutSpec) -> str:
+    """By which units and nodes fall into buckets: another for every plan."""
+    return f"{spec.name}/{spec.generation}/{spec_digest(spec).short}"
+
+
 def to_mapping(spec: RolloutSpec) -> dict[str, object]:
     """The document that `parse_spec` reads back as an equal plan."""
     return {
@@ -191,6 +201,8 @@ def _check(spec: RolloutSpec) -> None:
         check_analyses(stage, path, templates)
         _check_deadline(spec, stage, path)
     check_quorums(spec)
+    if spec.nodes.assign == "node":
+        _check_whole_nodes(spec)
     if spec.predecessor is None:
         _check_first_release(spec)
     if spec.predecessor == spec.release:
@@ -230,6 +242,33 @@ def _check_deadline(spec: RolloutSpec, stage: Stage, path: str) -> None:
                 f"{duration_text(limit)} always passes: {path} alone waits {duration_text(needed)}",
                 "write a longer deadline, or shorten the durations",
             )
+
+
+def _check_whole_nodes(spec: RolloutSpec) -> None:
+    """Nodes differ more than requests do: with whole nodes in an arm, a ratio needs room for it."""
+    many = spec.nodes.min_online >= MANY_NODES
+    margin = WHOLE_NODE_MARGIN if many else FEW_NODES_MARGIN
+    for template in spec.templates:
+        for metric in template.deciding:
+            path = f"spec.templates.{template.name}.metrics"
+            if metric.test == "ratio" and metric.margin < margin:
+                more = "" if many else f", or {WHOLE_NODE_MARGIN} with minOnline: {MANY_NODES}"
+                raise fail(
+                    path,
+                    f"{metric.name}: a margin of {metric.margin:g} takes nodes that differ for "
+                    "harm, where whole nodes are the arms",
+                    f"write a margin of at least {margin}{more}, or nodes: {{assign: request}}",
+                )
+            if metric.test == "sample-ratio":
+                raise fail(
+                    path,
+                    f"{metric.name}: the share of requests is not the share of nodes",
+                    "leave it out, or write nodes: {assign: request}",
+                )
+    if spec.audience.unit:
+        raise fail(
+            "spec.audience.unit", "has no say where whole nodes are assigned", "leave it out"
+        )
 
 
 def _check_first_release(spec: RolloutSpec) -> None:

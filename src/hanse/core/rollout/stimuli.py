@@ -56,6 +56,7 @@ class Cause(StrEnum):
     TURN = "turn"
     MAX_AGE = "maxAge"
     WINDOW = "freezeWindow"
+    ONLINE = "nodesOnline"
     TRUST = "trust"
     APPROVAL = "approval"
     NODES = "nodes"
@@ -71,6 +72,7 @@ WAITING: Final = (
     Cause.TURN,
     Cause.MAX_AGE,
     Cause.WINDOW,
+    Cause.ONLINE,
     Cause.TRUST,
     Cause.FINALITY,
     Cause.DISAGREEMENT,
@@ -259,6 +261,9 @@ def closed(view: View) -> Iterator[Call]:
     if view.stage.requires is not None:
         yield from _gate(view, view.stage.requires)
     yield from _turn(view)
+    if (online := view.facts.nodes.online) < (needed := view.spec.nodes.min_online):
+        why = f"{online} of {needed} nodes that can run the release are online"
+        yield _hold(Cause.ONLINE, why)
 
 
 def _turn(view: View) -> Iterator[Call]:
@@ -362,9 +367,11 @@ def _weighting(view: View) -> Call:
 def unconfirmed(view: View) -> Call | None:
     nodes, asked = view.facts.nodes, view.progress.weight_percent
     confirmed = nodes.confirmed if nodes.weight_percent == asked else 0
-    if 0 < nodes.online - nodes.failing <= confirmed:
+    if 0 < nodes.online - nodes.failing <= confirmed and not (asked and nodes.whole == 0):
         return None
     why = f"{confirmed} of {nodes.online} nodes confirm weight {asked}, {nodes.ready} are ready"
+    if asked and nodes.whole == 0 < nodes.online:
+        why = f"none of {nodes.online} nodes falls into {asked} % of them: write a larger weight"
     why += f"; {nodes.unable} more cannot run the release" if nodes.unable else ""
     return Call(None, Cause.NODES, why)
 

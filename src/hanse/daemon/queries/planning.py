@@ -18,7 +18,9 @@ from hanse.core.ids import Digest
 from hanse.core.node import Clock, Node
 from hanse.core.reading import Reader
 from hanse.core.rollout.fields import duration_text
-from hanse.core.rollout.plan import Pause, RolloutSpec, Shadow, Stage, Step
+from hanse.core.rollout.plan import Pause, RolloutSpec, SetWeight, Shadow, Stage, Step
+from hanse.core.rollout.spec import salt_of
+from hanse.core.routing import takes_all
 from hanse.daemon.queries.matter import Answer, Args, Matter, plain
 from hanse.daemon.queries.parts import step_text
 from hanse.daemon.starting import objections, placed
@@ -48,6 +50,7 @@ def rollout_plan(node: Node, clock: Clock, args: Args) -> Answer:
             for region in stage.regions
         ],
         "keeps": [matter.ref(each.digest) for each in wanted[1:]],
+        "canaries": _canaries(matter, plan, release) if matter.own in plan.regions else [],
         "nodes": _groups(matter, release, wanted) if matter.own in plan.regions else [],
     }
 
@@ -115,6 +118,24 @@ def _groups(matter: Matter, release: Release, wanted: tuple[Release, ...]) -> li
             "names": [status.name for status in members[:NODE_NAMES_MAX]],
         }
         for (variant, why, missing), members in sorted(groups.items(), key=lambda g: -len(g[1]))
+    ]
+
+
+def _canaries(matter: Matter, plan: RolloutSpec, release: Release) -> list[Answer]:
+    """Where whole nodes are assigned: how many of ours are in the share of each weight."""
+    if plan.nodes.assign == "request":
+        return []
+    fleet, salt = matter.node.fleet, salt_of(plan)
+    able = [node.name for node in fleet.able(fleet.nodes.values(), release)]
+    stage = next(stage for stage in plan.stages if matter.own in stage.regions)
+    weights = [step.percent for step in stage.steps if isinstance(step, SetWeight)]
+    return [
+        {
+            "weight": weight,
+            "count": sum(takes_all(salt, name, weight * 100) for name in able),
+            "of": len(able),
+        }
+        for weight in weights
     ]
 
 
