@@ -99,6 +99,11 @@ class History:
                 )
             case events.Kill():
                 return f"records that {self._version(body.release)} is killed: {body.reason}"
+            case events.Retrain():
+                return f"asks for a better model than {self._version(body.release)}"
+            case events.RetrainResult():
+                answer = f": {self._version(body.release)}" if body.release else ""
+                return f"has its answer, {body.outcome}{answer}"
             case events.LogOpen():
                 return "opens its log"
             case _:

@@ -8,7 +8,7 @@ order anywhere; the next boot knows only what the store holds.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from random import Random
 from typing import Any, TypeVar
 
@@ -19,6 +19,7 @@ from hanse.core.effects import (
     Dial,
     FetchRelease,
     HangUp,
+    Heal,
     Log,
     PublishAssignment,
     Reread,
@@ -30,6 +31,7 @@ from hanse.core.errors import Broken, Unavailable
 from hanse.core.events import Body
 from hanse.core.freeze import SPACE
 from hanse.core.gossip.frames import Chunk, Frame
+from hanse.core.healing import AGES, MANDATES, Policy
 from hanse.core.ids import Digest, EventId, MemberId, Origin, Segment
 from hanse.core.log.checkpoint import Checkpoint
 from hanse.core.log.fork import compare
@@ -116,6 +118,8 @@ class Process:
         self.blobs: dict[Digest, Segment] = {}
         self.boots = 0
         self.crashes: list[Crash] = []
+        self.policies: Mapping[Segment, Policy] = {}
+        self.hook: Callable[[Process, Heal], None] = lambda process, effect: None
         self._booted_at_s = 0.0
         self._step_due = False
         self._tickets: list[Ticket] = []
@@ -156,6 +160,9 @@ class Process:
             done(self.store.local("progress")), done(self.store.local("duty")), self.clock().now_s
         )
         node.fleet.counted.restore(done(self.store.local("counted")))
+        node.region.healing.policies = self.policies
+        kept = (done(self.store.local(space)) for space in (AGES, MANDATES))
+        node.region.healing.restore(*kept)
         node.bulletin.restore(done(self.store.local("status")), trust.current)
         self.node = node
         self._tick(self.boots)
@@ -270,6 +277,8 @@ class Process:
                 self.world.hang_up(self, member)
             case FetchRelease():
                 self._fetch(effect, self.boots)
+            case Heal():
+                self.hook(self, effect)
             case PublishAssignment():
                 self._told = effect
                 self.world.tell_edge(self, effect)
