@@ -142,12 +142,12 @@ class Watch:
             yield n, state.rejects(self.alpha)
 
 
-def _shipped(factor: float) -> tuple[str, Watch]:
-    """The watch after the promotion, for want of another arm: against 5,000 answers of before."""
+def _shipped(factor: float, answers: int) -> tuple[str, Watch]:
+    """The watch after the promotion, for want of another arm: against the answers of before."""
     rollout = Metric("errors", "ratio", "error", margin=1.25, proven_below=2.0)
-    metric = watched(rollout, ArmCounts(requests=5000, errors=50), factor)
+    metric = watched(rollout, ArmCounts(requests=answers, errors=answers // 100), factor)
     assert metric is not None
-    name = f"**watch, factor {factor:g}: above {metric.slo:.1%}, 1e6 (shipped)**"
+    name = f"**watch, factor {factor:g} after {answers:,}: above {metric.slo:.1%} (shipped)**"
     return name, Watch(TESTS[metric.test].harm(metric, Setting()), alarm_level(1), 1000)
 
 
@@ -157,7 +157,7 @@ def _late() -> str:
         "one long e-process, 0.01": Watch(RatioProcess(1.0), 0.01),
         "e-CUSUM, 1e4": Watch(cusum, 1e-4),
         "e-CUSUM, 1e5": Watch(cusum, 1e-5),
-        **dict(map(_shipped, (1.0, WATCH_FACTOR or 1.5))),
+        **dict(_shipped(f, n) for f in (1.0, WATCH_FACTOR or 1.5) for n in (5_000, 50_000)),
     }
     runs = max(20, RUNS // 4)
     rows = [
@@ -270,10 +270,13 @@ def _accuracy() -> str:
     rows = [
         (
             name,
-            delay([_labels_until(start, see, seed, 0.0) for seed in range(runs)], 1),
-            delay([_labels_until(start, see, seed, 0.9) for seed in range(runs)], 1),
+            *(
+                delay([_labels_until(start, see, seed, copied) for seed in range(runs)], 1)
+                for copied in (0.0, 0.5, 0.9)
+            ),
         )
         for name, (start, see) in tests.items()
     ]
-    header = ("test, 0.01", "labels, independent models", "labels, nine answers of ten the same")
+    shares = ("independent models", "half of the answers the same", "nine of ten the same")
+    header = ("test, 0.01", *(f"labels, {share}" for share in shares))
     return f"## Decisions: accuracy .95 to .90\n\n{markdown(header, rows)}"
