@@ -9,7 +9,7 @@ from threats import PAGE, ROOT, Threat, is_there, shown, table, threats
 
 ROWS = threats()
 TESTED = [row for row in ROWS if row.test]
-ATTACKS = {f"T{n:02d}" for n in (*range(1, 27), 37, *range(40, 52))}
+ATTACKS = {f"T{n:02d}" for n in (*range(1, 27), 37, *range(40, 54))}
 LIMITS = {f"L{n:02d}" for n in range(1, 26)}
 
 

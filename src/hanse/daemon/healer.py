@@ -122,6 +122,14 @@ class Healer:
 
     async def _asked(self, effect: Heal, heals: Heals, deadline: float) -> Release:
         """Call the hook, and wait for what it publishes. Raises `HookFailed` or `Late`."""
+        try:
+            return await self._called(effect, heals, deadline)
+        except (HookFailed, Late):
+            raise
+        except Rejected as error:  # its token cannot be read, say: no word about any release
+            raise HookFailed(str(error)) from None
+
+    async def _called(self, effect: Heal, heals: Heals, deadline: float) -> Release:
         found = await self._look(effect)
         assert found is not None
         asking = found.asking
