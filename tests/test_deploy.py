@@ -13,7 +13,8 @@ import pytest
 
 from hanse.cli import plan_file
 from hanse.cli.main import hanse
-from hanse.core.ids import Digest
+from hanse.core.ids import Digest, segment
+from hanse.core.rollout.places import resolve
 from hanse.core.rollout.spec import parse_spec
 
 ROOT = Path(__file__).parents[1]
@@ -131,8 +132,12 @@ def test_an_example_plan_is_one(path: Path) -> None:
         "generation": 3,
         "regions": ["ap-south", "eu-north", "us-east"],
         "version": "2.0.0",
+        "trust": 7,
     }
+    tiers = {"ap-south": "pilot", "eu-north": "standard", "us-east": "standard"}
+    labels = {segment(region): {"tier": tier} for region, tier in tiers.items()}
     plan = parse_spec(plan_file.complete(plan_file.read(path), "ocr-rec", prepared, None))
+    plan = resolve(plan, labels)
     assert (plan.name, plan.generation) == ("r-3", 3)
     assert {r for stage in plan.stages for r in stage.regions} == set(prepared["regions"])
 

@@ -300,7 +300,7 @@ def test_every_field_of_a_plan_is_in_the_table() -> None:
     from hanse.core.rollout import spec, steps, templates
 
     table = FORMATS.partition("| field | value | default | rule |")[2].partition("**Verdicts")[0]
-    names = {*spec._SPEC_FIELDS, *steps._STEPS, *templates._METRIC_FIELDS}
+    names = {*spec._SPEC_FIELDS, *steps.STEPS, *templates._METRIC_FIELDS}
     for name in names:
         assert name in table, name
 

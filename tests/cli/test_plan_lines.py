@@ -49,6 +49,33 @@ def test_a_field_that_is_missing_is_shown_at_its_parent(tmp_path: Path) -> None:
     assert complaint(tmp_path, text).startswith(":3: spec.stages[0].regions: missing")
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        (
+            "matchLabels: {tier: standard}",
+            "matchLabel: {tier: standard}",
+            "did you mean matchLabels?",
+        ),
+        ("maxParallel: 2", "maxParallel: two", "maxParallel: 'two' is not a whole number"),
+        ("maxAge: 7d", "maxAge: week", "maxAge: 'week' is not a duration"),
+        ('from: "15:00"', "from: 15:00", "from: 900 is no time of the day"),
+        ("days: [mon]", "days: [mom]", "did you mean mon?"),
+        ("prefetch: 2", "prefetch: 20", "rollback.prefetch: 20 is not a whole number"),
+        ("minOnline: 5", "minOnlin: 5", "did you mean minOnline?"),
+    ],
+)
+def test_every_kind_of_field_is_named_with_its_line(
+    tmp_path: Path, old: str, new: str, said: str
+) -> None:
+    text = (EXAMPLES / "waves.yaml").read_text()
+    assert text.count(old) == 1
+    text = text.replace(old, new)
+    found = complaint(tmp_path, text)
+    assert found.startswith(f":{line_of(text, new)}: spec.")
+    assert said in found
+
+
 def test_json_has_lines_too_and_toml_has_none(tmp_path: Path) -> None:
     assert complaint(tmp_path, '{"spec":\n {"stages": 3}}', "plan.json").startswith(":2: ")
     assert complaint(tmp_path, "spec = {stages = 3}", "plan.toml").startswith("spec.stages")

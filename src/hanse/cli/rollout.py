@@ -152,6 +152,16 @@ def _linted(check: Callable[[Path], RolloutSpec], path: Path) -> Linted:
 
 
 @rollout.command()
+def schema() -> None:
+    """Print the JSON schema of plans, for editors that check and complete while one writes."""
+    import json
+
+    from hanse.cli.plan_schema import schema as made
+
+    print(json.dumps(made(), indent=2))
+
+
+@rollout.command()
 @click.argument("model", required=False)
 @click.argument("name", required=False)
 @click.option("-w", "--watch", is_flag=True, help="Wait until it is healthy or has failed.")

@@ -155,13 +155,13 @@ def _check_weights(steps: tuple[Step, ...], path: str) -> None:
 
 
 def _step(value: object, path: str) -> Step:
-    fields = Fields.of(value, path, _STEPS)
+    fields = Fields.of(value, path, STEPS)
     if len(fields.values) != 1:
         raise fail(
-            path, f"{len(fields.values)} kinds in one step", f"write one of {', '.join(_STEPS)}"
+            path, f"{len(fields.values)} kinds in one step", f"write one of {', '.join(STEPS)}"
         )
     kind = next(iter(fields.values))
-    return _STEPS[kind](fields.values[kind], fields.at(kind))
+    return STEPS[kind](fields.values[kind], fields.at(kind))
 
 
 def _shadow(value: object, path: str) -> Step:
@@ -206,7 +206,7 @@ def _approve(value: object, path: str) -> Step:
     )
 
 
-_STEPS: Final[Mapping[str, Callable[[object, str], Step]]] = {
+STEPS: Final[Mapping[str, Callable[[object, str], Step]]] = {
     "shadow": _shadow,
     "setWeight": _set_weight,
     "pause": _pause,

@@ -39,7 +39,7 @@ _METRIC_FIELDS: Final = (
     "delta",
     "onFail",
 )
-_OF_TEST: Final = {
+OF_TEST: Final = {
     "ratio": ("event", "prometheus", "margin", "provenBelow"),
     "paired": ("event", "margin", "provenBelow"),
     "one-arm": ("event", "prometheus", "slo", "provenBelow"),
@@ -53,7 +53,7 @@ QUERY_CHARS_MAX: Final = 512
 OF_ARM: Final = ("release", "version", "role")
 PLACEHOLDERS: Final = (*OF_ARM, "model", "region", "rollout")
 PLACEHOLDER: Final = re.compile(r"\$([a-z]+)")
-_EVENTS_OF: Final = {
+EVENTS_OF: Final = {
     "ratio": ("error", "slow", "wrong"),
     "paired": ("wrong-pair",),
     "one-arm": ("error", "slow", "wrong", "disagree"),
@@ -93,10 +93,10 @@ def template_mapping(template: Template) -> dict[str, object]:
 
 def _metric(value: object, path: str) -> Metric:
     fields = Fields.of(value, path, _METRIC_FIELDS)
-    test = fields.required("test", one_of(*_OF_TEST), "ratio")
+    test = fields.required("test", one_of(*OF_TEST), "ratio")
     for key in fields.values:
-        if key not in ("name", "test", "onFail", *_OF_TEST[test]):
-            asked = ", ".join(_OF_TEST[test]) or "no parameter"
+        if key not in ("name", "test", "onFail", *OF_TEST[test]):
+            asked = ", ".join(OF_TEST[test]) or "no parameter"
             raise fail(
                 fields.at(str(key)), f"means nothing to a {test} metric", f"it takes {asked}"
             )
@@ -191,12 +191,12 @@ def _event(fields: Fields, test: str) -> str:
     """The event; `wrong` of a paired metric is the only one it has, so it may be left out."""
     if test == "paired":
         fields.optional("event", one_of("wrong"), "wrong")
-        return _EVENTS_OF[test][0]
+        return EVENTS_OF[test][0]
     if "prometheus" in fields.values:
         if "event" in fields.values:
             raise fail(fields.at("event"), "stands beside prometheus", "write one of the two")
         return DECLARED
-    return fields.required("event", one_of(*_EVENTS_OF[test]), "error")
+    return fields.required("event", one_of(*EVENTS_OF[test]), "error")
 
 
 def _with_queries(metric: Metric, fields: Fields) -> Metric:
@@ -266,5 +266,5 @@ def _metric_mapping(metric: Metric) -> dict[str, object]:
         "provenBelow": below,
     }
     left_out = "event" if metric.event == DECLARED else "prometheus"
-    chosen = {key: every[key] for key in _OF_TEST[metric.test] if key != left_out}
+    chosen = {key: every[key] for key in OF_TEST[metric.test] if key != left_out}
     return {"name": metric.name, "test": metric.test, **chosen, "onFail": metric.on_fail}
