@@ -26,6 +26,7 @@ from hanse.core.rollout.progress import Progress, begin
 from hanse.core.rollout.table import State
 from hanse.core.step import PutLocal
 from hanse.core.testimony import ALPHA, Share, Weights, read, say, weigh
+from hanse.daemon.queries.explaining import rollout_explain
 
 RATIO = {
     "name": "errors",
@@ -264,6 +265,11 @@ def test_what_is_bad_everywhere_is_undone_before_any_region_could_tell_alone(ali
         for r in TOWN
     ]
     own = [place.whole["errors"] for place in places]
+    node = town.node(TOWN[0])
+    asked = {"rollout": "r-2", "region": TOWN[0]}
+    (seen,) = rollout_explain(node, town.clock, asked)["regions"][0]["together"]
+    assert (seen["metric"], seen["regions"], seen["e_needed"]) == ("errors", 3, pytest.approx(1e3))
+    assert (seen["e_harm"] > 1000) is alike
     assert all(log_mean(weights) < -math.log(1e-9) for weights in own), "none alone"
     if alike:
         assert {p.state for p in places} <= {State.ROLLED_BACK, State.QUARANTINED}

@@ -97,6 +97,11 @@ def _explained(region: ExplainedRegion) -> list[str]:
         lines.append(f"  next: {ahead['step'] or ahead['state']}, {when}")
     lines += [f"  {line}" for metric in region["metrics"] for line in _metric(metric)]
     lines += [
+        f"  {each['metric']}: {each['regions']} regions together, e of harm {each['e_harm']:.3g}, "
+        f"needed {each['e_needed']:.3g}"
+        for each in region["together"]
+    ]
+    lines += [
         f"  not reached: {each['node']}, last seen {age(each['seen_s'])} ago"
         for each in region["unreached"]
     ]

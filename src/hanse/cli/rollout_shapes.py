@@ -84,6 +84,15 @@ class ExplainedMetric(MetricReading):
     interval_stable: list[float] | None
 
 
+class TogetherMetric(TypedDict):
+    """What several regions show together, without the most that any few others say"""
+
+    metric: str
+    regions: int  # our own included
+    e_harm: float
+    e_needed: float
+
+
 class Unreached(TypedDict):
     node: str
     seen_s: float
@@ -102,6 +111,7 @@ class ExplainedRegion(TypedDict):
     missing: list[Missing]  # what stops it first stands first; of other regions their word alone
     next: NextState | None  # None for other regions
     metrics: list[ExplainedMetric]
+    together: list[TogetherMetric]  # own region, once another one was heard
     unreached: list[Unreached]  # after a rollback; own region, at most 20
     rests_on: str
     age_s: float | None

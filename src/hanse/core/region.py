@@ -39,7 +39,7 @@ from hanse.core.situation import (
     take_windows,
 )
 from hanse.core.step import PutLocal, Write
-from hanse.core.testimony import Share, Words, weigh
+from hanse.core.testimony import Share, Together, Words, together, weigh
 from hanse.core.trust.members import Members
 from hanse.core.words import Proposal, leave_barred, say
 
@@ -257,6 +257,12 @@ class Region:
     def writes(self) -> list[Write]:
         out, self._writes = [*self._writes, *self.healing.writes()], []
         return out
+
+    def together(self, rollout: RolloutView) -> Iterator[Together]:
+        """What the regions show together of a plan that we have a part in; nothing of others."""
+        for share in self.shares():
+            if share.digest == rollout.spec_digest:
+                yield from together(share, self.words, self._catalog.quarantine_quorum - 1)
 
     # -- small helpers -----------------------------------------------------------
 

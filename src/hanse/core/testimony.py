@@ -40,6 +40,15 @@ Words = Mapping[str, Mapping[str, Mapping[str, Weights]]]
 
 
 @dataclass(frozen=True, slots=True)
+class Together:
+    """What so many regions, ours included, show of one metric."""
+
+    metric: str
+    regions: int
+    log_e: float
+
+
+@dataclass(frozen=True, slots=True)
 class Share:
     """This region's own part of one plan."""
 
@@ -90,15 +99,17 @@ def weigh(shares: Iterable[Share], words: Words, quorum: int) -> dict[Digest, di
     stays found with the evidence that it had then.
     """
     shares = tuple(shares)
-    streams = dict(_streams(shares, words, quorum - 1))
+    streams = {
+        (share.digest, found.metric): found.log_e
+        for share in shares
+        for found in together(share, words, quorum - 1)
+    }
     frozen = {
         (share.digest, name): units / UNITS_PER_NAT
         for share in shares
         for name, units in share.progress.rejected.items()
     }
-    needed = {
-        share.digest: log_threshold(ALPHA / max(1, len(addable(share.plan)))) for share in shares
-    }
+    needed = {share.digest: needed_log_e(share.plan) for share in shares}
     found: dict[Digest, dict[str, int]] = {}
     for (digest, name), log_e in discoveries(streams, DISCOVERY_ALPHA, frozen.items()).items():
         if log_e >= needed[digest]:
@@ -106,13 +117,16 @@ def weigh(shares: Iterable[Share], words: Words, quorum: int) -> dict[Digest, di
     return found
 
 
-def _streams(
-    shares: Iterable[Share], words: Words, spare: int
-) -> Iterator[tuple[tuple[Digest, str], float]]:
-    for share in shares:
-        named = sorted({region for stage in share.plan.stages for region in stage.regions})
-        heard = [words[region].get(str(share.digest), {}) for region in named if region in words]
-        for metric in addable(share.plan):
-            others = [said[metric.name] for said in heard if metric.name in said]
-            log_e = told(share.progress.whole.get(metric.name), others, spare)
-            yield (share.digest, metric.name), log_e
+def needed_log_e(plan: RolloutSpec) -> float:
+    return log_threshold(ALPHA / max(1, len(addable(plan))))
+
+
+def together(share: Share, words: Words, spare: int) -> Iterator[Together]:
+    """Of each metric, what is left when any `spare` other regions may have made theirs up."""
+    named = sorted({region for stage in share.plan.stages for region in stage.regions})
+    heard = [words[region].get(str(share.digest), {}) for region in named if region in words]
+    for metric in addable(share.plan):
+        own = share.progress.whole.get(metric.name)
+        others = [said[metric.name] for said in heard if metric.name in said]
+        regions = len(others) + (own is not None)
+        yield Together(metric.name, regions, told(own, others, spare))

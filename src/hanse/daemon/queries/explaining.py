@@ -18,6 +18,7 @@ from hanse.core.node import Clock, Node
 from hanse.core.rollout.needs import ahead, needs
 from hanse.core.rollout.plan import Step
 from hanse.core.rollout.stimuli import View
+from hanse.core.testimony import needed_log_e
 from hanse.daemon.queries import readings
 from hanse.daemon.queries.matter import Answer, Args, Matter, asked, near, plain
 from hanse.daemon.queries.parts import BACK, Part, part, step_text
@@ -92,6 +93,7 @@ def _region(matter: Matter, found: Part) -> Answer:
         "missing": missing,
         "next": _next(view) if view else None,
         "metrics": [_metric(*pair) for pair in found.readings()],
+        "together": _together(matter, found) if here else [],
         "unreached": _unreached(matter, found) if here else [],
         "rests_on": "its own counts" if here else "what the region signed last",
         "age_s": found.age_s,
@@ -128,6 +130,20 @@ def _metric(which: Metric, reading: Reading) -> Answer:
         "interval_trial": _interval(counts.bad_t, counts.n_t),
         "interval_stable": _interval(counts.bad_c, counts.n_c) if two else None,
     }
+
+
+def _together(matter: Matter, found: Part) -> list[Answer]:
+    needed = _e(needed_log_e(found.rollout.plan))
+    return [
+        {
+            "metric": each.metric,
+            "regions": each.regions,
+            "e_harm": _e(each.log_e),
+            "e_needed": needed,
+        }
+        for each in matter.node.region.together(found.rollout)
+        if each.regions > 1
+    ]
 
 
 def _e(log_e: float) -> float:
