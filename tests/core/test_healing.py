@@ -15,7 +15,7 @@ from hanse.core import healing
 from hanse.core.catalog.healed import LABEL
 from hanse.core.catalog.view import HealingView, HoldView, ModelView
 from hanse.core.effects import Heal
-from hanse.core.events import HoldLift, RetrainResult
+from hanse.core.events import Hold, HoldLift, RetrainResult, RolloutApprove
 from hanse.core.healing import Healing, Mandated, Place, Policy, Waits, due
 from hanse.core.ids import Digest, EventId, Origin, member_id, segment
 from hanse.core.rollout.spec import parse_spec, to_mapping
@@ -159,7 +159,7 @@ def test_only_causes_that_the_operator_named_count() -> None:
 
 def ages(healing_: Healing, history: History, now_s: float) -> list[float]:
     """As a tick of the daemon sees them."""
-    list(healing_.advance(history.view, now_s))
+    list(healing_.advance(history.view, now_s, may_start=True))
     return list(healing_._ages(history.view, now_s).values())
 
 
@@ -373,6 +373,53 @@ def test_an_answer_that_people_passed_over_does_not_keep_the_next_from_being_ask
     federation.roll_out("r-3", 3, bad, active.release if active else None, **WATCHED)
     federation.run(60.0)
     assert [h.release for h in federation.view.healings] == [second, bad]
+
+
+def test_nothing_is_started_while_the_model_is_frozen_or_trust_is_stale() -> None:
+    federation = Region()
+    federation.mandate()
+    promoted(federation)
+    federation.traffic(DRIFTED)
+    federation.run(30.0)
+    frozen = federation.propose("eu-north", Hold(MODEL, REGION, None, "audit"))
+    assert frozen.event is not None
+    federation.answer("4.0.1")
+    federation.run(10.0)
+    assert [r.rollout for r in federation.view.rollouts] == ["r-1", "r-2"]
+    region = federation.node("eu-north").region
+    given = federation.healing.mandates[MODEL]
+    lifted = replace(federation.view, holds=tuple(h for h in federation.view.holds if h.release))
+    now_s = federation.now_s
+    assert list(region.healing.advance(lifted, now_s, may_start=False)) == []
+    (plan,) = region.healing.advance(lifted, now_s, may_start=True)
+    assert plan.attestations == (given.envelope,)
+    assert list(region.healing.advance(lifted, now_s + 1, may_start=True)) == [], "refused: waits"
+    assert list(region.healing.advance(lifted, now_s + 61, may_start=True)) == [plan]
+
+
+def test_an_approve_step_keeps_a_person_in_the_loop() -> None:
+    federation = Region()
+    (stage,) = WATCHED["stages"]
+    steps = [{"approve": {"role": "release-manager"}}, *stage["steps"]]
+    federation.mandate(stages=[{**stage, "steps": [*stage["steps"][:1], *steps[:1], *steps[2:]]}])
+    promoted(federation)
+    federation.traffic(DRIFTED)
+    federation.run(30.0)
+    child = federation.answer("4.0.1")
+    federation.traffic(GOOD)
+    federation.run(60.0)
+    assert federation.state("heal-3") == "awaitingApproval"
+    rollout = federation.view.rollouts[-1]
+    named = (MODEL, str(rollout.spec_digest), "pilot", 1)
+    signed = statements.sign_control(statements.approval_statement(*named), [federation.person])
+    body = RolloutApprove(
+        MODEL, rollout.rollout, 3, rollout.spec_digest.raw, named[2], 1, "release-manager", 1
+    )
+    federation.propose("us-east", body, attestations=[signed])
+    federation.run(90.0)
+    active = federation.view.active("eu-north")
+    assert active is not None
+    assert active.release == child
 
 
 def test_without_a_mandate_a_person_starts_the_rollout() -> None:

@@ -158,6 +158,7 @@ def test_what_the_hook_brings_is_checked_and_waits_for_a_person_without_a_mandat
     assert "a person starts the rollout of what comes back" in found
     said = done("why", f"{MODEL}@2.0.0", home=world.daemon.home)
     assert "retraining of 2.0.0 asked for: it was worse in its rollout" in said
+    assert "eu-north had 2.0.0 retrained: passed by 9.0.0-" in said
 
 
 def test_under_a_mandate_it_rolls_out_and_is_proven_with_nobody_watching(world: World) -> None:

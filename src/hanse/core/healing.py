@@ -275,7 +275,7 @@ class Healing:
     _at_s: dict[EventId, float] = field(default_factory=dict)
     _stored: dict[Segment, dict[str, int]] = field(default_factory=dict)
     _handed: set[EventId] = field(default_factory=set)
-    _tried_s: dict[Segment, float] = field(default_factory=dict)
+    _tried_s: dict[object, float] = field(default_factory=dict)
     _kept: dict[Segment, dict[EventId, float]] = field(default_factory=dict)
     _writes: list[Write] = field(default_factory=list)
 
@@ -300,22 +300,29 @@ class Healing:
         raw = given.encode() if given is not None else None
         self._writes.append(PutLocal(MANDATES, model, raw))
 
-    def advance(self, view: ModelView, now_s: float) -> Iterator[Proposal]:
+    def advance(self, view: ModelView, now_s: float, *, may_start: bool) -> Iterator[Proposal]:
+        """What to write now. `may_start`: nothing keeps this daemon from moving forward."""
         policy = self.policies.get(view.model)
         if policy is None:
             return
         ages_s = self._ages(view, now_s)
         self._keep(view.model, policy, ages_s)
         for each in due(view, self.place, policy, list(ages_s.values())):
-            if isinstance(each, Retrain):
+            if isinstance(each, Retrain) and self._try((each.hold, len(ages_s)), now_s):
                 yield Proposal(each)
         given = self.mandates.get(view.model)
-        if given is not None and now_s - self._tried_s.get(view.model, -_AGAIN_S) >= _AGAIN_S:
+        if given is not None and may_start and view.frozen(self.me.region) is None:
             plan = start(view, self.place, given)
-            if plan is not None:
-                # One that is refused here, say because its signers left, is not tried each tick.
-                self._tried_s[view.model] = now_s
+            if plan is not None and self._try(plan.body, now_s):
                 yield plan
+
+    def _try(self, what: object, now_s: float) -> bool:
+        """What is refused here, say because a signer left or the disk is full, waits a while."""
+        if now_s - self._tried_s.get(what, -_AGAIN_S) < _AGAIN_S:
+            return False
+        self._tried_s = {k: at for k, at in self._tried_s.items() if now_s - at < _AGAIN_S}
+        self._tried_s[what] = now_s
+        return True
 
     def waiting(self, view: ModelView, now_s: float) -> list[Waits]:
         """For people: the occasions that are not answered now, and why."""

@@ -180,7 +180,7 @@ class Region:
         self._fleet.drop_untaken()
         for _, view in sorted(self._catalog.views.items()):
             yield from leave_barred(view, self.name)
-            yield from self.healing.advance(view, now_s)
+            yield from self.healing.advance(view, now_s, may_start=not self.barriers)
         self._heals += self.healing.effects(self._catalog.views)
 
     def look(

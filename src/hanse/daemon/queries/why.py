@@ -181,6 +181,13 @@ def _grounds(matter: Matter, release: Release, found: Part | None, judged: Judge
         if found.event is not None:
             whose = "our own counts" if found.region == matter.own else "its signed report"
             yield f"What is said of {found.region} rests on {whose}; last report {found.event}"
+    for healing in matter.view.healings:
+        if release.digest in (healing.release, healing.child):
+            answer = f" by {matter.version(healing.child)}" if healing.child else ""
+            came = (
+                f"{healing.outcome}{answer}: {plain(healing.why)}" if healing.outcome else "waits"
+            )
+            yield f"{healing.region} had {matter.version(healing.release)} retrained: {came}"
     for hold in matter.view.holds:
         record = matter.record(hold.id)
         if hold.release == release.digest and record is not None:
