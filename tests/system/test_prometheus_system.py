@@ -22,7 +22,7 @@ from hanse.core.ids import Digest
 from hanse.core.node import Clock, Node
 from hanse.core.rollout.table import State
 from hanse.daemon.prometheus import Prometheus, configured
-from hanse.gateways import prometheus_client
+from hanse.gateways import prometheus_client as reached
 
 PROMETHEUS = shutil.which("prometheus")
 pytestmark = [
@@ -95,7 +95,7 @@ class Server:
         deadline = time.monotonic() + 30
         while time.monotonic() < deadline:
             with contextlib.suppress(Unavailable):
-                if found(await prometheus_client.count(self.url, query)):
+                if found(await reached.Server(self.url).count(query)):
                     return
             await asyncio.sleep(0.05)
         raise AssertionError(f"{query} never came true")
@@ -144,7 +144,7 @@ async def test_a_real_server_counts_an_outage_holds_and_harm_is_undone(
     shop: tuple[Shop, Server], trial: tuple[Federation, Digest, Digest]
 ) -> None:
     (sales, server), (federation, new, old) = shop, trial
-    prometheus = Prometheus(Driver(federation), server.url)  # type: ignore[arg-type]
+    prometheus = Prometheus(Driver(federation), reached.Server(server.url))  # type: ignore[arg-type]
 
     async def look(orders: int, failed: int) -> None:
         sales.sell(new, orders, failed)
@@ -186,7 +186,7 @@ async def test_a_plan_with_unknown_names_or_queries_is_refused_at_entry(
     (sales, server), (federation, _, old) = shop, trial
     sales.sell(old, 10, 1)
     await server.until("sum(orders_total)", lambda n: n == 10)
-    prometheus = Prometheus(Driver(federation), server.url)  # type: ignore[arg-type]
+    prometheus = Prometheus(Driver(federation), reached.Server(server.url))  # type: ignore[arg-type]
     await prometheus.check(spec())
 
     def asking(bad: str) -> dict[str, str]:

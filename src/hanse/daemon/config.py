@@ -64,6 +64,9 @@ SETTINGS = {
         "http://127.0.0.1:9090. A plan says what is asked there and never whom. Default: none.",
         "",
     ),
+    "prometheus_token": Setting(
+        "File with the bearer token that is shown to that server. Default: none is shown.", ""
+    ),
     "private_fields": Setting(
         "Values of a manifest that this region lets out as commitments only, with spaces between:\n"
         "training.data, training.code, hyperparameters.NAME, metrics.NAME, labels.NAME; NAME may\n"
@@ -141,6 +144,7 @@ class Config:
     audit_listen: str
     witness_url: str
     prometheus_url: str
+    prometheus_token: Path | None
     private_fields: tuple[str, ...]
     log_level: str
     tick_interval_s: float
@@ -167,6 +171,8 @@ def load(home: Path) -> Config:
     config = _parse(_read(home / FILE_NAME), home)
     for path in (config.daemon_key, config.witness_key, config.tls_key):
         check_private(path)
+    if config.prometheus_token is not None:
+        check_private(config.prometheus_token)
     if config.edge_ca_key.exists():
         check_private(config.edge_ca_key)
     return config
@@ -238,6 +244,7 @@ def _parse(document: dict[str, Any], home: Path) -> Config:
             audit_listen=_optional_address(reader, "audit_listen"),
             witness_url=_url(reader, "witness_url"),
             prometheus_url=_url(reader, "prometheus_url"),
+            prometheus_token=home / token if (token := _text(reader, "prometheus_token")) else None,
             log_level=reader.one_of("log_level", LOG_LEVELS, SETTINGS["log_level"].default),
             tick_interval_s=reader.number(
                 "tick_interval_s", SETTINGS["tick_interval_s"].default, low=0.01, high=10.0

@@ -18,7 +18,7 @@ from hanse.core.errors import HanseError, InvalidSpec
 from hanse.core.rollout.plan import RolloutSpec
 from hanse.core.rollout.templates import PLACEHOLDERS
 from hanse.daemon.driver import Driver
-from hanse.gateways import prometheus_client
+from hanse.gateways.prometheus_client import Server
 
 log = structlog.get_logger("hanse.daemon")
 _SELECTOR = re.compile(r"\b([a-zA-Z_:][a-zA-Z0-9_:]*)\s*(?=\{)")
@@ -29,8 +29,8 @@ _BY = re.compile(r"\b(by|without|on|ignoring|group_left|group_right)\s*\([^()]*\
 class Prometheus:
     """Owned by the composition root."""
 
-    def __init__(self, driver: Driver, url: str) -> None:
-        self._driver, self._url = driver, url
+    def __init__(self, driver: Driver, server: Server) -> None:
+        self._driver, self._server = driver, server
 
     async def watch(self) -> None:
         """Until cancelled."""
@@ -59,7 +59,7 @@ class Prometheus:
                         f"{where}: no metric is named", fix='write NAME{release="$release"}'
                     )
                 for name in names:
-                    if not await prometheus_client.knows(self._url, name):
+                    if not await self._server.knows(name):
                         raise InvalidSpec(
                             f"{where}: Prometheus has seen no {name} in the last hour",
                             fix="correct the name, or have it exported before the rollout",
@@ -68,7 +68,7 @@ class Prometheus:
 
     async def _check_readable(self, where: str, query: str) -> None:
         try:
-            await prometheus_client.count(self._url, fill(query, dict.fromkeys(PLACEHOLDERS, "x")))
+            await self._server.count(fill(query, dict.fromkeys(PLACEHOLDERS, "x")))
         except InvalidSpec as error:
             raise InvalidSpec(f"{where}: {error.message}", fix="write PromQL") from None
         except HanseError:
@@ -80,8 +80,8 @@ class Prometheus:
         try:
             for bad, total in asked.queries:
                 # Bad ones first: what is scraped in between may only lower their share.
-                failed = await prometheus_client.count(self._url, bad, at_s)
-                counts.append((failed, await prometheus_client.count(self._url, total, at_s)))
+                failed = await self._server.count(bad, at_s)
+                counts.append((failed, await self._server.count(total, at_s)))
         except HanseError as error:
             log.warning("metric_not_counted", metric=asked.metric, why=str(error))
             return Answer(asked, None, error.message)

@@ -46,6 +46,7 @@ from hanse.daemon.transfers import Gate, Transfers, complete
 from hanse.daemon.trust_folder import read_files
 from hanse.daemon.waiting import until_admitted
 from hanse.gateways.log_files import LogFiles
+from hanse.gateways.prometheus_client import Server
 from hanse.logs import configure
 from hanse.rpc.admission import Admission
 from hanse.rpc.blob_service import BlobService
@@ -230,7 +231,9 @@ async def assemble(
     if config.witness_url:
         daemon.outside_witness = OutsideWitness(driver, files, config.witness_url)
     if config.prometheus_url:
-        daemon.prometheus = Prometheus(driver, config.prometheus_url)
+        daemon.prometheus = Prometheus(
+            driver, Server(config.prometheus_url, config.prometheus_token)
+        )
     behind = verbs.Services(
         files,
         Bundles(driver, store, blobs, key),
