@@ -7,9 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hanse.core.catalog.manifest import File, Manifest, Variant
+from hanse.core.catalog.view import Release
 from hanse.core.compat import check_requires, fit
 from hanse.core.errors import InvalidSpec
-from hanse.core.ids import Digest, Segment, Version, segment
+from hanse.core.fleet import FITS_KEPT, Fleet
+from hanse.core.ids import Digest, EventId, Segment, Version, segment
 
 ORIN = {
     "formats": "onnx,tensorrt-plan",
@@ -107,3 +109,16 @@ def test_a_range_means_what_it_says(has: tuple[int, ...], clauses: list[tuple[st
     truth = all(eval(f"{has} {sign} {(n, 0, 0)}") for sign, n in clauses)
     if clauses:
         assert (chosen(facts, ("v", "onnx", {"ort": wanted})) == "v") == truth
+
+
+def test_a_node_that_says_something_new_each_time_fills_no_memory() -> None:
+    fleet = Fleet()
+    for i in range(20_000):
+        fleet.watch(segment("liar"), {"label.n": str(i)}, 0.0)
+        fleet.watch(segment("dock"), {"ort": "1.32.0"}, 0.0)
+    assert len(fleet._kinds) < 3 * FITS_KEPT
+    record = released(("v", "onnx", {"ort": ">=1.17"}))
+    release = Release(
+        Digest.of(b"r"), Version("1"), 1, record, 1, EventId(bytes(32)), segment("eu"), ("eu",)
+    )
+    assert [node.name for node in fleet.able(fleet.nodes.values(), release)] == ["dock"]

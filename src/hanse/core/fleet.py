@@ -37,6 +37,8 @@ class NodeStatus:
     seen_s: float = 0.0
     order: tuple[int, int] = (0, 0)
     models: dict[Segment, ModelReport] = field(default_factory=dict)
+    kind: int = 0
+    """Equal for nodes with equal facts; 0 for those that have said nothing."""
 
     @property
     def on_disk(self) -> set[Digest]:
@@ -64,11 +66,15 @@ class Fleet:
         self.recent: dict[Segment, Recent] = {}
         self._windows: dict[tuple[str, str, int, int, int], Window] = {}
         self._stable: dict[Segment, tuple[Digest, Counts]] = {}
-        self._fits: dict[tuple[Digest, frozenset[tuple[str, str]]], Fit] = {}
+        self._kinds: dict[frozenset[tuple[str, str]], int] = {frozenset(): 0}
+        self._fits: dict[tuple[Digest, int], Fit] = {}
 
     def watch(self, name: Segment, facts: dict[str, str], now_s: float) -> None:
         status = self._status(name)
-        status.facts, status.watching, status.seen_s = dict(facts), True, now_s
+        status.watching, status.seen_s = True, now_s
+        if status.facts != facts:
+            status.facts = dict(facts)
+            self._sort(status)
 
     def gone(self, name: Segment) -> None:
         if name in self.nodes:
@@ -110,12 +116,21 @@ class Fleet:
 
     def fit(self, node: NodeStatus, release: Release) -> Fit:
         """What the node would run of a release. Most nodes of a fleet are alike: it is kept."""
-        key = release.digest, frozenset(node.facts.items())
+        key = release.digest, node.kind
         if (found := self._fits.get(key)) is None:
             if len(self._fits) >= FITS_KEPT:
                 self._fits.clear()
             found = self._fits[key] = fit(release.manifest, node.facts)
         return found
+
+    def _sort(self, status: NodeStatus) -> None:
+        """Number its kind. A node that says something new each time must not fill the memory."""
+        nodes = [status]
+        if len(self._kinds) > 2 * len(self.nodes) + FITS_KEPT:
+            self._kinds, nodes = {frozenset(): 0}, list(self.nodes.values())
+            self._fits.clear()
+        for node in nodes:
+            node.kind = self._kinds.setdefault(frozenset(node.facts.items()), len(self._kinds))
 
     def able(self, nodes: Iterable[NodeStatus], release: Release | None) -> list[NodeStatus]:
         """Those that can run it. The others keep what they have, and no gate counts them."""
