@@ -260,3 +260,15 @@ def test_a_rollout_waits_until_all_that_it_keeps_is_in_the_region(town: Federati
         node.region.have(release_)
     town.run(20)
     assert node.region.duty.told(MODEL).last_good[:2] == (second, old)
+
+
+@pytest.mark.parametrize("named", ["predecessor", "by digest"])
+def test_a_target_that_is_named_is_tried_before_the_ancestors_if_it_is_fit(named: str) -> None:
+    """3 descends from 2 and 1, and took the place of 4, which is no ancestor of it."""
+    chain = [release(1), release(2, (1,)), release(3, (2,)), release(4)]
+    rule = {"target": "predecessor" if named == "predecessor" else str(DIGESTS[4])}
+    plan = brought(DIGESTS[3], rule, DIGESTS[4])
+    known = replace(view(*chain), rollouts=(plan,))
+    assert rollback_target(known, DIGESTS[3], "eu") == chain[3]
+    unproven = replace(view(*chain[:3], release(4, proven=False)), rollouts=(plan,))
+    assert rollback_target(unproven, DIGESTS[3], "eu") == chain[1]
