@@ -35,6 +35,7 @@ def test_a_region_says_what_it_waits_for_and_what_comes_next(town: Federation) -
     assert pilot["rests_on"] == "its own counts"
     assert wave["rests_on"] == "what the region signed last"
     assert (wave["next"], wave["since_s"]) == (None, None)
+    assert [(m["reason"], m["have"], m["needed"]) for m in wave["missing"]] == [("gate", 0, 1)]
 
 
 def test_the_gate_of_a_later_stage_is_what_its_region_lacks(town: Federation) -> None:

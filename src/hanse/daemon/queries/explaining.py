@@ -7,6 +7,7 @@ how much there is. Of another region we repeat what it signed last, and say so.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 from hanse.core.catalog.view import RolloutView
 from hanse.core.errors import Conflict, NotFound
@@ -17,7 +18,8 @@ from hanse.core.fleet import NodeStatus
 from hanse.core.node import Clock, Node
 from hanse.core.rollout.needs import ahead, needs
 from hanse.core.rollout.plan import Step
-from hanse.core.rollout.stimuli import View
+from hanse.core.rollout.stimuli import Cause, View
+from hanse.core.rollout.table import State
 from hanse.core.testimony import needed_log_e
 from hanse.daemon.queries import readings
 from hanse.daemon.queries.matter import Answer, Args, Matter, asked, near, plain
@@ -79,8 +81,8 @@ def _region(matter: Matter, found: Part) -> Answer:
     view = look if here else None
     wanting = needs(view) if view else ()
     missing = [_need(need.reason, need.text, need.have, need.needed) for need in wanting]
-    if not here and found.live and found.text:
-        missing = [_need(found.reason, found.text)]
+    if not here and found.live:
+        missing = [_need(found.reason, found.text)] if found.text else list(_gate(found))
     return {
         "region": found.region,
         "stage": found.stage.name,
@@ -99,6 +101,18 @@ def _region(matter: Matter, found: Part) -> Answer:
         "age_s": found.age_s,
         "event": str(found.event) if found.event else None,
     }
+
+
+def _gate(found: Part) -> Iterator[Answer]:
+    """Of another region that has not begun: the gate, as far as its attestations have come here."""
+    requires = found.stage.requires
+    if requires is None or found.state not in (State.PENDING, State.GATED):
+        return
+    regions = found.plan.stage(requires.stage).regions
+    quorum, healthy = requires.quorum(len(regions)), set(regions) & set(found.rollout.healthy)
+    if len(healthy) < quorum:
+        text = f"healthy regions of stage {requires.stage}, as far as is known here"
+        yield _need(Cause.GATE, text, len(healthy), quorum)
 
 
 def _need(reason: str, text: str, have: float | None = None, needed: float | None = None) -> Answer:
