@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from hanse.core.catalog.catalog import Catalog
 from hanse.core.catalog.fold import covers
 from hanse.core.catalog.lineage import warm_targets
+from hanse.core.catalog.under_way import left
 from hanse.core.catalog.view import ModelView, RolloutView
 from hanse.core.declared import Answer, Ask, declared, fill, needs_stable
 from hanse.core.duty import Duty, assign
@@ -267,9 +268,10 @@ class Region:
     # -- small helpers -----------------------------------------------------------
 
     def shares(self) -> Iterator[Share]:
-        """Our part of every plan that is the current one of its model."""
+        """Our part of every current plan that some region is not done with."""
         for view, rollout in self._rollouts():
-            execution = self.execution(view, rollout) if rollout.current else None
+            wanted = rollout.current and left(rollout)
+            execution = self.execution(view, rollout) if wanted else None
             if execution is not None:
                 yield Share(execution.plan, rollout.spec_digest, execution.progress)
 
