@@ -96,3 +96,13 @@ def test_a_file_that_others_may_write_is_not_obeyed(tmp_path: Path) -> None:
     (tmp_path / "healing.toml").chmod(0o666)
     with pytest.raises(NotPermitted, match="others may write it"):
         load(tmp_path)
+
+
+def test_the_example_is_one(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[2] / "deploy/examples/healing.toml").read_text()
+    found = load(declared(tmp_path, text))[Segment("ocr-rec")]
+    assert found.policy.causes == ("undone", "serving")
+    every = text.replace("# heldout =", "heldout =").replace("# secret =", "secret =")
+    for name in ("heldout.npz", "hook.secret"):
+        (tmp_path / name).touch()
+    assert load(declared(tmp_path, every))[Segment("ocr-rec")].heldout

@@ -75,3 +75,20 @@ def test_a_daemon_that_dies_right_at_the_retrain_event_asks_with_the_same_key(mo
     assert process.boots >= 3
     assert len(calls) >= 2, "a restart calls the hook again"
     assert len(set(calls)) == 1, "with the same key"
+
+
+@pytest.mark.parametrize("seed", range(50, 53))
+def test_two_regions_that_heal_the_same_release_do_not_undo_each_other(seed: int) -> None:
+    """Both ask and both are answered; the rollout of one is not cut short by the other's."""
+    nature = Nature({("2.0.0", name): BAD for name in NAMES[1:3]})
+    world = build(seed, 3, "default", nature)
+    play(world, healing.healed)
+    world.run_until(world.now_s + 120)  # whatever the second one would do
+    seen = story.view(world.processes[BAD_REGION])
+    assert seen is not None
+    bad = next(r for r in seen.releases if r.version == "2.0.0")
+    asked = {h.region: h for h in seen.healings if h.release == bad.digest}
+    assert {r: h.outcome for r, h in asked.items()} == dict.fromkeys(NAMES[1:3], "passed")
+    (started,) = [r for r in seen.rollouts if r.mandated]
+    active = {name: seen.active(name) for name in world.processes}
+    assert {a.release for a in active.values() if a} == {started.release}

@@ -152,10 +152,12 @@ def test_what_the_hook_brings_is_checked_and_waits_for_a_person_without_a_mandat
     assert healed["rollout"] is None
     (call,) = world.calls("begin")
     assert call[3] == "2", "the CloudEvent on its standard input names the key as id and in data"
-    shown = world.daemon.ask("release.show", model=MODEL, version=healed["child"]["version"])
-    assert shown["by"] == "retrainer"
-    found = done("heal", "status", MODEL, home=world.daemon.home)
-    assert "a person starts the rollout of what comes back" in found
+    release = world.daemon.ask("release.show", model=MODEL, version=healed["child"]["version"])
+    assert release["by"] == "retrainer"
+    shown = hanse("heal", "status", MODEL, home=world.daemon.home)
+    assert shown.returncode == 3, "it waits for a person"
+    assert "a person starts the rollout of what comes back" in shown.stdout
+    assert "2.0.0 has its answer: start its rollout" in shown.stdout
     said = done("why", f"{MODEL}@2.0.0", home=world.daemon.home)
     assert "retraining of 2.0.0 asked for: it was worse in its rollout" in said
     assert "eu-north had 2.0.0 retrained: passed by 9.0.0-" in said

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from hanse.core.catalog.view import HealingView
-from hanse.core.healing import settled
+from hanse.core.healing import ours, settled
 from hanse.core.node import Clock, Node
 from hanse.daemon.queries.matter import Answer, Args, Matter, asked, plain
 
@@ -21,13 +21,14 @@ def _model(matter: Matter) -> Answer:
     given = healing.mandates.get(view.model)
     signed = max((r.generation for r in view.rollouts if not r.mandated), default=0)
     newest = max((r.generation for r in view.rollouts), default=0)
+    left = max(0, signed + given.uses - newest) if given else 0
     return {
         "model": view.model,
         "declared": view.model in healing.policies,
         "mandate": given is not None,
-        "uses_left": max(0, signed + given.uses - newest) if given else 0,
+        "uses_left": left,
         "healings": [_healing(matter, each) for each in view.healings],
-        "waits": list(_waits(matter)),
+        "waits": [*_waits(matter), *(() if left else _unstarted(matter))],
     }
 
 
@@ -52,3 +53,13 @@ def _waits(matter: Matter) -> Iterator[Answer]:
     for each in matter.node.region.healing.waiting(matter.view, matter.clock.now_s):
         release = matter.ref(each.hold.release)
         yield {"release": release, "why": plain(each.why), "person": each.person}
+
+
+def _unstarted(matter: Matter) -> Iterator[Answer]:
+    """Answers of our own that passed, and that nothing but a person will roll out now."""
+    started = {r.release for r in matter.view.rollouts}
+    for each in ours(matter.view, matter.node.region.healing.place):
+        passed = each.outcome == "passed" and each.child not in started
+        if passed and not settled(matter.view, each):
+            why = f"{matter.version(each.release)} has its answer: start its rollout"
+            yield {"release": matter.ref(each.child), "why": why, "person": True}
