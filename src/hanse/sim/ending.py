@@ -35,7 +35,8 @@ def misread(processes: Sequence[Process]) -> Iterator[str]:
         seen.add(heads)
         facts = _facts(process)
         for model, view in process.node.catalog.views.items():
-            expected = agreed(model, facts, process.node.catalog.quarantine_quorum, process.name)
+            quorum, labels = process.node.catalog.quarantine_quorum, process.node.book.labels_at(1)
+            expected = agreed(model, facts, quorum, process.name, labels or {})
             if (found := told(view, process.name)) != expected:
                 different = [k for k in expected if expected[k] != found[k]]
                 yield f"{process.name} differs from the reference in {different}"

@@ -7,7 +7,7 @@ plain lists and dictionaries and re-reads everything every time. What both say m
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,8 @@ from hanse.core.catalog.manifest import Manifest, parse_manifest
 from hanse.core.events import Body, Header
 from hanse.core.ids import Digest, EventId, Origin
 from hanse.core.rollout.spec import parse_spec, spec_digest
+
+Labels = Mapping[Any, Mapping[str, str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,14 +31,19 @@ class Fact:
     final: bool
 
 
-def agreed(model: str, facts: Iterable[Fact], quorum: int, region: str) -> dict[str, Any]:
-    """What every daemon that has these facts must say of one model; targets as in `region`."""
+def agreed(
+    model: str, facts: Iterable[Fact], quorum: int, region: str, labels: Labels
+) -> dict[str, Any]:
+    """What every daemon that has these facts must say of one model; targets as in `region`.
+
+    `labels` are those of all regions: in simulations they never change.
+    """
     mine = sorted(
         {f.id: f for f in facts if getattr(f.body, "model", None) == model and counts(f)}.values(),
         key=lambda f: (f.origin, f.header.seq),
     )
     manifests = _manifests(mine)
-    plans = _plans(mine)
+    plans = _plans(mine, labels)
     killed = _killed(mine, manifests)
     floor = max([f.body.counter for f in mine if isinstance(f.body, events.FloorRaise)] or [0])
     held = _held(mine)
@@ -128,7 +135,7 @@ def _counters(facts: list[Fact]) -> dict[Digest, int]:
     return counters
 
 
-def _plans(facts: list[Fact]) -> set[tuple[Any, ...]]:
+def _plans(facts: list[Fact], labels: Labels) -> set[tuple[Any, ...]]:
     """(name, generation, release, spec digest, regions) of every signed plan."""
     plans: set[tuple[Any, ...]] = set()
     for f in facts:
@@ -136,9 +143,28 @@ def _plans(facts: list[Fact]) -> set[tuple[Any, ...]]:
             not f.body.mandate or _healed(f, f.body, facts)
         ):
             spec = parse_spec(json.loads(f.body.spec))
-            regions = tuple(region for stage in spec.stages for region in stage.regions)
+            regions = _regions(json.loads(f.body.spec)["spec"]["stages"], labels)
             plans.add((spec.name, spec.generation, spec.release, spec_digest(spec).raw, regions))
     return plans
+
+
+def _regions(stages: list[dict[str, Any]], labels: Labels) -> tuple[str, ...]:
+    """Those that stages name, and those that carry every label of a stage that names none."""
+    named = {
+        region
+        for stage in stages
+        if isinstance(stage["regions"], list)
+        for region in stage["regions"]
+    }
+    for stage in stages:
+        if isinstance(stage["regions"], dict):
+            match = stage["regions"]["matchLabels"]
+            named |= {
+                region
+                for region, pairs in labels.items()
+                if all(pairs.get(key) == value for key, value in match.items())
+            }
+    return tuple(sorted(named))
 
 
 def _healed(fact: Fact, intent: events.RolloutIntent, facts: list[Fact]) -> bool:
