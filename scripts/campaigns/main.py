@@ -32,6 +32,7 @@ MINUTES: Final = {
     "mutants": 60.0,
     "seeds": 30.0,
     "liars": 30.0,
+    "healing": 20.0,
     "signatures": 60.0,
     "fuzz": 400.0,
 }

@@ -23,15 +23,21 @@ from hanse.core.events import (
     FloorRaise,
     Hold,
     Kill,
+    ReleaseRetire,
+    Retrain,
+    RetrainResult,
     Rollback,
     RolloutControl,
+    RolloutIntent,
     RolloutReport,
 )
 from hanse.core.gossip.statuses import ATTEST, EVIDENCE
-from hanse.core.ids import Segment, segment
+from hanse.core.ids import Digest, Segment, segment
 from hanse.core.node import Node, Ticket
+from hanse.core.rollout.spec import canonical, parse_spec, to_mapping
 from hanse.core.rollout.stimuli import Cause
 from hanse.core.rollout.table import State
+from hanse.core.trust.mandate import Mandate, template_of
 from hanse.sim import story
 from hanse.sim.answers import Nature
 from hanse.sim.faults import FaultPlan
@@ -51,6 +57,8 @@ def everything(world: World) -> list[Body]:
         Kill(view.model, bad, "we say so"),
         FloorRaise(view.model, 1000, "we say so"),
         RolloutControl(view.model, segment("digits-2"), 2, "abort"),
+        ReleaseRetire(view.model, bad, "retired", "we say so"),
+        mandated(world, first),
     ]
     for region in map(segment, (LIAR, SECOND, PILOT)):
         active = view.active(region)
@@ -60,8 +68,19 @@ def everything(world: World) -> list[Body]:
             Rollback(view.model, region, active.id, active.release, first, "we say so"),
             RolloutControl(view.model, segment("digits-2"), 2, "abort", region),
             RolloutReport(view.model, segment("digits-2"), 2, bad, region, "rolledBack", 1, 3),
+            Retrain(view.model, region, bad, active.id, "serving", "we say so"),
+            RetrainResult(view.model, region, active.id, "passed", first),
         ]
     return said * 3
+
+
+def mandated(world: World, release: Digest) -> Body:
+    """A plan of its own choice, under a mandate that it wrote itself."""
+    plan = story.plan(list(world.processes), release, 9, digest(BAD_RELEASE))
+    spec = parse_spec(plan)
+    mandate = Mandate(spec.model, Digest.of(template_of(to_mapping(spec))), 9).encode()
+    named = (spec.model, spec.name, 9, release, digest(BAD_RELEASE))
+    return RolloutIntent(*named, canonical(spec), mandate)
 
 
 def say(node: Node, bodies: list[Body]) -> None:
@@ -91,6 +110,8 @@ def test_one_regions_word_can_hold_and_never_rolls_another_one_back(
     assert view is not None
     (release,) = view.versions("2.0.0")
     assert (release.held, release.killed, release.quarantined) == ((LIAR,), False, False)
+    assert release.retired == ""
+    assert [r.rollout for r in view.rollouts] == ["digits-1", "digits-2"]
 
 
 def test_one_regions_false_attestation_can_hold_and_never_rolls_another_one_back(

@@ -375,6 +375,23 @@ def nonsense(release: bytes) -> list[tuple[int, object]]:
         ("HOLD_LIFT", event_pb2.HoldLift(model=MODEL, hold=bytes(32))),
         ("RELEASE_RECORD", event_pb2.ReleaseRecord(model=MODEL, version="9", manifest=b"\xff")),
         ("ROLLOUT_INTENT", event_pb2.RolloutIntent(**what, release=release, spec=b"[[[[")),
+        ("ROLLOUT_INTENT", event_pb2.RolloutIntent(**what, release=release, mandate=b"{}")),
+        (
+            "RETRAIN",
+            event_pb2.Retrain(
+                model=MODEL, region=region, release=release, hold=bytes(32), cause="serving"
+            ),
+        ),
+        (
+            "RETRAIN_RESULT",
+            event_pb2.RetrainResult(
+                model=MODEL, region=region, retrain=bytes(32), outcome="passed", release=release
+            ),
+        ),
+        (
+            "RELEASE_RETIRE",
+            event_pb2.ReleaseRetire(model=MODEL, release=release, phase="retired", reason=ugly),
+        ),
         (
             "ROLLOUT_CONTROL",
             event_pb2.RolloutControl(**what, action="pause", region=region, reason=ugly),
