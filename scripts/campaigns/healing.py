@@ -17,7 +17,7 @@ def rounds(seed: int) -> Iterator[Mapping[str, int]]:
         bad = NAMES[2:3] if number % 3 else NAMES[1:3]
         world = build(number, 3, "default", Nature({("2.0.0", name): BAD for name in bad}))
         play(world, healing.healed)
-        view = story.view(world.processes[NAMES[0]])
+        view = story.view(next(iter(world.processes.values())))
         assert view is not None, f"seed {number}: a region is down at the end"
         for asked in view.healings:
             made = [r for r in view.releases if answers(asked, r.manifest)]
