@@ -20,6 +20,7 @@ from hanse.core.events import ReleaseRecord, Retrain
 from hanse.core.healing import Policy
 from hanse.core.ids import Digest, EventId, Segment
 from hanse.core.node import Clock, Node
+from hanse.core.room import Room
 from hanse.core.trust import statements
 from hanse.daemon import checks
 from hanse.daemon import healer as healers
@@ -245,6 +246,31 @@ async def test_a_hook_that_fails_says_nothing_about_a_release(
     outcome, child, said = await world.heals(hook)
     assert (outcome, child) == ("failed", None)
     assert why in said
+
+
+async def test_whatever_a_hook_says_can_be_stored_and_shown(world: World) -> None:
+    words = "\\033[2J" + "é" * 300
+    shout = Command(("/bin/sh", "-c", f"printf '{words}'; exit 7"), Path("/"), 5.0, {})
+    outcome, _, said = await world.heals(shout)
+    assert outcome == "failed"
+    assert "ended with 7" in said
+    assert "é" in said
+    assert "\x1b" not in said
+
+
+async def test_a_result_that_cannot_be_written_yet_waits_and_calls_no_hook_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(healers, "AGAIN_S", 0.05)
+    calls = world.folder / "calls"
+    node = world.federation.node(EU)
+    node.set_room(Room(10, 1000, 0, reserve_kept=True))
+    asyncio.get_running_loop().call_later(
+        0.6, lambda: node.set_room(Room(900, 1000, 0, reserve_kept=True))
+    )
+    hook = Command(("/bin/sh", "-c", f"echo x >> {calls}; exit 1"), Path("/"), 5.0, {})
+    assert (await world.heals(hook))[0] == "failed"
+    assert calls.read_text() == "x\n"
 
 
 async def test_a_check_that_cannot_run_is_tried_again_and_is_no_verdict(

@@ -174,7 +174,8 @@ def test_under_a_mandate_it_rolls_out_and_is_proven_with_nobody_watching(world: 
     assert active == world.healing()["child"]["version"]
     assert world.healing()["settled"]
     why = done("why", f"{MODEL}@{active}", home=world.daemon.home)
-    assert "started, signed by operator" in why
+    assert "started by eu-north under a mandate of operator" in why
+    assert "started by itself under a mandate of operator" in why
 
 
 @pytest.mark.parametrize("moment", ["while it trains", "after it has published"])

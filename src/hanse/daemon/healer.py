@@ -31,6 +31,7 @@ from hanse.daemon.driver import Driver
 from hanse.daemon.healing_file import Command, Heals, HttpCall, Pipeline
 from hanse.daemon.hooks import command, web
 from hanse.daemon.hooks.asking import Asking, HookFailed
+from hanse.daemon.queries.matter import plain
 from hanse.storage.blobs import Blobs
 
 log = structlog.get_logger("hanse.healing")
@@ -38,7 +39,7 @@ LOOK_S = 0.5
 RUN_LOOK_S = 10.0
 AGAIN_S, AGAIN_MAX_S = 2.0, 60.0
 ARRIVES_S = 60.0
-REASON_CHARS_MAX = 400
+REASON_BYTES_MAX = 480
 
 
 class Late(Rejected):
@@ -107,7 +108,7 @@ class Healer:
             return
         try:
             child = found.child or await self._asked(effect, heals, deadline)
-            await self._brought(effect, child, deadline)
+            await self._brought(effect, heals, child, deadline)
             said = await check(child.manifest, found.worse.manifest, heals, self._blobs)
             outcome, digest = "passed", child.digest
         except HookFailed as error:
@@ -166,31 +167,34 @@ class Healer:
                 raise Late(f"no release names this retraining; {said}")
             await asyncio.sleep(LOOK_S)
 
-    async def _brought(self, effect: Heal, child: Release, deadline: float) -> None:
-        """Have its files here, and those of the one before: another daemon may have them."""
-        found = await self._look(effect)
-        assert found is not None
-        for release in (child.digest, found.worse.digest):
+    async def _brought(self, effect: Heal, heals: Heals, child: Release, deadline: float) -> None:
+        """Have its files here, and for a comparison those of the one before."""
+        wanted = [child.digest]
+        if heals.heldout is not None and (found := await self._look(effect)) is not None:
+            wanted.append(found.worse.digest)
+        for release in wanted:
             self._fetch(FetchRelease(effect.model, release))
-        while not (await self._both_local(child.digest, found.worse.digest)):
+        while not await self._driver.do(lambda node, _: set(wanted) <= node.region.local):
             if time.monotonic() >= deadline:
                 raise Late("its files did not arrive in time")
             await asyncio.sleep(LOOK_S)
 
-    async def _both_local(self, *releases: Digest) -> bool:
-        return await self._driver.do(lambda node, _: set(releases) <= node.region.local)
-
     async def _tell(
         self, effect: Heal, found: Found, outcome: str, child: Digest | None, said: str
     ) -> None:
-        reason = " ".join(said.split())[:REASON_CHARS_MAX]
+        """Store the result. While this daemon may not write it waits: the hook has had its turn."""
+        reason = plain(said).encode()[:REASON_BYTES_MAX].decode(errors="ignore")
         body = RetrainResult(
             effect.model, found.asking.region, effect.retrain, outcome, child, reason
         )
-        try:
-            await self._driver.do(lambda node, _: node.propose(body))
-        except Rejected as error:
-            raise Unavailable(error.message, fix=error.fix) from None
+        while True:
+            try:
+                await self._driver.do(lambda node, _: node.propose(body))
+            except Unavailable as error:
+                log.warning("healing_waits", retrain=str(effect.retrain), why=str(error))
+                await asyncio.sleep(AGAIN_S)
+            else:
+                break
         log.info("retrained", model=effect.model, outcome=outcome, why=reason)
 
     async def _look(self, effect: Heal) -> Found | None:

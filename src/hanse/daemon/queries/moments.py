@@ -56,7 +56,8 @@ def what(matter: Matter, record: Record) -> str:
             text = f"{body.version} recorded, signed by {by}"
         case RolloutIntent() as body:
             text = f"{body.rollout} (generation {body.generation}) of {name(body.release)} "
-            text += f"started, signed by {by}"
+            signed = f"by {record.origin.region} under a mandate of {by}"
+            text += f"started {signed}" if body.mandate else f"started, signed by {by}"
         case RolloutControl() as body:
             scope = f"in {body.region}" if body.region else "everywhere"
             signed = f", signed by {by}" if by else ""

@@ -176,7 +176,8 @@ def _grounds(matter: Matter, release: Release, found: Part | None, judged: Judge
         )
     if found is not None:
         intent = matter.record(found.rollout.id)
-        by = f", signed by {matter.by(intent)}" if intent else ""
+        how = "started by itself under a mandate of" if found.rollout.mandated else "signed by"
+        by = f", {how} {matter.by(intent)}" if intent else ""
         yield f"The plan is {found.rollout.rollout}, generation {found.rollout.generation}{by}"
         if found.event is not None:
             whose = "our own counts" if found.region == matter.own else "its signed report"
