@@ -188,6 +188,8 @@ def _model_mapping(model: ModelAssignment) -> dict[str, Any]:
 
 def _model(value: Any, path: str) -> ModelAssignment:
     with Reader(value, path) as reader:
+        for key in ("last_good", "barred", "whole_nodes"):
+            reader.raw(key)  # none may be left out: an assignment has one spelling
         slow_ms = reader.raw("slow_ms")
         model = ModelAssignment(
             model=segment(reader.text("model"), f"{path}.model"),

@@ -284,6 +284,8 @@ def _pairs_mapping(pairs: Pairs) -> dict[str, Any]:
 def _model(value: Any, path: str) -> ModelReport:
     with Reader(value, path) as reader:
         model = segment(reader.text("model"), f"{path}.model")
+        for key in ("candidate_ready", "ready", "stored", "interim", "windows"):
+            reader.raw(key)  # none may be left out: a report has one spelling
         running = reader.raw("running")
         failed = reader.pairs("failed", count_max=RELEASES_MAX, bytes_max=REASON_BYTES_MAX)
         return ModelReport(
