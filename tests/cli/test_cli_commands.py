@@ -348,6 +348,73 @@ def test_a_dry_run_prints_a_plan_that_can_be_given_back(home, capsys, tmp_path):
     assert parse_spec(json.loads(asked["spec"])) == parse_spec(yaml.safe_load(plan.read_text()))
 
 
+PLANNED = {
+    "model": "ocr-rec",
+    "rollout": "r-17",
+    "generation": 17,
+    "release": fake.NEW,
+    "predecessor": fake.OLD,
+    "objections": [],
+    "stages": [
+        {"stage": "all", "regions": ["eu"], "starts": "at once", "steps": ["pause"], "soak": "1h"}
+    ],
+    "freeze": ["fri 16:00 to 24:00 UTC"],
+    "regions": [
+        {"region": "eu", "stage": "all", "active": None, "admitted": False, "download_bytes": 7}
+    ],
+    "keeps": [fake.OLD],
+    "canaries": [{"weight": 10, "count": 1, "of": 9}],
+    "nodes": [
+        {"variant": "cuda", "why": "", "download_bytes": 12_500_000, "count": 8, "online": 7,
+         "names": ["a", "b"]},
+        {"variant": None, "why": "cuda needs ort >=1.17, has 1.10.0", "download_bytes": 0,
+         "count": 1, "online": 1, "names": ["old"]},
+    ],
+}  # fmt: skip
+
+
+def test_a_plan_is_shown_before_anything_happens_and_nothing_is_started(home, capsys, tmp_path):
+    answers = {"rollout.prepare": PREPARED, "rollout.plan": PLANNED}
+    with fake.running(home, answers) as daemon:
+        assert main(["rollout", "plan", "ocr-rec@4.0.0", "--regions", "eu-north"]) == 0
+        out = capsys.readouterr().out
+        file = tmp_path / "plan.json"
+        (first,) = daemon.calls("rollout.plan")
+        file.write_text(first["spec"])
+        assert main(["rollout", "plan", str(file)]) == 0  # a file that names its release
+        assert daemon.calls("rollout.plan")[1] == first
+        file.write_text(json.dumps({"spec": json.loads(first["spec"])["spec"]}))
+        assert main(["rollout", "plan", str(file)]) == 1
+        assert "hanse rollout plan MODEL@VERSION --plan" in capsys.readouterr().err
+    assert {verb for verb, _ in daemon.asked} == {"rollout.prepare", "rollout.plan"}
+    for said in (
+        "all (eu) starts at once",
+        "pause > soak 1h",
+        "nothing begins or rises fri 16:00 to 24:00 UTC",
+        "its residency keeps the release out",
+        "kept to go back to: 3.0.0",
+        "at weight 10 1 of 9 nodes answer with it alone",
+        "8 nodes, 7 online: cuda, each fetches 12.5 MB (a, b, ...)",
+        "1 node, 1 online: cannot run it, cuda needs ort >=1.17, has 1.10.0 (old)",
+    ):
+        assert said in out, said
+
+
+def test_a_plan_that_would_be_refused_says_why_and_exits_with_3(home, capsys):
+    refused = PLANNED | {"objections": ["r-16 is under way (write supersedes: [r-16])"]}
+    with fake.running(home, {"rollout.prepare": PREPARED, "rollout.plan": refused}):
+        assert main(["rollout", "plan", "ocr-rec@4.0.0", "--regions", "eu-north"]) == 3
+    assert "would be refused: r-16 is under way" in capsys.readouterr().out
+
+
+def test_supersede_names_the_rollout_under_way_in_what_is_signed(home):
+    with fake.running(home, ANSWERS | {"rollout.prepare": PREPARED | {"under_way": "r-16"}}) as d:
+        assert main(CHANGES["rollout.start"]) == 0
+        assert main([*CHANGES["rollout.start"], "--supersede"]) == 0
+    said = [json.loads(asked["spec"])["spec"]["supersedes"] for asked in d.calls("rollout.start")]
+    assert said == [[], ["r-16"]]
+
+
 @pytest.mark.parametrize(
     ("state", "code"), [("running", 0), ("healthy", 0), ("held", 3), ("rolled-back", 3)]
 )

@@ -95,7 +95,12 @@ FULL: dict[str, Any] = {
         },
         "background": {"templates": ["some"]},
         "freeze": [{"days": ["fri"], "from": "16:00", "to": "24:00", "zone": "UTC"}],
-        "freshness": {"within": "5m", "telemetry": "2m", "otherwise": "hold"},
+        "freshness": {
+            "heardFrom": "requires",
+            "within": "5m",
+            "telemetry": "2m",
+            "otherwise": "hold",
+        },
         "deadline": {"step": "6h", "stage": "48h", "onExceeded": "hold"},
         "nodes": {
             "assign": "request",

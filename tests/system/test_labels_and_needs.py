@@ -99,5 +99,11 @@ def test_a_labelled_region_takes_a_release_on_the_node_that_can_run_it(folder: P
             )
             assert users.failures == []
         world.agreed()
+        done("audit", "export", folder / "audit", home=home)
+        verified = hanse(
+            "audit", "verify", folder / "audit", "--trust-root", home / "trust", home=home
+        )
+        assert verified.returncode == 0, verified.stderr  # it resolves the labels as daemons do
+        assert "2.0.0" in verified.stdout
     finally:
         world.close()

@@ -78,6 +78,7 @@ def _spec() -> Schema:
         freeze=_list(_window(), "Hours of the week in which nothing begins or rises.", least=0),
         freshness=_object(
             "How recent news must be.",
+            heardFrom={"const": "requires"},
             within=_ref("duration", "Required regions were heard since, or nothing rises."),
             telemetry=_ref("duration", "Without telemetry or traffic for longer: hold."),
             otherwise={"const": "hold"},

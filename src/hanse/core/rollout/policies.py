@@ -1,8 +1,8 @@
 """The standing orders of a rollout: rollback, freshness, deadlines, propagation.
 
-`freshness.otherwise` and `propagation.onLocalRollback` accept only `hold`, `nodes.offline` only
-`exclude`. They are in the document because its readers ask for them; a plan that goes on
-regardless cannot be written.
+`freshness.otherwise` and `propagation.onLocalRollback` accept only `hold`, `freshness.heardFrom`
+only `requires`, `nodes.offline` only `exclude`. They are in the document because its readers ask
+for them; a plan that goes on regardless cannot be written.
 """
 
 from __future__ import annotations
@@ -48,7 +48,8 @@ def rollback_mapping(rollback: Rollback) -> dict[str, object]:
 
 
 def parse_freshness(value: object, path: str) -> Freshness:
-    fields = Fields.of(value, path, ("within", "telemetry", "otherwise"))
+    fields = Fields.of(value, path, ("heardFrom", "within", "telemetry", "otherwise"))
+    fields.optional("heardFrom", one_of("requires"), "requires")
     fields.optional("otherwise", one_of("hold"), "hold")
     default = Freshness()
     return Freshness(
@@ -59,6 +60,7 @@ def parse_freshness(value: object, path: str) -> Freshness:
 
 def freshness_mapping(freshness: Freshness) -> dict[str, object]:
     return {
+        "heardFrom": "requires",
         "within": duration_text(freshness.within_ms),
         "telemetry": duration_text(freshness.telemetry_ms),
         "otherwise": "hold",
