@@ -34,6 +34,7 @@ BROKEN_ONCE = (
     920941,
     920991,
     2000247,
+    3000517,
 )
 """Seeds of campaigns that found a fault, in what is tested or in the test."""
 REGIONS = 4  # the fewest of whom one may lie

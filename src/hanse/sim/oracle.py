@@ -76,6 +76,10 @@ class Oracle:
         self._announced: dict[str, set[tuple[object, ...]]] = {}
         self._final_logs: dict[Origin, list[bytes]] = {}
         self._leaves: dict[tuple[Origin, int], bytes] = {}
+        self._written: dict[tuple[Origin, int], bytes] = {}
+        self._copies: dict[Segment, Process] = {}
+        self._torn: set[Origin] = set()
+        """Logs that a daemon and its copy wrote, while one of them had no honest peer."""
         self._forked: set[Origin] = set()
         """Logs of which honest daemons have stored two branches."""
         self.converged_s: float | None = None
@@ -100,6 +104,8 @@ class Oracle:
             if not isinstance(write, AppendEvents):
                 continue
             self._finality(process, write.head)
+            if process.wrote and process.node and write.head.origin == process.node.me:
+                self._one_self(process, write)
             for seq, raw in enumerate(write.events, write.start):
                 place, leaf = (write.head.origin, seq), leaf_hash(raw)
                 ours = process.label == process.name  # a copy's own branch may die with it
@@ -113,6 +119,22 @@ class Oracle:
                         self._judge(process, CODEC.decode(raw).body)
         if step.store:
             self._same_heads_same_state(process)
+
+    def _one_self(self, process: Process, write: AppendEvents) -> None:
+        """Two processes of one key that share no honest peer cannot know of each other."""
+        if process.label != process.name:
+            self._copies[process.name] = process
+        for seq, raw in enumerate(write.events, write.start):
+            place, leaf = (write.head.origin, seq), leaf_hash(raw)
+            if self._written.setdefault(place, leaf) != leaf and process.name in self._copies:
+                selves = (self._processes[process.name], self._copies[process.name])
+                if not all(map(self._honest_peers, selves)):
+                    self._torn.add(write.head.origin)
+
+    def _honest_peers(self, process: Process) -> int:
+        links = process.node.sync.proven() if process.node else []
+        honest = {p.member for p in self._honest_ones()}
+        return sum(link.peer in honest for link in links)
 
     def set_back(self, process: Process) -> None:
         """An old disk keeps no promise of its own; what has reached others must come back."""
@@ -211,7 +233,8 @@ class Oracle:
         cloned = process.name in self._cloned and alarm.event != "heads_differ"
         explained = explained or (alarm.event in _OF_TWO_SELVES and cloned)
         if alarm.event == "log_forked":  # I13: no faults and no liar freeze an honest log
-            explained = Origin.parse(str(dict(alarm.fields)["log"])).region in self._doubtful
+            log = Origin.parse(str(dict(alarm.fields)["log"]))
+            explained = log.region in self._doubtful or log in self._torn
         if self._honest(process) and not explained:
             self._fail(f"{process.name} logged {alarm.event} {dict(alarm.fields)}")
 
@@ -244,8 +267,8 @@ class Oracle:
         nodes = [p.node for p in self._honest_ones()]
         if None in nodes or len({node.book.digest for node in nodes if node}) != 1:
             return False
-        logs = [p.origin for p in self._honest_ones() if p.name not in self._doubtful]
-        heads = (node.book.heads[log] for node in nodes if node for log in logs)
+        logs = {p.origin for p in self._honest_ones() if p.name not in self._doubtful}
+        heads = (node.book.heads[log] for node in nodes if node for log in logs - self._torn)
         return all(head.final_size == head.size for head in heads)
 
     def _honest_ones(self) -> list[Process]:
@@ -267,7 +290,8 @@ class Oracle:
     def finish(self) -> None:
         """Every acknowledged event is in every store, once (set-full); the fold is right."""
         processes = self._honest_ones()
-        kept = {e: name for e, name in self._acknowledged.items() if name not in self._doubtful}
+        forked = self._doubtful | {log.region for log in self._torn}
+        kept = {e: name for e, name in self._acknowledged.items() if name not in forked}
         for process, log in product(processes, sorted(self._forked)):
             assert process.node is not None
             if log in process.node.book.heads and log not in process.node.book.forks:
