@@ -10,7 +10,19 @@ from pathlib import Path
 from measure.table import surroundings
 
 TARGET = Path(__file__).resolve().parents[2] / "docs" / "performance.md"
-BENCHES = ("publish", "spread", "sync", "scale", "ingest", "audit", "swap", "rollback", "cli", "decisions")
+BENCHES = (
+    "publish",
+    "spread",
+    "sync",
+    "scale",
+    "ingest",
+    "audit",
+    "swap",
+    "rollback",
+    "cli",
+    "decisions",
+    "slices",
+)
 HEAD = """# Performance
 
 Written by `scripts/bench`. Absolute figures move with the machine; what counts are the ratios,

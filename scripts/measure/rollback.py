@@ -38,6 +38,8 @@ LOSSES = (0.0, 0.3, 0.6)
 BAR_S = 18.0  # nine rounds of two seconds at 30 % loss
 NODES, ROUNDS = 200, 5
 WAIT_S = 120.0
+Told = dict[str, tuple[str, float]]
+"""By node, the release that it answers from alone, and since when."""
 PLAN = """
 apiVersion: hanse.dev/v1alpha1
 kind: Rollout
@@ -140,7 +142,9 @@ def _measure(folder: Path) -> tuple[list[float], list[float], list[float]]:
             for number in range(ROUNDS):
                 _promote(home, plan, models["v2"], f"2.{number}.0", "1.0.0", told)
                 began_s = time.monotonic()
-                client.call(home, "rollback", model="digits", reason="measured", by="bench", to=first)
+                client.call(
+                    home, "rollback", model="digits", reason="measured", by="bench", to=first
+                )
                 stored.append(time.monotonic() - began_s)
                 _until("all are back", lambda: _on(told, first) == NODES)
                 took = [at_s - began_s for release, at_s in told.values() if release == first]
@@ -161,10 +165,22 @@ def _enrol(home: Path, nodes: Path, folder: Path) -> None:
 
 
 def _promote(
-    home: Path, plan: Path, path: Path, version: str, parent: str, told: dict[str, tuple[str, float]]
+    home: Path,
+    plan: Path,
+    path: Path,
+    version: str,
+    parent: str,
+    told: Told,
 ) -> str:
     words = ("-n", "digits", "-v", version, "--outcome", "label:label")
-    hanse("release", "publish", str(path), *words, *(("--parent", parent) if parent else ()), home=home)
+    hanse(
+        "release",
+        "publish",
+        str(path),
+        *words,
+        *(("--parent", parent) if parent else ()),
+        home=home,
+    )
     hanse("rollout", "start", f"digits@{version}", "--plan", str(plan), home=home)
     shown: dict[str, Any] = client.call(home, "release.show", model="digits", version=version)
     release = str(shown["release"])
@@ -173,14 +189,13 @@ def _promote(
     return release
 
 
-def _on(told: dict[str, tuple[str, float]], release: str) -> int:
+def _on(told: Told, release: str) -> int:
     return sum(running == release for running, _ in list(told.values()))
 
 
 @contextmanager
-def _crowd(folder: Path) -> Iterator[dict[str, tuple[str, float]]]:
-    """By node, the release that it answers from alone, and since when."""
-    told: dict[str, tuple[str, float]] = {}
+def _crowd(folder: Path) -> Iterator[Told]:
+    told: Told = {}
     command = [sys.executable, "-m", "measure.crowd", str(folder / "nodes")]
     with _process(command, folder / "crowd.log", stdout=subprocess.PIPE) as process:
 
@@ -194,9 +209,7 @@ def _crowd(folder: Path) -> Iterator[dict[str, tuple[str, float]]]:
 
 
 @contextmanager
-def _process(
-    command: list[str], log: Path, **options: Any
-) -> Iterator[subprocess.Popen[bytes]]:
+def _process(command: list[str], log: Path, **options: Any) -> Iterator[subprocess.Popen[bytes]]:
     with log.open("ab") as file:
         process = subprocess.Popen(command, stderr=file, env=environment(), **options)
         try:
