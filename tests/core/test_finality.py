@@ -309,3 +309,21 @@ def test_who_may_not_write_vouches_for_nothing_either() -> None:
     assert final(net) == dict.fromkeys(("ap", "eu", "us"), before), "nor soon after"
     net.run(seconds=10)
     assert final(net)["eu"] > before
+
+
+def test_a_witness_takes_its_memory_back_from_its_own_cosignature() -> None:
+    """T19: its disk was put back; peers still hold the note that it has cosigned."""
+    net = Net(FOUR)
+    net.down = {"ap", "sa"}
+    net.run()
+    net.write("eu", Note("hello"))
+    net.run(seconds=limits.ANTI_ENTROPY_S)
+    finality = net.daemons["us"].node.finality
+    assert finality.witness is not None
+    before = dict(finality.witness.seen)
+    assert before[str(EU)].size == 2
+    finality.witness.seen.clear()
+    cosigned = finality._open[EU].heads[2].note()
+    finality._open[EU].heads[2].lines.clear()
+    finality.heard(EU, cosigned, EU.member)
+    assert finality.witness.seen[str(EU)] == before[str(EU)]

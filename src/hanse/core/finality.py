@@ -320,6 +320,8 @@ class Finality:
         self, origin: Origin, found: Cosigned, source: MemberId | None, *, passed_on: bool = False
     ) -> None:
         """Make the head final if it has a quorum; else remember that its note has grown."""
+        if self.witness is not None and self.witness.key in found.lines:
+            self.witness.recall(found.head)
         log, size = self._open[origin], found.head.size
         if not self._has_quorum(origin, found):
             if not passed_on:

@@ -131,6 +131,11 @@ class Witness:
         if origin in self.seen:
             self._unproven.add(origin)
 
+    def recall(self, head: Checkpoint) -> None:
+        """Our own line has come back on this head, which we hold: a lost memory (T19)."""
+        if head.size > self.seen.get(head.origin, NOTHING).size:
+            self.seen[head.origin] = Seen(head.size, head.root)
+
     def cosign(self, head: Checkpoint, time_s: int) -> NoteSignature | None:
         """Our line on the note of a head that we hold and recomputed; None if we may not.
 
