@@ -1,25 +1,31 @@
-"""Every threat on the page about security has a test, or says plainly that it is open."""
+"""Every threat and every invariant has a test, or says plainly that it is open."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
-from threats import PAGE, ROOT, Threat, is_there, shown, table, threats
+from threats import PAGES, ROOT, Threat, everything, is_there, rows_of, shown, table
 
-ROWS = threats()
+ROWS = everything()
 TESTED = [row for row in ROWS if row.test]
 ATTACKS = {f"T{n:02d}" for n in (*range(1, 27), 37, *range(40, 54))}
 LIMITS = {f"L{n:02d}" for n in range(1, 26)}
+INVARIANTS = {f"R{n:02d}" for n in range(1, 23)}
 
 
 def test_every_threat_has_a_row() -> None:
-    assert {row.id for row in ROWS} == ATTACKS | LIMITS
+    assert {row.id for row in rows_of("threat")} == ATTACKS | LIMITS
 
 
-def test_the_page_shows_the_rows() -> None:
+def test_every_invariant_has_a_row() -> None:
+    assert {row.id for row in rows_of("invariant")} == INVARIANTS
+
+
+@pytest.mark.parametrize("kind", PAGES)
+def test_the_page_shows_the_rows(kind: str) -> None:
     """After a change of the rows: `python tests/threats.py`."""
-    assert shown(PAGE.read_text()) == table(ROWS)
+    assert shown(kind) == table(kind, rows_of(kind))
 
 
 @pytest.mark.parametrize("row", TESTED, ids=lambda row: row.id)

@@ -1,8 +1,9 @@
-"""The table of threats: for each a defence, a test of it, and the change that removes the defence.
+"""Two tables of promises: for each a test, and the change that takes the defence of it away.
 
-`threats.toml` is the data. `docs/security.md` shows it, `scripts/campaign mutants` applies each
-change to a copy of the tree and asks that the test fails there. A row with neither is open, and
-is said to be. Run this file to write the table into the page.
+`threats.toml` and `invariants.toml` are the data. `docs/security.md` and `docs/rollouts.md` show
+them, `scripts/campaign mutants` applies each change to a copy of the tree and asks that the test
+fails there. A row with neither is open, and is said to be. Run this file to write the tables into
+the pages.
 """
 
 from __future__ import annotations
@@ -19,8 +20,7 @@ from pathlib import Path
 from typing import Final
 
 ROOT: Final = Path(__file__).resolve().parents[1]
-PAGE: Final = ROOT / "docs/security.md"
-_MARKS: Final = ("<!-- threats -->\n", "<!-- end of threats -->\n")
+PAGES: Final = {"threat": ROOT / "docs/security.md", "invariant": ROOT / "docs/rollouts.md"}
 _TESTS_FAILED: Final = 1  # what pytest ends with; 2 and more: it could not run them
 _MINUTES_MAX: Final = 10
 
@@ -51,16 +51,21 @@ class Threat:
         return self.file.removeprefix("src/hanse/").removesuffix(".py")
 
 
-def threats() -> list[Threat]:
-    rows = tomllib.loads((ROOT / "tests/threats.toml").read_text())["threat"]
+def rows_of(kind: str) -> list[Threat]:
+    """The rows of `threat`s or of `invariant`s."""
+    rows = tomllib.loads((ROOT / f"tests/{kind}s.toml").read_text())[kind]
     return [Threat(**row) for row in rows]
+
+
+def everything() -> list[Threat]:
+    return [row for kind in PAGES for row in rows_of(kind)]
 
 
 # -- the page ------------------------------------------------------------------------------------
 
 
-def table(rows: Sequence[Threat]) -> str:
-    lines = ["| id | threat | defence | test that fails without it | how it was taken away |"]
+def table(kind: str, rows: Sequence[Threat]) -> str:
+    lines = [f"| id | {kind} | defence | test that fails without it | how it was taken away |"]
     lines.append("|---|---|---|---|---|")
     for row in sorted(rows, key=lambda row: (row.id[0] != "T", row.id)):
         test = " and ".join(f"`{test}`" for test in row.tests) or "**open**"
@@ -70,15 +75,21 @@ def table(rows: Sequence[Threat]) -> str:
     return "\n".join([*lines, "", f"Open: {open_}."]) + "\n"
 
 
-def shown(page: str) -> str:
+def _marks(kind: str) -> tuple[str, str]:
+    return f"<!-- {kind}s -->\n", f"<!-- end of {kind}s -->\n"
+
+
+def shown(kind: str) -> str:
     """What the page says between its marks."""
-    return page.partition(_MARKS[0])[2].partition(_MARKS[1])[0]
+    first, last = _marks(kind)
+    return PAGES[kind].read_text().partition(first)[2].partition(last)[0]
 
 
-def with_table(page: str, rows: Sequence[Threat]) -> str:
-    before, _, rest = page.partition(_MARKS[0])
-    after = rest.partition(_MARKS[1])[2]
-    return before + _MARKS[0] + table(rows) + _MARKS[1] + after
+def write(kind: str) -> None:
+    first, last = _marks(kind)
+    before, _, rest = PAGES[kind].read_text().partition(first)
+    after = rest.partition(last)[2]
+    PAGES[kind].write_text(before + first + table(kind, rows_of(kind)) + last + after)
 
 
 def is_there(test: str) -> bool:
@@ -154,4 +165,5 @@ class Copy:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(with_table(PAGE.read_text(), threats()))
+    for name in PAGES:
+        write(name)

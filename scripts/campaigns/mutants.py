@@ -6,13 +6,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from threats import Copy, threats
+from threats import Copy, everything
 
 
 def rounds(seed: int) -> Iterator[Mapping[str, int]]:
     """One round for each row; the seed means nothing. Survivors are named at the end."""
     del seed
-    rows = [row for row in threats() if row.test]
+    rows = [row for row in everything() if row.test]
     survived: list[str] = []
     with TemporaryDirectory(prefix="hanse-") as folder:
         copy = Copy(Path(folder))

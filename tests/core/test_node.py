@@ -25,6 +25,7 @@ from federation import (
 
 from hanse.core import limits
 from hanse.core.assignment import parse_assignment
+from hanse.core.catalog.lineage import rollback_target
 from hanse.core.effects import FetchRelease, PublishAssignment, Send
 from hanse.core.errors import Broken, NotPermitted, TooLarge
 from hanse.core.events import (
@@ -375,6 +376,29 @@ def test_a_plan_that_replaces_its_namesake_is_carried_out() -> None:
     current = parse_spec(json.loads(max(winner, plan(DIGEST, 1, regions=("eu",)), key=Digest.of)))
     assert states[current.deadline.step_ms] not in (State.SUPERSEDED, None)
     assert sum(s is State.SUPERSEDED for s in states.values()) <= 1
+
+
+def test_a_newer_plan_in_the_middle_of_a_canary_moves_neither_what_stands_nor_the_target() -> None:
+    """Invariant 20: the older rollout ends, its users go back, and lineage stays as it is."""
+    daemon = healthy()
+    second, third = manifest("2.0", [DIGEST]), manifest("3.0", [DIGEST])
+    digests = [Digest.of(made.encode()) for made in (second, third)]
+    for made, digest, counter in ((second, digests[0], 2), (third, digests[1], 3)):
+        daemon.publish(made, counter)
+        daemon.node.region.have(digest)
+    daemon.start(plan(digests[0], 2, DIGEST, regions=("eu",)))
+    daemon.until(State.WEIGHTING)
+    daemon.start(plan(digests[1], 3, DIGEST, regions=("eu",)))
+    daemon.step()
+    older, newer = list(daemon.node.region.executions.values())[-2:]
+    assert (older.plan.release, newer.plan.release) == tuple(digests)
+    assert (older.progress.state, older.progress.weight_percent) == (State.SUPERSEDED, 0)
+    view = daemon.node.catalog.views[MODEL]
+    assert [head.release for head in view.heads] == [DIGEST]
+    for digest in digests:
+        target = rollback_target(view, digest, "eu")
+        assert target is not None
+        assert target.digest == DIGEST
 
 
 def test_a_quarantined_release_is_rolled_back_once() -> None:
