@@ -34,7 +34,7 @@ from hanse.sim.world import World
 from measure.table import markdown, quantile
 
 REGIONS, HOLDS, SEEDS = 20, 50, 4
-LOSSES = (0.0, 0.3, 0.6)
+LOSSES = (0.0, 0.1, 0.3)
 BAR_S = 18.0  # nine rounds of two seconds at 30 % loss
 NODES, ROUNDS = 200, 5
 WAIT_S = 120.0
