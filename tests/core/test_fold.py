@@ -271,7 +271,7 @@ def test_the_fold_says_what_the_naive_reference_says(
             facts.append(Fact(id_, log, header, decoded.body, sure))
     for rollout in reader.view.rollouts:
         event(f"mandated {rollout.mandated}")
-    assert told(reader.view, where) == agreed(MODEL, facts, 2, where)
+    assert told(reader.view, where) == agreed(MODEL, facts, 2, where, {})
 
 
 @settings(max_examples=60, deadline=None)

@@ -29,7 +29,6 @@ from hanse.sim.story import (
     plan,
     publish,
     roll_out,
-    settled,
     until,
     view,
 )
@@ -127,7 +126,6 @@ def healed(world: World) -> Story:
     second = manifest("2.0.0", first)
     yield from publish(world, names[0], second, 2)
     yield from roll_out(world, names[0], second, 2, first)
-    yield from until(lambda: settled(world, second))
     yield from until(
         lambda: any(everywhere(world, made, State.HEALTHY) for made in trainer.made.values())
     )
