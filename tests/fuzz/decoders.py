@@ -61,6 +61,8 @@ from hanse.daemon.join_request import read_request
 from hanse.daemon.queries import QUERIES
 from hanse.edge import config as edge_config
 from hanse.gateways.log_files import LogFiles
+from hanse.parts.payload import decode as decode_payload
+from hanse.parts.recipe import parse_recipe, split
 from hanse.rpc import tls
 from hanse.rpc.codec import decode_frame, encode_frame
 from hanse.rpc.fields import parse as parse_protobuf
@@ -215,6 +217,30 @@ def door_index(raw: bytes) -> None:
 
 def export_seal(raw: bytes) -> None:
     assert seal(parse_seal(raw)) == raw
+
+
+# -- parts of model files ----------------------------------------------------------------------
+
+
+def recipe(raw: bytes) -> None:
+    assert parse_recipe(raw).encode() == raw
+
+
+def payload(raw: bytes) -> None:
+    """First which of the sample parts it is of. It gives that part, whole and right, or nothing."""
+    parts = samples.tuned_parts()
+    part, data, base = parts[raw[0] % len(parts) if raw else 0]
+    assert decode_payload(part, raw[1:], lambda digest: base) == data
+
+
+def model_file(raw: bytes) -> None:
+    """Any bytes are a file, and it is its parts."""
+    found, at = split(raw), 0
+    for part in found.parts:
+        assert Digest.of(raw[at : at + part.size]) == part.digest
+        at += part.size
+    assert at == len(raw)
+    assert parse_recipe(found.encode()) == found
 
 
 # -- trust -------------------------------------------------------------------------------------
@@ -392,6 +418,9 @@ DECODERS = (
     Decoder("door-path", door_path, samples.paths),
     Decoder("door-index", door_index, samples.indexes),
     Decoder("export-seal", export_seal, samples.seals),
+    Decoder("recipe", recipe, samples.recipes),
+    Decoder("payload", payload, samples.payloads),
+    Decoder("model-file", model_file, samples.model_files),
     Decoder("dsse", dsse, lambda: [samples.envelope()[0]]),
     Decoder("trust-bundle", trust_bundle, _one(samples.trust_file)),
     Decoder("trust-version", trust_version, _one(samples.trust_file), slow=True),

@@ -8,6 +8,7 @@ from typing import Any
 
 import daemons
 from hand_federation import FIRST, MODEL, Federation
+from parts.models import external_model, onnx_model, safetensors
 
 from hanse.core.audit.export import seal
 from hanse.core.audit.paths import Index
@@ -42,6 +43,9 @@ from hanse.daemon import config as daemon_config
 from hanse.daemon.join_request import sign_request
 from hanse.daemon.queries import QUERIES
 from hanse.edge import config as edge_config
+from hanse.parts.payload import Base
+from hanse.parts.payload import encode as encode_payload
+from hanse.parts.recipe import Part, Tensor, split
 from hanse.rpc import certificates
 from hanse.rpc.codec import EventCodec, encode_frame
 from hanse.v1 import blob_pb2, edge_pb2
@@ -277,3 +281,36 @@ def agent_toml() -> bytes:
 
 def seals() -> Iterable[bytes]:
     yield seal({"logs": Digest.of(b"x"), "trust/1": Digest.of(b"y")})
+
+
+def model_files() -> Iterable[bytes]:
+    yield onnx_model()[:20_000]
+    yield onnx_model()
+    yield safetensors({"a": ("F32", [200], bytes(800)), "b": ("BF16", [400], b"xy" * 400)})
+    yield external_model("weights.bin", [1000, 2000])
+
+
+def recipes() -> Iterable[bytes]:
+    yield from (split(raw).encode() for raw in (b"", b"no model", *model_files()))
+
+
+@cache
+def tuned_parts() -> tuple[tuple[Part, bytes, Base], ...]:
+    """A text and small tensors, each with the one that an ancestor has in its place."""
+    found = []
+    old = bytes(range(250)) * 4
+    for dtype, width in (("", 1), ("F32", 4), ("F16", 2), ("I8", 1)):
+        for step in (1, 100):
+            new = bytearray(old)
+            for at in range(0, len(new), step):
+                new[at] ^= 1
+            tensor = Tensor(40, dtype, (960 // width,), "w", 0) if dtype else None
+            one, two = (Part(Digest.of(bytes(raw)), len(raw), tensor) for raw in (old, new))
+            found.append((two, bytes(new), Base(one, old)))
+    return tuple(found)
+
+
+def payloads() -> Iterable[bytes]:
+    for number, (part, data, base) in enumerate(tuned_parts()):
+        yield bytes([number]) + encode_payload(part, data, base)
+        yield bytes([number]) + encode_payload(part, data)

@@ -94,7 +94,7 @@ class Digest:
         return cls(digits)
 
     @classmethod
-    def of(cls, data: bytes) -> Self:
+    def of(cls, data: bytes | memoryview) -> Self:
         return cls(hashlib.sha256(data).hexdigest())
 
     @classmethod
