@@ -13,7 +13,7 @@ from test_rollout_machine import STEPS as LONG
 from test_rollout_machine import Walk, document, facts_of
 
 from hanse.core.errors import InvalidSpec
-from hanse.core.events import Healthy
+from hanse.core.events import Healthy, RolloutControl
 from hanse.core.ids import Segment, segment
 from hanse.core.rollout.places import resolve
 from hanse.core.rollout.plan import RolloutSpec
@@ -241,3 +241,19 @@ def test_an_attestation_is_aged_by_the_clock_of_whoever_wrote_it(town: Federatio
         e.progress for e in town.node(US).region.executions.values() if e.plan.release == new
     )
     assert (place.state, place.reason) == (State.HELD, Cause.MAX_AGE)
+
+
+def test_a_region_that_is_taken_out_of_a_wave_gives_its_turn_away(town: Federation) -> None:
+    old = next(iter(town.nodes.values())).catalog.views[MODEL].releases[0].digest
+    new = town.publish("4.0.0", parents=(old,))
+    town.roll_out("r-2", 2, new, old, 1, **waves(parallel=1))
+    town.propose(AP, RolloutControl(MODEL, segment("r-2"), 2, "pause", AP))
+    town.run(30)
+    assert states(town, new)[US] is State.GATED
+    town.propose(AP, RolloutControl(MODEL, segment("r-2"), 2, "abort", AP))
+    town.run(30)
+    assert states(town, new) == {
+        EU: State.HEALTHY,
+        AP: State.ROLLED_BACK,
+        US: State.HEALTHY,
+    }
