@@ -265,3 +265,22 @@ async def _check_whole(folder: Path, acknowledged: int) -> None:
     assert rows == [(seq, append(seq, 1).events[0]) for seq in range(head.size)]
     assert head.note == f"note {head.size}".encode()
     await store.close()
+
+
+@pytest.mark.parametrize(
+    "change", ["size = 1", "root = CAST(x'01' || zeroblob(31) AS BLOB)", "id = 7"]
+)
+async def test_nothing_is_written_on_top_of_a_head_that_has_changed(
+    tmp_path: Path, change: str
+) -> None:
+    """A log goes on from what is on the disk; memory alone could sign a second history."""
+    store = await SqliteEventStore.open(tmp_path)
+    await store.apply([append(0, 2)])
+    other = sqlite3.connect(tmp_path / DATABASE)
+    other.execute(f"UPDATE head SET {change}")
+    other.commit()
+    with pytest.raises(Broken, match="not the one that was written"):
+        await store.apply([append(2, 1)])
+    await store.close()
+    assert other.execute("SELECT count(*) FROM event").fetchone() == (2,)
+    other.close()

@@ -50,6 +50,8 @@ Work = Sequence[tuple[str, Collection[tuple[Any, ...]]]]
 Factory = Callable[..., sqlite3.Connection]
 """Connects as `sqlite3.connect` does. Tests put a SQLite here whose disk loses what it may."""
 
+_STANDS = "SELECT 1 FROM head WHERE id = ? AND size = ? AND root = ?"
+
 
 class DefensiveConnection(sqlite3.Connection):
     """Defensive mode, where Python can set it: no statement can write raw pages or the schema."""
@@ -117,9 +119,15 @@ async def connect_reader(
 
 
 async def in_one_hop(
-    connection: aiosqlite.Connection, work: Work, make_room: Callable[[], object]
+    connection: aiosqlite.Connection,
+    work: Work,
+    make_room: Callable[[], object],
+    heads: Collection[tuple[int, int, bytes]] = (),
 ) -> None:
     """One transaction in a single visit to the database thread; raises as sqlite3 does.
+
+    It begins by reading back (id, size, root) of every log that it extends: nothing is written,
+    and so nothing leaves, on top of a disk that does not hold what this process has written.
 
     When the disk is full, all of it is tried once more, after `make_room` and after the log was
     emptied into the database, which gives its space back. No sync has failed then.
@@ -130,13 +138,13 @@ async def in_one_hop(
 
     def transact(database: sqlite3.Connection) -> None:
         try:
-            _transact(database, work)
+            _transact(database, work, heads)
         except sqlite3.OperationalError as error:
             if not may_be_full(error):
                 raise
             make_room()  # SQLite has rolled back by itself
             database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-            _transact(database, work)
+            _transact(database, work, heads)
 
     visit: Any = connection._execute
     await visit(transact, connection._conn)
@@ -147,8 +155,13 @@ def may_be_full(error: BaseException) -> bool:
     return isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode in _FULL
 
 
-def _transact(database: sqlite3.Connection, work: Work) -> None:
+def _transact(
+    database: sqlite3.Connection, work: Work, heads: Collection[tuple[int, int, bytes]]
+) -> None:
     database.execute("BEGIN IMMEDIATE")
+    for head in heads:
+        if not database.execute(_STANDS, head).fetchall():
+            raise sqlite3.DatabaseError("the stored head of a log is not the one that was written")
     for sql, rows in work:
         database.executemany(sql, rows)
     database.execute("COMMIT")

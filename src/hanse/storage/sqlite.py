@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -129,7 +129,9 @@ class SqliteEventStore:
             trust = check_writes(writes, self._tail, self._trust_version, self._witnessed)
             logs = self._extended(writes)
             ids = {origin: log.id for origin, log in logs.items()}
-            await self._transact(statements(writes, ids))
+            stored = [self._logs[origin] for origin in logs if origin in self._logs]
+            heads = [(log.id, log.tail.size, log.tail.root) for log in stored if log.tail.size]
+            await self._transact(statements(writes, ids), heads)
             self._logs.update(logs)
             self._trust_version = trust
             for write in writes:
@@ -144,10 +146,12 @@ class SqliteEventStore:
             self._check_usable()
             await self._transact(DROP_VIEWS)
 
-    async def _transact(self, work: Sequence[Statement]) -> None:
+    async def _transact(
+        self, work: Sequence[Statement], heads: Collection[tuple[int, int, bytes]] = ()
+    ) -> None:
         """One durable transaction; the caller holds `_turn`. Any error ends the store."""
         try:
-            await in_one_hop(self._writer, work, self._make_room)
+            await in_one_hop(self._writer, work, self._make_room, heads)
         except BaseException as error:
             # No retry: a failed fsync may have dropped pages, so only a restart can tell.
             self._refusal = f"{type(error).__name__}: {error}"
