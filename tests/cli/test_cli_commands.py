@@ -394,7 +394,7 @@ def test_a_plan_is_shown_before_anything_happens_and_nothing_is_started(home, ca
         "its residency keeps the release out",
         "kept to go back to: 3.0.0",
         "at weight 10 1 of 9 nodes answer with it alone",
-        "8 nodes, 7 online: cuda, each fetches 12.5 MB (a, b, ...)",
+        "8 nodes, 7 online: cuda, each fetches up to 12.5 MB (a, b, ...)",
         "1 node, 1 online: cannot run it, cuda needs ort >=1.17, has 1.10.0 (old)",
     ):
         assert said in out, said

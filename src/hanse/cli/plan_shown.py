@@ -44,7 +44,7 @@ def table(found: RolloutPlanned) -> Table:
         for each in found["canaries"]
     ]
     foot += [f"would be refused: {why}" for why in found["objections"]]
-    return Table(("REGION", "STAGE", "RUNS", "FETCHES", "NOTE"), rows, head=head, foot=foot)
+    return Table(("REGION", "STAGE", "RUNS", "FETCHES UP TO", "NOTE"), rows, head=head, foot=foot)
 
 
 def size(count: int) -> str:
@@ -68,7 +68,11 @@ def _nodes(group: PlannedNodes) -> str:
     some = f"{group['count']} node{'s' * (group['count'] != 1)}, {group['online']} online"
     if group["variant"] is None:
         return f"{some}: cannot run it, {group['why']} ({names})"
-    fetch = f"each fetches {size(group['download_bytes'])}" if group["download_bytes"] else "has it"
+    fetch = (
+        f"each fetches up to {size(group['download_bytes'])}"
+        if group["download_bytes"]
+        else "has it"
+    )
     return f"{some}: {group['variant']}, {fetch} ({names})"
 
 

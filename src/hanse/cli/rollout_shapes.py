@@ -28,7 +28,7 @@ class PlannedNodes(TypedDict):
 
     variant: str | None  # what they would run; None: none fits
     why: str
-    download_bytes: int  # by each of them
+    download_bytes: int  # by each of them at most: whole files that it does not hold
     count: int
     online: int
     names: list[str]  # at most 20
