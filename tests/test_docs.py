@@ -260,6 +260,7 @@ def test_every_verb_of_the_control_socket_is_listed() -> None:
         "bundle.heads",
         "bundle.export",
         "bundle.import",
+        "gc",
         "claim",
     }
 

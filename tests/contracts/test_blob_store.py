@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import NamedTuple
 
@@ -256,3 +257,16 @@ def test_a_full_disk_refuses_before_the_first_byte(kind: Kind) -> None:
         with pytest.raises(Unavailable, match="no room"):
             full.writer(len(BYTES), digest)
     assert full.list() == ()
+
+
+def test_a_blob_is_as_old_as_its_last_renewal(store: Blobs) -> None:
+    put(store)
+    before = store.came_s(DIGEST)
+    assert abs(before - time.time()) < 60
+    store.renew(DIGEST)
+    assert store.came_s(DIGEST) >= before
+    store.delete(DIGEST)
+    store.renew(DIGEST)
+    assert not store.has(DIGEST)
+    with pytest.raises(NotFound):
+        store.came_s(DIGEST)

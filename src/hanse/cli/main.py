@@ -29,6 +29,7 @@ _NOUNS = {
     "trust": ("trust", "Say who belongs and who may sign what, with keys that stay offline."),
     "daemon": ("daemon", "Found a federation, join one, run a region's daemon."),
     "agent": ("agent", "Enrol an edge node and run it."),
+    "gc": ("gc", "Remove the model files that nothing in this region reaches."),
     "sim": ("sim", "Play a whole federation on one seed and print its history."),
     "explain": ("explain", "Explain an error code."),
 }

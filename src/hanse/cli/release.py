@@ -9,7 +9,7 @@ import click
 
 from hanse.cli import client, options
 from hanse.cli.errors import OK, UNHEALTHY
-from hanse.cli.output import Table, age, at, emit, note
+from hanse.cli.output import Table, age, at, emit, emit_change, note
 from hanse.cli.publish import publish
 from hanse.cli.verify import verify
 from hanse.core.errors import Conflict
@@ -209,6 +209,32 @@ def retire(
     ready = sum(not node["runs"] for node in found["nodes"])
     options.confirm(yes, called, f"will retire {called} for ever; {ready} nodes keep it ready")
     options.ask(home, "release.retire", args, key, draft, form)
+
+
+@release.command()
+@click.argument("name", metavar="MODEL@VERSION", callback=options.exact_release)
+@options.reason
+@options.home
+@options.output
+def pin(name: dict[str, str], reason: str | None, home: Path, form: str) -> None:
+    """Keep a release on this daemon's disk, whatever hanse gc finds: for an audit, say."""
+    import time
+
+    found: ReleaseShown = client.call(home, "release.show", **name)
+    args = {"model": found["model"], "release": found["release"], "by": options.operator()}
+    said = {"reason": options.ask_reason(reason), "at_ms": int(time.time() * 1000)}
+    emit_change(form, "ReleasePin", client.call(home, "release.pin", **args, **said))
+
+
+@release.command()
+@click.argument("name", metavar="MODEL@VERSION", callback=options.exact_release)
+@options.home
+@options.output
+def unpin(name: dict[str, str], home: Path, form: str) -> None:
+    """Let hanse gc judge a pinned release as any other."""
+    found: ReleaseShown = client.call(home, "release.show", **name)
+    args = {"model": found["model"], "release": found["release"]}
+    emit_change(form, "ReleasePin", client.call(home, "release.unpin", **args))
 
 
 def _uses(found: Uses) -> Table:

@@ -84,6 +84,7 @@ ANSWERS_PER_ROUND = 2048  # and two for each log that we hold
 RANDOM_LINK_S = 3600.0
 BLOB_CHUNK_BYTES = 1024 * 1024
 LAST_GOOD_MAX = 8  # format
+TARGETS_KEPT_MIN = 2
 REGIONS_MAX = 1000  # format
 TRUST_BUNDLE_BYTES_MAX = 16 * 1024**2  # format
 TRUST_ROOT_BYTES_MAX = 512_000  # format

@@ -25,8 +25,11 @@ from hanse.core.evidence.metrics import Metric
 from hanse.core.fleet import Fleet
 from hanse.core.healing import Healing
 from hanse.core.ids import Digest, Origin, Segment
+from hanse.core.keeping import Keeping
 from hanse.core.reading import canonical_json
+from hanse.core.retention import Beside, reached
 from hanse.core.rollout.machine import advance
+from hanse.core.rollout.plan import RolloutSpec
 from hanse.core.rollout.progress import Progress, begin
 from hanse.core.rollout.stimuli import View as Tick
 from hanse.core.rollout.table import TERMINAL, State
@@ -61,6 +64,7 @@ class Region:
         self.executions: dict[str, Execution] = {}
         self.duty = Duty(me, key)
         self.healing = Healing(me)
+        self.keeping = Keeping()
         self.no_room = False  # the disk is nearly full: rollouts wait, harm is still undone
         self._catalog, self._fleet = catalog, fleet
         self._wanted: set[Digest] = set()
@@ -74,6 +78,7 @@ class Region:
         self.barriers: tuple[tuple[str, str], ...] = ()  # why nothing may move forward here
         self.words: Words = {}  # the other regions' evidence, as far as it was heard
         self._kept: dict[str, tuple[object, ...]] = {}
+        self._looked: dict[Segment, ModelView] = {}
 
     # -- boot and stimuli --------------------------------------------------------
 
@@ -95,6 +100,28 @@ class Region:
     def have(self, release: Digest) -> None:
         """Every file of this release is here, verified and pinned."""
         self.local.add(release)
+        self.keeping.back(release)
+
+    def forget(self, release: Digest) -> None:
+        """Some of its files are about to go; should it be needed again, it is fetched again."""
+        self.local.discard(release)
+        self._wanted.discard(release)
+        self._looked.clear()
+
+    @property
+    def beside(self) -> Beside:
+        """What `retention.decide` has to know of us beside the views and the file system."""
+        nodes = self._fleet.nodes.values()
+        told = (self.duty.told(model) for model in self._catalog.views)
+        return Beside(
+            self.name,
+            self.duty.me.member,
+            self._plans(),
+            {digest: note.why for digest, note in self.keeping.pins.items()},
+            {digest: node.name for node in nodes for digest in node.on_disk},
+            frozenset(digest for each in told if each is not None for digest in each.named),
+            frozenset(self._wanted - self.local),
+        )
 
     def execution(self, view: ModelView, rollout: RolloutView) -> Execution | None:
         """Our part of this rollout, if it has begun."""
@@ -180,6 +207,7 @@ class Region:
             self._keep(_key(view, rollout), execution.progress, now_s)
         self._fleet.drop_untaken()
         for _, view in sorted(self._catalog.views.items()):
+            self._fetch_again(view)
             yield from leave_barred(view, self.name)
             yield from self.healing.advance(view, now_s, may_start=not self.barriers)
         self._heals += self.healing.effects(self._catalog.views)
@@ -256,7 +284,7 @@ class Region:
         self._writes.append(PutLocal(space, key, value))
 
     def writes(self) -> list[Write]:
-        out, self._writes = [*self._writes, *self.healing.writes()], []
+        out, self._writes = [*self._writes, *self.healing.writes(), *self.keeping.writes()], []
         return out
 
     def together(self, rollout: RolloutView) -> Iterator[Together]:
@@ -322,9 +350,24 @@ class Region:
             return
         targets = warm_targets(view, rollout.plan, self.name)
         for release in (rollout.release, *(target.digest for target in targets)):
-            self._fetch(view.model, release)
+            self.bring(view.model, release)
 
-    def _fetch(self, model: Segment, release: Digest) -> None:
+    def _fetch_again(self, view: ModelView) -> None:
+        """What was removed and is needed after all, say as a way back; once for every view."""
+        gone = self.keeping.tombstones
+        if gone and self._looked.get(view.model) is not view:
+            self._looked[view.model] = view
+            for release in dict.fromkeys(d for d, _ in reached(view, self.name, self._plans())):
+                if release in gone:
+                    self.bring(view.model, release)
+
+    def _plans(self) -> tuple[RolloutSpec, ...]:
+        """Those whose execution here is not over."""
+        executions = self.executions.values()
+        return tuple(e.plan for e in executions if e.progress.state not in TERMINAL)
+
+    def bring(self, model: Segment, release: Digest) -> None:
+        """Have it fetched, unless it is here or on its way."""
         if release not in self.local and release not in self._wanted:
             self._wanted.add(release)
             self._fetches.append(FetchRelease(model, release))

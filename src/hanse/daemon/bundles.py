@@ -25,10 +25,11 @@ from hanse.core.events import BlobHave
 from hanse.core.ids import Digest, Origin, Segment, segment
 from hanse.core.limits import BLOB_CHUNK_BYTES, BUNDLE_MANIFEST_BYTES_MAX, CHUNK_BYTES_MAX
 from hanse.core.node import Clock, Node
+from hanse.core.retention import pin_of
 from hanse.core.signing import SIGNATURE_BYTES, SigningKey
 from hanse.daemon.chunks import chunk_from
 from hanse.daemon.driver import Driver
-from hanse.daemon.transfers import allowed, complete
+from hanse.daemon.transfers import allowed, check_whole, complete
 from hanse.storage.blobs import Blobs
 from hanse.storage.contract import EventStore
 
@@ -263,6 +264,7 @@ class Bundles:
             await reader.skip(part.size)
             return
         if self._blobs.has(part.digest):
+            await asyncio.to_thread(self._blobs.renew, part.digest)
             await reader.skip(part.size)
             return
         writer = await asyncio.to_thread(self._blobs.writer, part.size, part.digest)
@@ -300,13 +302,14 @@ class Bundles:
                 continue
             digests = tuple(f.digest for f in parse_manifest(found[1].manifest).files)
             for digest in digests:
-                await asyncio.to_thread(self._blobs.pin, digest, f"release-{release.short}")
+                await asyncio.to_thread(self._blobs.pin, digest, pin_of(release))
             model = found[0]
 
             def arrived(
                 node: Node, _: Clock, release: Digest = release, model: Segment = model,
                 digests: tuple[Digest, ...] = digests,
             ) -> None:  # fmt: skip
+                check_whole(self._blobs, digests)
                 node.region.have(release)
                 node.propose(BlobHave(model, digests))
 

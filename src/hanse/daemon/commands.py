@@ -30,6 +30,7 @@ from hanse.core.events import (
 )
 from hanse.core.ids import Digest, EventId, Segment, segment
 from hanse.core.node import Node, Ticket
+from hanse.core.retention import pin_of
 from hanse.core.rollout.table import TERMINAL
 from hanse.daemon.private_values import check_clear, keep
 from hanse.storage.blobs import Blobs
@@ -248,7 +249,7 @@ def _counter(args: Args, view: ModelView | None) -> int:
 
 def _pin(blobs: Blobs, manifest: Manifest, release: Digest) -> None:
     for file in manifest.files:
-        blobs.pin(file.digest, f"release-{release.short}")
+        blobs.pin(file.digest, pin_of(release))
 
 
 def _pauses(node: Node, rollout: RolloutView, region: str) -> list[EventId]:

@@ -19,7 +19,7 @@ from random import SystemRandom
 
 import structlog
 
-from hanse.core import counted, duty, enrolment, freeze, healing
+from hanse.core import counted, duty, enrolment, freeze, healing, keeping
 from hanse.core.effects import FetchRelease, Heal, PublishAssignment
 from hanse.core.errors import Broken, HanseError, NotPermitted
 from hanse.core.gossip import statuses
@@ -42,6 +42,7 @@ from hanse.daemon.outside_witness import OutsideWitness
 from hanse.daemon.private_files import read_seed
 from hanse.daemon.private_values import PrivateValues
 from hanse.daemon.prometheus import Prometheus
+from hanse.daemon.retention import Retention
 from hanse.daemon.transfers import Gate, Transfers, complete
 from hanse.daemon.trust_folder import read_files
 from hanse.daemon.waiting import until_admitted
@@ -240,6 +241,7 @@ async def assemble(
         PrivateValues(driver, store),
         config.private_fields,
         daemon.prometheus,
+        Retention(driver, blobs, lambda: transfers.under_way),
     )
     await stack.enter_async_context(
         control.serve(
@@ -289,6 +291,9 @@ async def restore(
     node.fleet.counted.restore(await store.local(counted.SPACE))
     node.region.healing.restore(
         await store.local(healing.AGES), await store.local(healing.MANDATES)
+    )
+    node.region.keeping.restore(
+        await store.local(keeping.PINS), await store.local(keeping.TOMBSTONES)
     )
     node.enrolment.restore({space: await store.local(space) for space in enrolment.SPACES})
     return node

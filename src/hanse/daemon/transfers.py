@@ -8,6 +8,7 @@ one when one fails; a blob enters the store only with the right digest and size.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 
 import structlog
@@ -18,6 +19,7 @@ from hanse.core.errors import HanseError, NotPermitted, Unavailable
 from hanse.core.events import BlobHave
 from hanse.core.ids import Digest, MemberId
 from hanse.core.node import Node
+from hanse.core.retention import pin_of
 from hanse.daemon.driver import Driver
 from hanse.rpc import blob_client, tls
 from hanse.rpc.link import GrpcTransport
@@ -68,6 +70,11 @@ class Transfers:
             self._tasks[effect.release] = task
             task.add_done_callback(lambda _: self._tasks.pop(effect.release, None))
 
+    @property
+    def under_way(self) -> frozenset[Digest]:
+        """The releases that are being brought now."""
+        return frozenset(self._tasks)
+
     async def close(self) -> None:
         for task in list(self._tasks.values()):
             task.cancel()
@@ -93,12 +100,13 @@ class Transfers:
         if not allowed(manifest, self._region):
             raise NotPermitted(f"residency keeps {manifest.version} out of {self._region}")
         for file in manifest.files:
+            await asyncio.to_thread(self._blobs.pin, file.digest, pin_of(effect.release))
             if not self._blobs.has(file.digest):
                 await self._bring_file(effect.release, file.digest, file.size)
-            await asyncio.to_thread(self._blobs.pin, file.digest, f"release-{effect.release.short}")
         digests = tuple(f.digest for f in manifest.files)
 
         def arrived(node: Node, _: object) -> None:
+            check_whole(self._blobs, digests)
             node.region.have(effect.release)
             node.propose(BlobHave(manifest.model, digests))
 
@@ -143,6 +151,12 @@ class Transfers:
         except BaseException:
             await asyncio.to_thread(writer.suspend)
             raise
+
+
+def check_whole(blobs: Blobs, digests: Sequence[Digest]) -> None:
+    """Asked where nothing is removed meanwhile: inside a stimulus, as `gc` removes."""
+    if not all(map(blobs.has, digests)):
+        raise Unavailable("a file was removed while others came", fix="fetch the release again")
 
 
 def complete(node: Node, blobs: Blobs) -> list[Digest]:

@@ -15,7 +15,7 @@ from hanse.core.errors import InvalidSpec
 from hanse.core.ids import Digest
 from hanse.core.limits import FILE_BYTES_MAX
 from hanse.core.node import Clock, Node
-from hanse.daemon import approvals, commands, healing_verbs, lifecycle, starting
+from hanse.daemon import approvals, commands, healing_verbs, lifecycle, retention, starting
 from hanse.daemon.audit_verbs import audit_verbs
 from hanse.daemon.bundle_verbs import bundle_verbs
 from hanse.daemon.bundles import Bundles
@@ -24,6 +24,7 @@ from hanse.daemon.driver import Driver
 from hanse.daemon.private_values import PrivateValues
 from hanse.daemon.prometheus import Prometheus, configured
 from hanse.daemon.queries import QUERIES
+from hanse.daemon.retention import Retention
 from hanse.gateways.log_files import LogFiles
 from hanse.storage.blobs import Blobs
 
@@ -38,6 +39,7 @@ class Services(NamedTuple):
     private: PrivateValues
     private_fields: tuple[str, ...] = ()
     prometheus: Prometheus | None = None
+    retention: Retention | None = None
 
 
 COMMANDS: Mapping[str, Command] = {
@@ -50,6 +52,8 @@ COMMANDS: Mapping[str, Command] = {
     "release.kill": commands.kill,
     "release.floor": commands.raise_floor,
     "release.retire": lifecycle.retire,
+    "release.pin": retention.pin,
+    "release.unpin": retention.unpin,
     "heal.mandate": healing_verbs.mandate,
     "heal.revoke": healing_verbs.revoke,
 }
@@ -68,6 +72,8 @@ def table(driver: Driver, blobs: Blobs, services: Services) -> dict[str, Handler
     verbs["blob.put"] = _blob_put(blobs)
     verbs["trust.extend"] = _trust_extend(driver)
     verbs["claim"] = _claim(driver)
+    if services.retention is not None:
+        verbs["gc"] = _collect(driver, services.retention)
     return verbs | audit_verbs(services.files, services.private) | bundle_verbs(services.bundles)
 
 
@@ -125,6 +131,7 @@ def _blob_put(blobs: Blobs) -> Handler:
         if type(size) is not int or not 0 < size <= FILE_BYTES_MAX:
             raise InvalidSpec(f"size: expected 1 to {FILE_BYTES_MAX} bytes")
         if blobs.has(digest):
+            await asyncio.to_thread(blobs.renew, digest)
             return {"digest": str(digest), "size": size, "stored": False}
         writer = await asyncio.to_thread(blobs.writer, size, digest)
         try:
@@ -137,6 +144,16 @@ def _blob_put(blobs: Blobs) -> Handler:
             await asyncio.to_thread(writer.abort)
             raise
         return {"digest": str(digest), "size": size, "stored": True}
+
+    return handle
+
+
+def _collect(driver: Driver, retention: Retention) -> Handler:
+    async def handle(
+        args: dict[str, Any], progress: Progress, _: asyncio.StreamReader
+    ) -> Mapping[str, Any]:
+        await driver.recovered()
+        return await retention.asked(args, progress)
 
     return handle
 

@@ -77,6 +77,12 @@ class Blobs(Protocol):
     def read_range(self, digest: Digest, start: int, length: int) -> bytes:
         """At most `BLOB_CHUNK_BYTES` from byte `start`; not hashed: the receiver does that."""
 
+    def came_s(self, digest: Digest) -> float:
+        """Unix time at which it was written or last renewed."""
+
+    def renew(self, digest: Digest) -> None:
+        """Somebody is about to need it: it counts as new. Nothing is done if it is not here."""
+
     def delete(self, digest: Digest) -> None:
         """Forget a blob; readers that have it open finish. Raises `Conflict` when pinned."""
 
@@ -187,6 +193,13 @@ class BlobStore:
                 return self._place(digest).open("rb")
             except FileNotFoundError as error:
                 raise _absent(digest) from error
+
+    def came_s(self, digest: Digest) -> float:
+        return self.path(digest).stat().st_mtime
+
+    def renew(self, digest: Digest) -> None:
+        with disk_errors("renew a blob"), contextlib.suppress(FileNotFoundError):
+            os.utime(self._place(digest))
 
     def delete(self, digest: Digest) -> None:
         with self._mutex, disk_errors("delete a blob"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import time
 from pathlib import Path
 from typing import BinaryIO, Self
 
@@ -22,6 +23,7 @@ class MemoryBlobs:
         self._parts: dict[Digest, bytes] = {}
         self._pins: dict[Digest, set[str]] = {}
         self._writing: set[Digest] = set()
+        self._came_s: dict[Digest, float] = {}
         self._promised_bytes = 0
 
     def crash(self) -> MemoryBlobs:
@@ -29,6 +31,7 @@ class MemoryBlobs:
         after = MemoryBlobs(capacity_bytes=self.capacity_bytes)
         after._blobs = dict(self._blobs)
         after._parts = dict(self._parts)
+        after._came_s = dict(self._came_s)
         after._pins = {digest: set(names) for digest, names in self._pins.items()}
         return after
 
@@ -69,6 +72,13 @@ class MemoryBlobs:
     def read_range(self, digest: Digest, start: int, length: int) -> bytes:
         check_range(start, length)
         return self._get(digest)[start : start + length]
+
+    def came_s(self, digest: Digest) -> float:
+        self._get(digest)
+        return self._came_s[digest]
+
+    def renew(self, digest: Digest) -> None:
+        self._came_s[digest] = time.time()
 
     def delete(self, digest: Digest) -> None:
         check_unpinned(digest, self.pins(digest))
@@ -131,6 +141,7 @@ class MemoryWriter:
         if self._digest not in (None, digest):
             raise InvalidProof(f"the bytes have digest {digest}, not {self._digest}")
         self._store._blobs[digest] = bytes(self._arrived)
+        self._store.renew(digest)
         return _path(digest)
 
     def suspend(self) -> None:
