@@ -20,6 +20,7 @@ BENCHES = (
     "swap",
     "rollback",
     "cli",
+    "bytes",
     "decisions",
     "slices",
 )

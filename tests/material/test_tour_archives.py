@@ -111,8 +111,8 @@ def test_without_network_the_error_says_what_to_do(
 
 
 def test_locks_hold_names_versions_and_digests_only() -> None:
-    members = (*material.MODELS.values(), *material.FONTS.values(), *material.TABLES.values())
-    locks = {each.archive.lock for each in members}
+    kinds = (material.MODELS, material.FONTS, material.TABLES, material.PAIRED)
+    locks = {each.archive.lock for kind in kinds for each in kind.values()}
     assert locks == set(material.LOCKS.glob("*.txt"))
     for lock in locks:
         pins = [line for line in lock.read_text().splitlines() if not line.startswith("#")]

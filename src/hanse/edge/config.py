@@ -8,8 +8,6 @@ relative to the folder that it lies in.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import json
 import tomllib
 from collections.abc import Mapping
@@ -17,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hanse.core.encoding import strict_base64
 from hanse.core.errors import InvalidSpec, NotFound, NotPermitted
 from hanse.core.ids import Segment, segment
 from hanse.core.limits import LABELS_MAX
@@ -207,11 +206,8 @@ def _path(reader: Reader, key: str, folder: Path) -> Path | None:
 
 
 def _public_key(text: str) -> bytes:
-    try:
-        key = base64.b64decode(text, validate=True)
-    except binascii.Error:
-        key = b""
-    if len(key) != 32:
+    key = strict_base64(text)
+    if key is None or len(key) != 32:
         raise InvalidSpec(
             "daemon_key: expected 32 bytes in base64", fix="copy it from the enrolment"
         )

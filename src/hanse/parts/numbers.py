@@ -35,25 +35,28 @@ def applied(found: Numbers, old: Numbers) -> Numbers:
 
 
 def order(old: Numbers, dtype: str) -> tuple[Numbers, Numbers]:
-    """Positions in the order of the ancestor's context, and where stretches of one context end."""
+    """Positions in the order of what the ancestor's elements tell, and what that is for each."""
     if dtype in _EXPONENT_BITS:
         bits = old.itemsize * 8
         context = ((old << _one(old)) >> _shift(old, bits - _EXPONENT_BITS[dtype])).astype("u2")
     else:
         context = old if old.itemsize == 1 else np.zeros(len(old), np.uint8)
-    where = np.argsort(context, kind="stable")  # a radix sort
-    return where, np.flatnonzero(np.diff(context[where])) + 1
+    return np.argsort(context, kind="stable"), context  # a radix sort
 
 
-def planes(values: Numbers) -> Numbers:
+def planes(values: Numbers) -> list[Numbers]:
     """One row for each byte of an element, the most significant first."""
-    rows = values.view(np.uint8).reshape(-1, values.itemsize)
-    return np.ascontiguousarray(rows[:, ::-1].T)
+    ends = range(values.itemsize * 8 - 8, -1, -8)
+    return [(values >> _shift(values, bits)).astype(np.uint8) for bits in ends]
 
 
 def from_planes(data: Numbers, width: int) -> Numbers:
-    rows = data.reshape(width, -1)[::-1].T
-    return np.ascontiguousarray(rows).reshape(-1).view(f"<u{width}")
+    first, *rest = data.reshape(width, -1)
+    out: Numbers = first.astype(f"<u{width}")
+    for row in rest:
+        out <<= _shift(out, 8)
+        out |= row
+    return out
 
 
 def gaps(positions: Numbers) -> Numbers:

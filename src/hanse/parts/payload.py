@@ -95,16 +95,17 @@ def _difference(part: Part, data: bytes | memoryview, base: Base) -> bytes:
     old_lead, old = _elements(base.part, base.data)
     lead = lead - _fitted(old_lead, len(lead))
     found = numbers.differences(new, old)
-    changed = np.flatnonzero(found)
-    if len(changed) <= len(found) // 4:
+    if np.count_nonzero(found) <= len(found) // 4:
+        changed = np.flatnonzero(found)
         pieces = [lead, numbers.gaps(changed), *numbers.planes(found[changed])]
         head = _head(Method.SPARSE, base.part.digest) + len(changed).to_bytes(4, "little")
         return head + _packed(pieces, _GAPS_LEVEL)
     assert part.tensor is not None
-    where, ends = numbers.order(old, part.tensor.dtype)
+    where, context = numbers.order(old, part.tensor.dtype)
+    ends = _far_apart(np.flatnonzero(np.diff(context[where])) + 1)
     pieces = [lead]
     for plane in numbers.planes(found[where]):
-        pieces += np.split(plane, _far_apart(ends))
+        pieces += np.split(plane, ends)
     return _head(Method.DENSE, base.part.digest) + _packed(pieces, _NOISE_LEVEL)
 
 
