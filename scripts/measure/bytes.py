@@ -47,12 +47,12 @@ def run() -> str:
         "What travels to a node that holds A until it holds B, as a share of B; in brackets the "
         "seconds in which a peer encodes it, one run. Peers hold both files; chunks are those of "
         "64 kB by content that A lacks, as they are. Hanse: the recipe against that of A and a "
-        "payload for each part that A lacks, rebuilt and compared with B. *Encode* and *rebuild* "
-        "begin with A and B split; *rebuild* hashes every part and the file. *Saved*: what a link "
-        "of 100 Mbit/s need not carry of B, in seconds. *Tuned by r*: Gaussian noise of r times "
-        "its standard deviation on each tensor, a stand-in for a tune. –: not run, as it takes "
-        f"minutes a pair or is not installed. Peak memory, models and all: {peak} MB.\n\n"
-        + markdown(header, rows)
+        "payload for each part that A lacks, rebuilt and compared with B. *Encode* and *rebuild*: "
+        "CPU time of one thread, A and B being split; *rebuild* hashes every part and the file. "
+        "*Saved*: what a link of 100 Mbit/s need not carry of B, in seconds. *Tuned by r*: "
+        "Gaussian noise of r times its standard deviation on each tensor, a stand-in. –: not run, "
+        "as it takes minutes a pair or is not installed. Peak memory, models and all: "
+        f"{peak} MB.\n\n" + markdown(header, rows)
     )
 
 
@@ -78,7 +78,7 @@ def update(old: bytes, new: bytes) -> Update:
     """What a peer and a node do, each by itself; the new file is rebuilt and compared."""
     before, after = split(old), split(new)
     have, wanted = _held(before, old), _held(after, new)
-    start = time.perf_counter()
+    start = time.process_time()
     recipe_of = {each: Base(Part(Digest.of(raw), len(raw)), raw) for each, raw in
                  ((each, each.encode()) for each in (before, after))}  # fmt: skip
     told, known = recipe_of[after], recipe_of[before]
@@ -91,11 +91,11 @@ def update(old: bytes, new: bytes) -> Update:
         for digest, each in wanted.items()
         if digest not in have
     }
-    encoded = time.perf_counter()
+    encoded = time.process_time()
     target = parse_recipe(decode(told.part, recipe, lambda digest: known))
     fetched = least(target, have.keys(), {d: [Way(len(p))] for d, p in payloads.items()})
     whole = b"".join(rebuild(target, have.get, payloads.get))
-    done = time.perf_counter()
+    done = time.process_time()
     assert whole == new
     sent = len(recipe) + sum(fetch.way.size for fetch in fetched)
     return Update(sent, encoded - start, done - encoded)

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from hanse.core.errors import Rejected
 from hanse.core.ids import Digest
 from hanse.core.limits import PART_BYTES_MAX
-from hanse.parts import chunks
+from hanse.parts import chunks, tensors
 from hanse.parts.chunks import CHUNK_BYTES_MEAN, cuts
 from hanse.parts.recipe import SLAB_BYTES, parse_recipe, split
-from hanse.parts.tensors import FIELDS_MAX, external_spans, spans
+from hanse.parts.tensors import external_spans, spans
 from parts.models import external_model, onnx_model, pieces, safetensors
 
 ONNX = onnx_model()
@@ -85,14 +85,23 @@ def test_tensors_that_overlap_make_it_bytes_like_any_other() -> None:
 @pytest.mark.parametrize(
     "data",
     [
-        b"\x3a\x02\x08\x01" * (FIELDS_MAX // 2 + 1),  # more fields than a model has
+        b"\x38\xcd\x38" * 9,  # a number where a graph should be
+        b"\x3a\x0c" + b"\x08\xcd\x01\x28\xcd\x01" * 2,  # and where nodes and tensors should be
         b"\x3a" + b"\xff" * 9 + b"\x01" + bytes(1000),  # a graph of 2^64 bytes
         b"\xff\xff\xff\xff\xff\xff\xff\x7f{}" + bytes(1000),  # a header of 2^63 bytes
     ],
-    ids=["many fields", "long field", "long header"],
+    ids=["number", "numbers", "long field", "long header"],
 )
 def test_what_a_model_claims_costs_nothing(data: bytes) -> None:
     assert spans(memoryview(data)) == ()
+
+
+def test_a_model_of_more_fields_than_models_have_is_bytes_like_any_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert spans(memoryview(ONNX))
+    monkeypatch.setattr(tensors, "FIELDS_MAX", 50)
+    assert spans(memoryview(ONNX)) == ()
 
 
 def test_graphs_within_graphs_are_followed_to_a_depth() -> None:

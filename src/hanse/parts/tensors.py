@@ -156,21 +156,21 @@ class _Onnx:
         elsewhere: dict[str, str] = {}
         kind, where = 0, None
         for number, low, high in self._walk(start, end):
-            if number == 1 and low < 0:
-                dims.append(high)
+            if number == -1:
+                dims.append(low)
             elif number == 1:
                 while low < high:
                     size, low = self._varint(low, high)  # noqa: PLW2901  # packed
                     dims.append(size)
                     if len(dims) > RANK_MAX:
                         raise _Strange
-            elif number == 2 and low < 0:
-                kind = high
-            elif number == 8 and low >= 0:
+            elif number == -2:
+                kind = low
+            elif number == 8:
                 name = self._text(low, high) or name
-            elif number in (4, 9, 10) and low >= 0:  # float_data and double_data, if packed
+            elif number in (4, 9, 10):  # float_data and double_data, if packed
                 where = (low, high)
-            elif number == 13 and low >= 0:
+            elif number == 13:
                 key, value = self._entry(low, high)
                 elsewhere[key] = value
         dtype, found = _ONNX_TYPES.get(kind, ""), self._found
@@ -188,7 +188,7 @@ class _Onnx:
     def _entry(self, start: int, end: int) -> tuple[str, str]:
         texts = {1: "", 2: ""}
         for number, low, high in self._walk(start, end):
-            if number in texts and low >= 0:
+            if number in texts:
                 texts[number] = self._text(low, high)
         return texts[1], texts[2]
 
@@ -198,7 +198,7 @@ class _Onnx:
         )
 
     def _walk(self, start: int, end: int) -> Iterator[tuple[int, int, int]]:
-        """(field, start, end) of each length-delimited field; (field, -1, value) of a varint."""
+        """(field, start, end) of what has a length; (-field, value, 0) of a bare number."""
         while start < end:
             self._fields_left -= 1
             if self._fields_left < 0:
@@ -207,7 +207,7 @@ class _Onnx:
             number, wire = tag >> 3, tag & 7
             if wire == 0:
                 value, start = self._varint(start, end)
-                yield number, -1, value
+                yield -number, value, 0
             elif wire == 2:
                 size, start = self._varint(start, end)
                 if size > end - start:
