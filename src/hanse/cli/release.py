@@ -237,6 +237,44 @@ def unpin(name: dict[str, str], home: Path, form: str) -> None:
     emit_change(form, "ReleasePin", client.call(home, "release.unpin", **args))
 
 
+@release.command("sign-bundle")
+@click.argument("name", metavar="MODEL@VERSION", callback=options.exact_release)
+@click.option(
+    "--key",
+    type=click.Path(path_type=Path, dir_okay=False),
+    required=True,
+    help="An EC private key as PEM (P-256, P-384 or P-521).",
+)
+@click.option(
+    "--save",
+    type=click.Path(path_type=Path, dir_okay=False),
+    required=True,
+    help="Write the bundle there, say model.sig.",
+)
+@options.home
+@options.output
+def sign_bundle(name: dict[str, str], key: Path, save: Path, home: Path, form: str) -> None:
+    """Sign a release's files as an OpenSSF model signing bundle.
+
+    The digests come from its signed manifest, so no file need be here. Checked by hanse release
+    verify --bundle, and by model_signing verify key.
+    """
+    from hanse.core import model_signing
+    from hanse.core.catalog.manifest import parse_manifest
+    from hanse.daemon.private_files import read_private, write_new
+
+    signer = model_signing.private_key(read_private(key))
+    found: ReleaseShown = client.call(home, "release.show", **name)
+    manifest = parse_manifest(found["manifest"].encode())
+    files = {str(file.name): file.digest for file in manifest.files}
+    write_new(save, model_signing.sign_bundle(manifest.model, files, signer), mode=0o644)
+    listed = {path: str(digest) for path, digest in files.items()}
+    hint = model_signing.hint_of(signer.public_key())
+    value = {"bundle": str(save), "key": hint, "files": listed}
+    rows = [("bundle", str(save)), ("key", hint), *listed.items()]
+    emit(form, "ModelSignature", value, Table((), rows), [str(save)])
+
+
 def _uses(found: Uses) -> Table:
     rows = [(r["region"], "active", at(r["since_ms"]), age(r["heard_s"])) for r in found["regions"]]
     rows += [

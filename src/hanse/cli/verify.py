@@ -8,7 +8,7 @@ the model's files             size and SHA-256, each
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,6 +42,16 @@ class Check:
     help="The chain of members files.  [default: trust in the daemon's folder]",
 )
 @click.option("--trust-version", type=int, help="Judge by this version. Default: the newest.")
+@click.option(
+    "--bundle",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Judge by this OpenSSF model signature instead, with --public-key.",
+)
+@click.option(
+    "--public-key",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Whose signature the bundle has to carry: an EC key as PEM.",
+)
 @options.home
 @options.output
 def verify(
@@ -50,6 +60,8 @@ def verify(
     envelope: Path | None,
     trust: Path | None,
     trust_version: int | None,
+    bundle: Path | None,
+    public_key: Path | None,
     home: Path,
     form: str,
 ) -> int:
@@ -57,12 +69,25 @@ def verify(
 
     Take manifest.json and envelope.json from hanse release show --save. Exits with 5 if
     anything does not stand.
+
+    With --bundle and --public-key, what any tool for OpenSSF model signing has signed.
     """
+    if (bundle is None) != (public_key is None):
+        raise click.UsageError("--bundle and --public-key go together")
     folder = path if path.is_dir() else path.parent
+    if bundle is not None and public_key is not None:
+        from hanse.cli.bundle_check import check_bundle
+
+        apart = tuple(folder / f"{name}.json" for name in ("manifest", "envelope"))
+        found = [Check(*each) for each in check_bundle(path, bundle, public_key, apart)]
+        return _said(found, form)
     members = _members(trust or home / "trust", trust_version)
     raw = _read(manifest or folder / "manifest.json")
     signed = _read(envelope or folder / "envelope.json")
-    checks = [*_check_release(raw, signed, members), *_check_files(raw, path)]
+    return _said([*_check_release(raw, signed, members), *_check_files(raw, path)], form)
+
+
+def _said(checks: Sequence[Check], form: str) -> int:
     verified = all(check.ok for check in checks)
     value = {"verified": verified, "checks": [asdict(check) for check in checks]}
     rows = [(c.what, "ok" if c.ok else "FAILED", c.detail) for c in checks]
