@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,9 @@ from hand_federation import MODEL
 from lonely import Lonely, chain, lonely
 
 from hanse.core.errors import Conflict, NotFound, Unavailable
-from hanse.core.ids import Digest
+from hanse.core.ids import Digest, Segment
 from hanse.core.keeping import TOMBSTONES, Keeping
-from hanse.core.retention import Rules
+from hanse.core.retention import Rules, pin_of
 from hanse.daemon import retention
 from hanse.daemon.retention import Retention
 from hanse.daemon.transfers import check_whole, complete
@@ -161,3 +162,29 @@ def test_a_reader_that_has_a_file_open_reads_it_to_its_end(tmp_path: Path) -> No
     with pytest.raises(NotFound):
         blobs.came_s(Digest.of(data))
     blobs.renew(Digest.of(data))
+
+
+async def test_a_release_that_was_removed_can_be_published_again() -> None:
+    async with publisher() as (daemon, releases):
+        await collector(daemon).collect(ALL, dry_run=False)
+        assert await daemon.publish("2.0.0", FILES["2.0.0"]) == releases["2.0.0"]
+        assert daemon.node.region.local == {releases["2.0.0"]}
+        assert releases["2.0.0"].hex not in await daemon.store.local(TOMBSTONES)
+        assert daemon.blobs.pins(Digest.of(FILES["2.0.0"])) == (pin_of(releases["2.0.0"]),)
+        with pytest.raises(Conflict, match="published already"):
+            await daemon.publish("2.0.0", FILES["2.0.0"])
+
+
+async def test_what_is_written_into_a_bundle_stays_until_it_is_written() -> None:
+    async with publisher() as (daemon, _):
+        bundles = daemon.bundles
+        held = replace(await bundles.held(), blobs=frozenset())
+        _, pieces = await bundles.make(held, Segment("us-east"), with_blobs=True)
+        careful = Retention(daemon.driver, daemon.blobs, lambda: bundles.under_way, lambda: LATER_S)
+        sent = [await anext(pieces)]
+        while not bundles.under_way:
+            sent.append(await anext(pieces))
+        assert (await careful.collect(ALL, dry_run=False))["bytes"] == 0
+        sent += [piece async for piece in pieces]
+        assert all(data in b"".join(sent) for data in FILES.values())
+        assert (await careful.collect(ALL, dry_run=False))["bytes"] > 0

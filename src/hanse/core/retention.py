@@ -188,7 +188,7 @@ def _local(view: ModelView, release: Release, beside: Beside, rules: Rules) -> I
     if digest in beside.pins:
         yield f"pinned: {beside.pins[digest]}"
     if digest in beside.arriving:
-        yield "a fetch is under way"
+        yield "it is being fetched or copied"
     if rules.origin and beside.member in {log.member for log in release.logs}:
         over = release.killed or release.quarantined or release.retired == "retired"
         if not over and release.counter >= view.floor:

@@ -60,6 +60,7 @@ class Bundles:
 
     def __init__(self, driver: Driver, store: EventStore, blobs: Blobs, key: SigningKey) -> None:
         self._driver, self._store, self._blobs, self._key = driver, store, blobs, key
+        self._sending: list[frozenset[Digest]] = []
 
     async def held(self) -> Held:
         """What we have, for whoever makes the next bundle for us."""
@@ -170,10 +171,20 @@ class Bundles:
         yield first
         for item in contents:
             yield await self._content(item)
-        for part in files:
-            for at in range(0, part.size, PIECE_BYTES):
-                length = min(PIECE_BYTES, part.size - at)
-                yield await asyncio.to_thread(self._blobs.read_range, part.digest, at, length)
+        sending = frozenset(part.release for part in files if part.release is not None)
+        self._sending.append(sending)
+        try:
+            for part in files:
+                for at in range(0, part.size, PIECE_BYTES):
+                    length = min(PIECE_BYTES, part.size - at)
+                    yield await asyncio.to_thread(self._blobs.read_range, part.digest, at, length)
+        finally:
+            self._sending.remove(sending)
+
+    @property
+    def under_way(self) -> frozenset[Digest]:
+        """The releases whose files are being written into bundles now."""
+        return frozenset().union(*self._sending)
 
     async def _content(self, item: _Item) -> bytes:
         part = item.part

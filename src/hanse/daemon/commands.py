@@ -55,6 +55,8 @@ def publish(node: Node, blobs: Blobs, args: Args, private: Sequence[str] = ()) -
     check_clear(manifest, private)
     release = Digest.of(raw)
     view = node.catalog.views.get(manifest.model)
+    if release in node.region.keeping.tombstones:
+        return _brought_back(node, blobs, manifest, release)
     _check_new(view, manifest, release)
     counter = _counter(args, view)
     ticket = node.propose(
@@ -245,6 +247,18 @@ def _counter(args: Args, view: ModelView | None) -> int:
     if type(counter) is not int or counter != highest + 1:
         raise Conflict(f"the next release counter is {highest + 1}", fix="prepare again and sign")
     return counter
+
+
+def _brought_back(node: Node, blobs: Blobs, manifest: Manifest, release: Digest) -> Answer:
+    """Its record stands; only the files had been removed."""
+    ticket = node.propose(BlobHave(manifest.model, tuple(f.digest for f in manifest.files)[:256]))
+    _pin(blobs, manifest, release)
+    node.region.have(release)
+    return lambda: {
+        "event": event_of(ticket),
+        "release": str(release),
+        "undo": "it was published before; hanse gc removes its files again when nothing reaches it",
+    }
 
 
 def _pin(blobs: Blobs, manifest: Manifest, release: Digest) -> None:

@@ -235,13 +235,14 @@ async def assemble(
         daemon.prometheus = Prometheus(
             driver, Server(config.prometheus_url, config.prometheus_token)
         )
+    bundles = Bundles(driver, store, blobs, key)
     behind = verbs.Services(
         files,
-        Bundles(driver, store, blobs, key),
+        bundles,
         PrivateValues(driver, store),
         config.private_fields,
         daemon.prometheus,
-        Retention(driver, blobs, lambda: transfers.under_way),
+        Retention(driver, blobs, lambda: transfers.under_way | bundles.under_way),
     )
     await stack.enter_async_context(
         control.serve(
