@@ -18,7 +18,7 @@ from hanse.core.catalog.view import Activation, ModelView, Release
 from hanse.core.effects import FetchRelease
 from hanse.core.errors import Conflict
 from hanse.core.events import Kill
-from hanse.core.ids import Digest, EventId, MemberId, Segment, segment
+from hanse.core.ids import Digest, EventId, MemberId, Origin, Segment, segment
 from hanse.core.keeping import Note
 from hanse.core.limits import TARGETS_KEPT_MIN
 from hanse.core.retention import Beside, Plan, Rules, Stored, decide, pin_of
@@ -147,6 +147,16 @@ def test_where_it_was_published_it_stays_until_nobody_can_go_back_to_it() -> Non
     assert staying(decided(known, Beside(EU, home))) == set(DIGESTS[3:6])
     asked = decided(replace(known, heads=(head(3),)), Beside(EU, home), Rules(60.0, origin=False))
     assert staying(asked) == {DIGESTS[3]}  # of its ancestors none is fit any more
+
+
+def test_a_plan_that_waits_for_finality_already_keeps_as_many_ways_back_as_it_says() -> None:
+    plan = brought(DIGESTS[5], {"prefetch": 4}, DIGESTS[4])
+    logs = (Origin.parse(f"acme/us/{'a' * 32}/i1"),)
+    plan = replace(plan, plan=replace(plan.plan, model=Segment("ocr")), final=False, logs=logs)
+    known = chain(6, heads=(head(4),), rollouts=(plan,))
+    found = decided(known, Beside(EU, SOMEBODY, (plan.plan,)))
+    assert staying(found) >= {r.digest for r in warm_targets(known, plan.plan, EU)}
+    assert staying(found) == set(DIGESTS[1:6])
 
 
 def test_what_came_a_moment_ago_or_is_on_its_way_stays() -> None:

@@ -188,3 +188,18 @@ async def test_what_is_written_into_a_bundle_stays_until_it_is_written() -> None
         sent += [piece async for piece in pieces]
         assert all(data in b"".join(sent) for data in FILES.values())
         assert (await careful.collect(ALL, dry_run=False))["bytes"] > 0
+
+
+async def test_what_becomes_needed_while_others_are_removed_stays() -> None:
+    async with publisher() as (daemon, releases):
+        word = {"model": MODEL, "release": str(releases["2.0.0"]), "reason": "INC-1"}
+
+        class PinnedThen(Retention):
+            def _bury(self, node, *rest):  # type: ignore[no-untyped-def]
+                super()._bury(node, *rest)
+                retention.pin(node, word)
+
+        late = PinnedThen(daemon.driver, daemon.blobs, nobody, lambda: LATER_S)
+        said = await late.collect(ALL, dry_run=False)
+        assert daemon.blobs.list() == (Digest.of(FILES["2.0.0"]),)
+        assert said["bytes"] == len(FILES["1.0.0"]) + len(FILES["3.0.0"])
