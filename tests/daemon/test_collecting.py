@@ -13,6 +13,7 @@ import pytest
 from hand_federation import MODEL
 from lonely import Lonely, chain, lonely
 
+from hanse.cli import gc_shapes
 from hanse.core.errors import Conflict, NotFound, Unavailable
 from hanse.core.ids import Digest, Segment
 from hanse.core.keeping import TOMBSTONES, Keeping
@@ -49,6 +50,9 @@ async def test_a_dry_run_says_all_and_removes_nothing() -> None:
         said = await collector(daemon).collect(ALL, dry_run=True)
         assert [r["why"] for r in said["releases"]] == [[], [], []]
         assert said["bytes"] == sum(map(len, FILES.values()))
+        assert said.keys() == gc_shapes.Collected.__annotations__.keys()
+        assert said["releases"][0].keys() == gc_shapes.CollectedRelease.__annotations__.keys()
+        assert said["blobs"][0].keys() == gc_shapes.CollectedBlob.__annotations__.keys()
         assert len(daemon.blobs.list()) == 3
         assert daemon.node.region.local == set(releases.values())
 

@@ -43,6 +43,9 @@ def test_what_was_kept_is_enough_to_go_back(federation: Federation, folder: Path
         said = fates(collect("gc", "--dry-run", "--grace", "1ms"))
         assert all(said.values())
         assert "published here" in said["1.0.0"][-1]
+        shown = done("gc", "--dry-run", home=daemon.home)
+        assert f"{MODEL}@1.0.0" in shown
+        assert shown.splitlines()[-1].startswith("0 bytes would go, ")
         federation.until(
             "no node needs 1.0.0",
             lambda: not fates(collect(*GC, "--dry-run"))["1.0.0"],
