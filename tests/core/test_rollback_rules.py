@@ -250,7 +250,7 @@ def test_a_rollout_waits_until_all_that_it_keeps_is_in_the_region(town: Federati
     node.region.local.discard(old)  # its files were lost, and nobody has asked for them since
     node.region._wanted.clear()
     wanted: list[Digest] = []
-    node.region._fetch = lambda model, release: wanted.append(release)  # type: ignore[method-assign,assignment]
+    node.region.bring = lambda model, release: wanted.append(release)  # type: ignore[method-assign,assignment]
     town.roll_out("r-3", 3, third, second, rollback={"prefetch": 2}, **ALL)
     town.run(5)
     (place,) = [e.progress for e in node.region.executions.values() if e.plan.release == third]

@@ -150,13 +150,14 @@ def decide(
             needed.setdefault(digest, []).append(why)
         for release in view.releases:
             here = [by_digest[f.digest] for f in release.manifest.files if f.digest in by_digest]
+            if not here:
+                continue
             reasons = [*needed.get(release.digest, ()), *_local(view, release, beside, rules)]
             if any(blob.age_s < rules.grace_s for blob in here):
                 reasons.append("came less than the grace period ago")
             for blob in here if reasons else ():
                 holders.setdefault(blob.digest, []).append(f"{view.model}@{release.version}")
-            if here:
-                found.append((view, release, here, reasons))
+            found.append((view, release, here, reasons))
     going = {pin_of(release.digest) for _, release, _, reasons in found if not reasons}
     blobs = tuple(
         BlobFate(b.digest, b.size, tuple(_held(b, holders.get(b.digest, ()), going, rules)))

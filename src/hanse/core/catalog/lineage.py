@@ -13,6 +13,7 @@ The newest plan that brought a release says in `rollback` where to go back to fr
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain
 
 from hanse.core.catalog.view import ModelView, Release
 from hanse.core.ids import Digest
@@ -56,7 +57,8 @@ def rollback_targets(view: ModelView, bad: Digest, region: str) -> Iterator[Rele
         named = plan.predecessor
     first = view.release(named) if named else None
     said = {bad}
-    for release in (*([first] if first else ()), *ancestors(view, bad, rule.window_revisions)):
+    nearest = ancestors(view, bad, rule.window_revisions)  # only as far as somebody asks
+    for release in chain([first] if first else [], nearest):
         if release.digest not in said and release.fit(region) and _open(view, release):
             said.add(release.digest)
             yield release
