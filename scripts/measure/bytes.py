@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import resource
 import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 import bsdiff4
@@ -52,7 +54,7 @@ def run() -> str:
         "*Saved*: what a link of 100 Mbit/s need not carry of B, in seconds. *Tuned by r*: "
         "Gaussian noise of r times its standard deviation on each tensor, a stand-in. –: not run, "
         "as it takes minutes a pair or is not installed. Peak memory, models and all: "
-        f"{peak} MB.\n\n" + markdown(header, rows)
+        f"{peak} MB. {', '.join(_versions())}.\n\n" + markdown(header, rows)
     )
 
 
@@ -107,6 +109,15 @@ def _held(recipe: Recipe, data: bytes) -> dict[Digest, Base]:
         found[part.digest] = Base(part, view[at : at + part.size])
         at += part.size
     return found
+
+
+def _versions() -> Iterator[str]:
+    for tool, option in (("zstd", "--version"), ("xdelta3", "-V")):
+        if shutil.which(tool):
+            said = subprocess.run([tool, option], capture_output=True, text=True, check=False)
+            found = re.search(r"\d+\.\d+\.\d+", said.stdout + said.stderr)
+            yield f"{tool} {found[0] if found else '?'}"
+    yield from (f"{package} {version(package)}" for package in ("bsdiff4", "zstandard"))
 
 
 # -- peers -------------------------------------------------------------------------------------

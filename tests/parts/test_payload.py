@@ -38,7 +38,7 @@ def round_trip(part: Part, data: bytes, base: Base | None) -> Method:
     times=st.integers(1, 200), leads=st.tuples(st.integers(0, 9), st.integers(0, 9)),
     changed=st.integers(0, 40),
 )  # fmt: skip
-@settings(max_examples=300, database=None)
+@settings(max_examples=150, database=None)
 def test_any_two_tensors(
     dtype: str, old: bytes, new: bytes, times: int, leads: tuple[int, int], changed: int
 ) -> None:
