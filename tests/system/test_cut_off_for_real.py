@@ -15,8 +15,17 @@ from system_federation import MODEL, REGIONS, Federation, done
 pytestmark = pytest.mark.system
 PILOT, WAVE, BYSTANDER = REGIONS
 WITHIN_S = 15.0
-CANARY = ("weighting", "analyzing")
+CANARY = ("weighting", "paused", "analyzing")
+PAUSE_S = 20.0  # of the wave's canary: the news that it begins with is older by then
+_CANARY = "- setWeight: {weight: 20, shadow: 100%}"
+_WAVE = f"""
+      steps:
+        {_CANARY}
+        - pause: {{duration: {PAUSE_S:g}s}}
+        - analysis: {{templates: [accuracy], minSamples: 40}}
+        - setWeight: 100"""
 PLAN = CAREFUL.replace(f"{WAVE}, {BYSTANDER}", WAVE).replace("minSamples: 40", "minSamples: 200")
+PLAN = PLAN.replace("\n      steps: *steps", _WAVE)
 PLAN += f"  freshness: {{within: {WITHIN_S:g}s}}\n"
 
 
