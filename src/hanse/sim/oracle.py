@@ -79,7 +79,8 @@ class Oracle:
         self._written: dict[tuple[Origin, int], bytes] = {}
         self._copies: dict[Segment, Process] = {}
         self._torn: set[Origin] = set()
-        """Logs that a daemon and its copy wrote, while one of them had no honest peer."""
+        """Logs that may fork without a lie of their author: a daemon and its copy wrote them while
+        one of the two had no honest peer, or their end was lost where only a liar had heard it."""
         self._forked: set[Origin] = set()
         """Logs of which honest daemons have stored two branches."""
         self.converged_s: float | None = None
@@ -143,9 +144,13 @@ class Oracle:
             del self._final[place]
         others = [p for p in self._honest_ones() if p is not process]
         told = {leaf_hash(raw) for p in others for raw in events_of(p)}
+        kept = told.union(map(leaf_hash, events_of(process)))
         for (log, seq), leaf in list(self._leaves.items()):
-            if log.member == process.member and leaf not in told:
-                del self._leaves[log, seq]  # lost with the disk, and known to nobody
+            if log.member == process.member and leaf not in kept:
+                # Lost with the disk. If anybody knows it, then a liar, who may show it one day.
+                del self._leaves[log, seq]
+                if len(self._honest_ones()) < len(self._processes):
+                    self._torn.add(log)
         mine = [e for e, name in self._acknowledged.items() if name == process.name]
         for event in mine:
             if event.raw not in told:
@@ -228,7 +233,7 @@ class Oracle:
 
     def alarmed(self, process: Process, alarm: Log) -> None:
         """An error in an honest daemon's log has its reason in the plan, or is a defect."""
-        explained = alarm.event in _OF_TWO_SELVES and bool(self._doubtful)
+        explained = alarm.event in _OF_TWO_SELVES and bool(self._doubtful or self._torn)
         # Two that run at once take turns in one log, and whoever notices says so.
         cloned = process.name in self._cloned and alarm.event != "heads_differ"
         explained = explained or (alarm.event in _OF_TWO_SELVES and cloned)
