@@ -33,7 +33,7 @@ from hanse.sim.story import MODEL, manifest, publish, run_story
 from hanse.sim.world import World
 from measure.table import markdown, quantile
 
-REGIONS, HOLDS, SEEDS = 20, 50, 4
+REGIONS, HOLDS, SEEDS = 20, 50, 2
 LOSSES = (0.0, 0.1, 0.3)
 BAR_S = 18.0  # nine rounds of two seconds at 30 % loss
 NODES, ROUNDS = 200, 5

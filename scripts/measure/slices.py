@@ -19,7 +19,7 @@ from tour import decode, material, render
 from hanse.core.evidence.ratio import Arms, RatioProcess
 from measure.table import markdown
 
-SEED, ALPHA, LINES_MAX = 23, 0.025, 1500
+SEED, ALPHA, LINES_MAX = 23, 0.025, 800
 WORKERS = 2
 BETTER: Final = (
     ("Sans", "noise"),
