@@ -33,7 +33,7 @@ from hanse.sim.story import MODEL, manifest, publish, run_story
 from hanse.sim.world import World
 from measure.table import markdown, quantile
 
-REGIONS, HOLDS, SEEDS = 20, 50, 2
+REGIONS, HOLDS, SEEDS = 20, 60, 1
 LOSSES = (0.0, 0.1, 0.3)
 BAR_S = 18.0  # nine rounds of two seconds at 30 % loss
 NODES, ROUNDS = 200, 5
@@ -68,7 +68,7 @@ def run() -> str:
     ]
     return (
         f"### Time to roll back\n\nTo other regions, simulated: from a hold's storage in one of "
-        f"{REGIONS} until all know it, {SEEDS} seeds of {HOLDS} holds each; latency 45 ms with "
+        f"{REGIONS} until all know it, {SEEDS * HOLDS} holds; latency 45 ms with "
         "spread 0.4, frames lost as said. The bar is nine rounds of two seconds.\n\n"
         + markdown(["frames lost", "p50 s", "p99 s", "max s", "bar s"], spread)
         + f"\n\nTo the nodes of a region, measured: one daemon, {NODES} connected agents in one "
