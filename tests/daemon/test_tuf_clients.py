@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
+import hand_federation
 import pytest
 from audited import door_of, run, stored
 from hand_federation import Federation
@@ -20,6 +21,7 @@ from tuf.ngclient import Updater
 from tuf.ngclient.fetcher import FetcherInterface
 
 from hanse.core.errors import Rejected
+from hanse.core.node import Node
 from hanse.core.signing import SigningKey
 from hanse.core.step import PutLocal, PutTrust
 from hanse.core.trust import chain
@@ -166,6 +168,31 @@ def test_a_stock_client_refuses_any_file_of_ours_that_was_changed(
         raw[place] ^= 1
         with pytest.raises(RepositoryError):
             follow({**files, path: bytes(raw)}, tmp_path / str(number), known.current)
+
+
+def gossiped(node: Node) -> dict[str, bytes]:
+    """The repository that a daemon has of what peers told it, and of nothing else."""
+    stamp = node.sync.trust.freshness.stamp
+    return tuf_files(node.book.chain.files, stamp.raw if stamp else None)
+
+
+def test_a_stock_client_fed_by_gossip_follows_what_reached_the_daemon_and_no_less(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The fetcher reads from a daemon that heard the new trust and its timestamp from peers."""
+    monkeypatch.setattr(hand_federation, "START_MS", NOW_S * 1000)
+    town = Federation(edges=0)
+    here, there = town.node("eu-north"), town.node("ap-south")
+    town.run(5)
+    follow(gossiped(there), tmp_path, there.book.chain.current)
+    following = replace(here.book.chain.current, version=2, floors={"ocr-rec": 3})
+    here.extend_trust(chain.sign(following, (town.root,), here.book.chain))
+    town.run(5)
+    assert there.book.chain.current.version == 2
+    asked = follow(gossiped(there), tmp_path, there.book.chain.current).asked
+    assert "tuf/metadata/2.snapshot.json" in asked
+    with pytest.raises(RepositoryError):
+        follow({**gossiped(there), "tuf/metadata/timestamp.json": b"{}"}, tmp_path, following)
 
 
 def test_a_stock_client_and_we_refuse_what_too_few_have_signed(
