@@ -224,17 +224,7 @@ async def assemble(
     await server.start()
     stack.push_async_callback(server.stop, STOP_S)
     files = LogFiles(store, config.federation)
-    if config.audit_listen:
-        # Not at the top: a daemon whose door is closed needs no HTTP server.
-        from hanse.gateways.log_door import serve
-
-        await stack.enter_async_context(serve(files, config.audit_listen))
-    if config.witness_url:
-        daemon.outside_witness = OutsideWitness(driver, files, config.witness_url)
-    if config.prometheus_url:
-        daemon.prometheus = Prometheus(
-            driver, Server(config.prometheus_url, config.prometheus_token)
-        )
+    await _look_outside(config, stack, daemon, files)
     bundles = Bundles(driver, store, blobs, key)
     behind = verbs.Services(
         files,
@@ -251,6 +241,22 @@ async def assemble(
         )
     )
     return daemon
+
+
+async def _look_outside(
+    config: Config, stack: AsyncExitStack, daemon: Daemon, files: LogFiles
+) -> None:
+    """What only some daemons have: a door for auditors, an outside witness, a metrics server."""
+    if config.audit_listen:
+        # Not at the top: a daemon whose door is closed needs no HTTP server.
+        from hanse.gateways.log_door import serve
+
+        await stack.enter_async_context(serve(files, config.audit_listen))
+    if config.witness_url:
+        daemon.outside_witness = OutsideWitness(daemon.driver, files, config.witness_url)
+    if config.prometheus_url:
+        server = Server(config.prometheus_url, config.prometheus_token)
+        daemon.prometheus = Prometheus(daemon.driver, server)
 
 
 async def restore(

@@ -41,11 +41,7 @@ def rollout_explain(node: Node, clock: Clock, args: Args) -> Answer:
         )
     current = matter.view.current_rollout()
     return {
-        "model": matter.view.model,
-        "rollout": rollout.rollout,
-        "generation": rollout.generation,
-        "release": matter.ref(rollout.release),
-        "predecessor": matter.ref(rollout.predecessor),
+        **matter.heading(rollout),
         "superseded_by": None if rollout.current or current is None else current.rollout,
         "regions": [
             _region(matter, found)

@@ -90,6 +90,16 @@ class Matter:
         release = self.view.release(digest)
         return {"release": str(digest), "version": release.version if release else ""}
 
+    def heading(self, rollout: RolloutView) -> Answer:
+        """What every answer about a rollout begins with."""
+        return {
+            "model": self.view.model,
+            "rollout": rollout.rollout,
+            "generation": rollout.generation,
+            "release": self.ref(rollout.release),
+            "predecessor": self.ref(rollout.predecessor),
+        }
+
     # -- what the question names -----------------------------------------------
 
     def release(self, version: str | None, digest: str | None) -> Release:

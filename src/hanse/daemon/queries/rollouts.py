@@ -91,11 +91,7 @@ def _rollout(matter: Matter, rollout: RolloutView) -> Answer:
         if (found := part(matter, rollout, region)) is not None
     ]
     return {
-        "model": matter.view.model,
-        "rollout": rollout.rollout,
-        "generation": rollout.generation,
-        "release": matter.ref(rollout.release),
-        "predecessor": matter.ref(rollout.predecessor),
+        **matter.heading(rollout),
         "state": _state(rollout, parts),
         "current": rollout.current,
         "regions": [_part(matter, found) for found in parts],
