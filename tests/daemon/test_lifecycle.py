@@ -106,6 +106,8 @@ def test_nobody_starts_what_is_retired() -> None:
     node = federation.node("us-east")
     (objection, *_) = starting.objections(node, plan_of(federation, second, first))
     assert "4.0.0 is retired" in objection.message
+    assert "publish a new release" in objection.fix
+    assert "hold" not in objection.fix, "no hold stands in its way"
 
 
 def test_two_regions_that_pass_each_other_by_leave_the_rollout_where_it_stands() -> None:

@@ -60,7 +60,9 @@ def objections(node: Node, plan: RolloutSpec) -> Iterator[HanseError]:
     elif release.barred:
         yield Conflict(
             f"{release.version} is {release.state}: no rollout of it can start",
-            fix="publish a new release, or have the hold lifted",
+            fix="have its holds lifted: hanse status names them"
+            if release.state == "held"
+            else "publish a new release; this one stays barred for ever",
         )
     if stale := node.sync.trust.stale:
         yield Unavailable(
