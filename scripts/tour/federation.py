@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -159,15 +160,30 @@ def hanse(*words: str, home: Path | None = None, check: bool = True, said: str =
     return done.stdout
 
 
+_PORTS = range(12_000, 32_000)
+"""Below those that the system gives to outgoing connections: what a killed daemon listened on is
+still free when it starts again."""
+
+
 def free_ports(count: int) -> list[int]:
     """Ports that were free a moment ago; all are held until all are known."""
-    held = [socket.socket() for _ in range(count)]
-    for s in held:
-        s.bind(("127.0.0.1", 0))
-    ports: list[int] = [s.getsockname()[1] for s in held]
-    for s in held:
-        s.close()
-    return ports
+    held: list[socket.socket] = []
+    ports: list[int] = []
+    try:
+        for port in random.SystemRandom().sample(_PORTS, len(_PORTS)):
+            probe = socket.socket()
+            held.append(probe)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            ports.append(port)
+            if len(ports) == count:
+                return ports
+    finally:
+        for probe in held:
+            probe.close()
+    raise DemoFailed("no port between 12000 and 32000 is free")
 
 
 def wait_for(

@@ -123,6 +123,7 @@ def status(*regions: shapes.RegionStatus, own: str = "eu-north") -> shapes.Statu
             "trust_version": 2,
             "trust_stale": "",
             "log_size": 17,
+            "final_size": 17,
             "disk": {
                 "level": "enough",
                 "free_bytes": 70 * 2**30,

@@ -7,7 +7,6 @@ import base64
 import contextlib
 import json
 import signal
-import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -18,6 +17,7 @@ import grpc
 import pytest
 import tritonclient.grpc.aio as triton
 from digit_releases import DIGITS, Release, holdout, release
+from tour.federation import free_ports
 
 from hanse.core.assignment import Assignment, ModelAssignment, Source, signed_bytes
 from hanse.core.errors import InvalidSignature, NotPermitted
@@ -154,12 +154,6 @@ def files(tmp_path: Path) -> dict[str, Release]:
     }
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def configured(region: Region, folder: Path) -> Config:
     identity = daemons.node("edge-1", region.ca)
     (folder / "keys").mkdir(exist_ok=True)
@@ -174,7 +168,7 @@ def configured(region: Region, folder: Path) -> Config:
         "daemon": region.address,
         "daemon_key": base64.b64encode(KEY.public).decode(),
         "report_interval_s": 0.2,
-        "listen": f"127.0.0.1:{free_port()}",
+        "listen": f"127.0.0.1:{free_ports(1)[0]}",
     }
     (folder / configs.FILE_NAME).write_text(configs.render(values, {"tier": "test"}))
     config = configs.load(folder / configs.FILE_NAME)

@@ -257,6 +257,18 @@ class Federation:
 
         return str(self.until("one state digest everywhere", one))
 
+    def settled(self) -> str:
+        """As `agreed`, and every log is final: nothing is left that could change the state."""
+        running = [d for d in self.daemons.values() if d.handle is not None]
+
+        def still() -> str:
+            found = [d.ask("status")["daemon"] for d in running]
+            digests = {d["state_digest"] for d in found}
+            final = all(d["final_size"] == d["log_size"] for d in found)
+            return digests.pop() if final and len(digests) == 1 else ""
+
+        return str(self.until("one final state everywhere", still))
+
     def publish(self, path: Path, version: str, *more: str, parent: str = "") -> None:
         ran = hanse(
             *("release", "publish", path, "-n", MODEL, "-v", version, "--outcome", "label:label"),

@@ -45,9 +45,9 @@ def world(federation: Federation) -> Federation:
 def nothing_is_lost(world: Federation) -> Iterator[None]:
     """Around every test: the same state, every file still there, nothing half-done left behind."""
     daemon = world.founder
-    before, whole = world.agreed(), files(daemon, "sha256")
+    before, whole = world.settled(), files(daemon, "sha256")
     yield
-    assert world.agreed() == before
+    assert world.settled() == before
     assert whole <= files(daemon, "sha256")
     world.until("nothing is left half-done", lambda: not files(daemon, "parts", "incoming"))
 

@@ -246,13 +246,13 @@ async def until(condition: Callable[[], bool]) -> None:
 
 @pytest.mark.parametrize("flood", FLOODS, ids=lambda flood: flood.__name__)
 async def test_a_flood_holds_up_nobody_else_and_fills_no_memory(world: World, flood: Flood) -> None:
-    counter, before = FLOODS[flood], world.federation.agreed()
+    counter, before = FLOODS[flood], world.federation.settled()
     counted = world.counted(counter) if counter else 0
     async with asyncio.timeout(WAIT_S), world.others_are_served():
         await flood(world)
     if counter:
         assert world.counted(counter) > counted
-    assert world.federation.agreed() == before
+    assert world.federation.settled() == before
     async with asyncio.timeout(WAIT_S), world.peer() as peer:  # and the same member may come back
         event = world.log.text(f"after {flood.__name__}")
         chunk = world.log.chunk(event)

@@ -328,7 +328,7 @@ REASONS: dict[Attack, str] = {
 
 @pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.__name__)
 async def test_a_lie_changes_nothing(world: World, attack: Attack) -> None:
-    before = world.federation.agreed()
+    before = world.federation.settled()
     reason = REASONS.get(attack, "frames_rejected")
     async with asyncio.timeout(WAIT_S), world.peer() as peer:
         noted = counted(peer, reason) if reason else 0
@@ -337,7 +337,7 @@ async def test_a_lie_changes_nothing(world: World, attack: Attack) -> None:
         if "INVALID_ARGUMENT" in peer.refusal:  # both sides are told why
             assert peer.refusal.partition(": ")[2] in world.victim.log.read_text()
         assert not reason or counted(peer, reason) > noted
-    assert world.federation.agreed() == before
+    assert world.federation.settled() == before
     assert world.victim.row()["rollout"] == "r-1"
 
 
@@ -473,7 +473,7 @@ async def test_signed_nonsense_stops_nobody(world: World) -> None:
         ]
         assert row["state"] == "recorded"
         assert daemon.row("eu-north")["state"] == "rolling-out", daemon.row("eu-north")
-    state = federation.agreed()
+    state = federation.settled()
     for daemon in (federation.daemons[name] for name in HONEST):
         assert daemon.stop() == 0
         daemon.start()

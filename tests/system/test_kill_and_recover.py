@@ -65,7 +65,7 @@ def test_sigkill_while_publishing_loses_nothing_and_nodes_serve_meanwhile(
 
 
 def test_a_kill_while_it_boots_leaves_nothing_to_repair(world: Federation) -> None:
-    daemon, state = world.founder, world.agreed()
+    daemon, state = world.founder, world.settled()
     for moment_s in (0.3, 0.6, 0.9):
         daemon.kill()
         daemon.start()
@@ -102,7 +102,7 @@ def test_a_node_serves_from_its_disk_while_the_daemon_is_dead(world: Federation)
 def test_sigterm_ends_a_busy_daemon_cleanly_and_it_comes_back_as_it_was(
     world: Federation,
 ) -> None:
-    daemon, state = world.founder, world.agreed()
+    daemon, state = world.founder, world.settled()
     assert daemon.stop() == 0
     assert "Traceback" not in daemon.log.read_text()
     daemon.start()
@@ -110,7 +110,7 @@ def test_sigterm_ends_a_busy_daemon_cleanly_and_it_comes_back_as_it_was(
 
 
 def test_a_second_daemon_on_one_home_is_refused_and_harms_nothing(world: Federation) -> None:
-    daemon, state = world.founder, world.agreed()
+    daemon, state = world.founder, world.settled()
     second = hanse("daemon", "run", "--home", daemon.home)
     assert second.returncode == 1
     assert "another daemon" in second.stderr
@@ -120,7 +120,7 @@ def test_a_second_daemon_on_one_home_is_refused_and_harms_nothing(world: Federat
 
 @pytest.mark.parametrize("place", ["first byte", "middle", "last byte"])
 def test_a_flipped_byte_in_a_stored_event_stops_the_start(world: Federation, place: str) -> None:
-    daemon, state = world.daemons["ap-south"], world.agreed()
+    daemon, state = world.daemons["ap-south"], world.settled()
     assert daemon.stop() == 0
     database = daemon.home / "data/registry.sqlite3"
     whole = database.read_bytes()

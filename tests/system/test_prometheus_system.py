@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import shutil
-import socket
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field, replace
@@ -15,6 +14,7 @@ from typing import Any
 import pytest
 from hand_federation import Federation, serving
 from orders import body, spec, state
+from tour.federation import free_ports
 
 from hanse.core.errors import InvalidSpec, Unavailable
 from hanse.core.evidence.verdict import Reason
@@ -101,17 +101,11 @@ class Server:
         raise AssertionError(f"{query} never came true")
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @pytest.fixture
 async def shop(tmp_path: Path) -> AsyncIterator[tuple[Shop, Server]]:
     shop = Shop()
     exporter = await asyncio.start_server(shop.answer, "127.0.0.1", 0)
-    server = Server(tmp_path, exporter.sockets[0].getsockname()[1], free_port())
+    server = Server(tmp_path, exporter.sockets[0].getsockname()[1], free_ports(1)[0])
     await server.start()
     yield shop, server
     await server.stop()

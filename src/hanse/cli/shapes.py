@@ -100,6 +100,7 @@ class DaemonStatus(TypedDict):
     trust_version: int
     trust_stale: str  # why trust stops forward moves, or soon will; empty if it does not
     log_size: int
+    final_size: int  # how much of it is final
     phase: str  # recovering | writing | rivalled
     why: str  # why it does not write, or what the next event opens a new incarnation for
     fix: str

@@ -144,7 +144,7 @@ def _members(node: Node, clock: Clock) -> list[Answer]:
 
 def _daemon(node: Node, clock: Clock) -> Answer:
     current = node.book.chain.current
-    member = current.member(node.me.member)
+    member, head = current.member(node.me.member), node.book.heads.get(node.me)
     return {
         "federation": node.me.federation,
         "region": node.me.region,
@@ -154,6 +154,7 @@ def _daemon(node: Node, clock: Clock) -> Answer:
         "trust_version": current.version,
         "trust_stale": node.sync.trust.warning,
         "log_size": node.book.size(node.me),
+        "final_size": head.final_size if head else 0,
         "phase": node.recovery.phase.value,
         "why": node.recovery.why,
         "fix": node.recovery.fix,
