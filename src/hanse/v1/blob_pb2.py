@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13hanse/v1/blob.proto\x12\x08hanse.v1\"?\n\x0c\x46\x65tchRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\x0c\x12\x0e\n\x06offset\x18\x02 \x01(\x04\x12\x0f\n\x07release\x18\x03 \x01(\x0c\"\x1d\n\rFetchResponse\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x32K\n\x0b\x42lobService\x12<\n\x05\x46\x65tch\x12\x16.hanse.v1.FetchRequest\x1a\x17.hanse.v1.FetchResponse\"\x00\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13hanse/v1/blob.proto\x12\x08hanse.v1\"?\n\x0c\x46\x65tchRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\x0c\x12\x0e\n\x06offset\x18\x02 \x01(\x04\x12\x0f\n\x07release\x18\x03 \x01(\x0c\"\x1d\n\rFetchResponse\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\"0\n\rRecipeRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\x0c\x12\x0f\n\x07release\x18\x02 \x01(\x0c\"\x1e\n\x0eRecipeResponse\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\"\xa2\x01\n\x0cPartsRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\x0c\x12\x0f\n\x07release\x18\x02 \x01(\x0c\x12\x0e\n\x06recipe\x18\x03 \x01(\x0c\x12\r\n\x05parts\x18\x04 \x03(\r\x12\x0c\n\x04\x62\x61se\x18\x05 \x01(\x0c\x12\x14\n\x0c\x62\x61se_release\x18\x06 \x01(\x0c\x12\x0e\n\x06packed\x18\x07 \x01(\x08\x12\x0e\n\x06insist\x18\x08 \x01(\x08\x12\x0e\n\x06ticket\x18\t \x01(\x0c\"q\n\rPartsResponse\x12\x0c\n\x04part\x18\x01 \x01(\r\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x12\x0c\n\x04last\x18\x03 \x01(\x08\x12&\n\telsewhere\x18\x04 \x03(\x0b\x32\x13.hanse.v1.Neighbour\x12\x0e\n\x06ticket\x18\x05 \x01(\x0c\"*\n\tNeighbour\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t2\xca\x01\n\x0b\x42lobService\x12<\n\x05\x46\x65tch\x12\x16.hanse.v1.FetchRequest\x1a\x17.hanse.v1.FetchResponse\"\x00\x30\x01\x12?\n\x06Recipe\x12\x17.hanse.v1.RecipeRequest\x1a\x18.hanse.v1.RecipeResponse\"\x00\x30\x01\x12<\n\x05Parts\x12\x16.hanse.v1.PartsRequest\x1a\x17.hanse.v1.PartsResponse\"\x00\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,6 +35,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_FETCHREQUEST']._serialized_end=96
   _globals['_FETCHRESPONSE']._serialized_start=98
   _globals['_FETCHRESPONSE']._serialized_end=127
-  _globals['_BLOBSERVICE']._serialized_start=129
-  _globals['_BLOBSERVICE']._serialized_end=204
+  _globals['_RECIPEREQUEST']._serialized_start=129
+  _globals['_RECIPEREQUEST']._serialized_end=177
+  _globals['_RECIPERESPONSE']._serialized_start=179
+  _globals['_RECIPERESPONSE']._serialized_end=209
+  _globals['_PARTSREQUEST']._serialized_start=212
+  _globals['_PARTSREQUEST']._serialized_end=374
+  _globals['_PARTSRESPONSE']._serialized_start=376
+  _globals['_PARTSRESPONSE']._serialized_end=489
+  _globals['_NEIGHBOUR']._serialized_start=491
+  _globals['_NEIGHBOUR']._serialized_end=533
+  _globals['_BLOBSERVICE']._serialized_start=536
+  _globals['_BLOBSERVICE']._serialized_end=738
 # @@protoc_insertion_point(module_scope)

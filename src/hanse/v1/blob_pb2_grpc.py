@@ -41,6 +41,16 @@ class BlobServiceStub(object):
                 request_serializer=hanse_dot_v1_dot_blob__pb2.FetchRequest.SerializeToString,
                 response_deserializer=hanse_dot_v1_dot_blob__pb2.FetchResponse.FromString,
                 _registered_method=True)
+        self.Recipe = channel.unary_stream(
+                '/hanse.v1.BlobService/Recipe',
+                request_serializer=hanse_dot_v1_dot_blob__pb2.RecipeRequest.SerializeToString,
+                response_deserializer=hanse_dot_v1_dot_blob__pb2.RecipeResponse.FromString,
+                _registered_method=True)
+        self.Parts = channel.unary_stream(
+                '/hanse.v1.BlobService/Parts',
+                request_serializer=hanse_dot_v1_dot_blob__pb2.PartsRequest.SerializeToString,
+                response_deserializer=hanse_dot_v1_dot_blob__pb2.PartsResponse.FromString,
+                _registered_method=True)
 
 
 class BlobServiceServicer(object):
@@ -55,6 +65,21 @@ class BlobServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Recipe(self, request, context):
+        """Recipe streams what a file is made of (see parts/recipe), in pieces of at most 1 MiB.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Parts(self, request, context):
+        """Parts streams some parts of a file in the order asked for, each as the smallest payload (see
+        parts/payload) that the caller can open, or says where else it is.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_BlobServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -62,6 +87,16 @@ def add_BlobServiceServicer_to_server(servicer, server):
                     servicer.Fetch,
                     request_deserializer=hanse_dot_v1_dot_blob__pb2.FetchRequest.FromString,
                     response_serializer=hanse_dot_v1_dot_blob__pb2.FetchResponse.SerializeToString,
+            ),
+            'Recipe': grpc.unary_stream_rpc_method_handler(
+                    servicer.Recipe,
+                    request_deserializer=hanse_dot_v1_dot_blob__pb2.RecipeRequest.FromString,
+                    response_serializer=hanse_dot_v1_dot_blob__pb2.RecipeResponse.SerializeToString,
+            ),
+            'Parts': grpc.unary_stream_rpc_method_handler(
+                    servicer.Parts,
+                    request_deserializer=hanse_dot_v1_dot_blob__pb2.PartsRequest.FromString,
+                    response_serializer=hanse_dot_v1_dot_blob__pb2.PartsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -93,6 +128,60 @@ class BlobService(object):
             '/hanse.v1.BlobService/Fetch',
             hanse_dot_v1_dot_blob__pb2.FetchRequest.SerializeToString,
             hanse_dot_v1_dot_blob__pb2.FetchResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Recipe(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/hanse.v1.BlobService/Recipe',
+            hanse_dot_v1_dot_blob__pb2.RecipeRequest.SerializeToString,
+            hanse_dot_v1_dot_blob__pb2.RecipeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Parts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/hanse.v1.BlobService/Parts',
+            hanse_dot_v1_dot_blob__pb2.PartsRequest.SerializeToString,
+            hanse_dot_v1_dot_blob__pb2.PartsResponse.FromString,
             options,
             channel_credentials,
             insecure,
