@@ -18,6 +18,8 @@ from hanse.core.errors import (
     Unavailable,
 )
 from hanse.core.ids import Digest
+from hanse.parts.recipe import split
+from hanse.parts.tensors import Span
 from hanse.storage.blobs import Blobs, BlobStore
 from hanse.storage.memory_blobs import MemoryBlobs
 
@@ -91,11 +93,13 @@ def test_an_empty_blob_is_a_blob(store: Blobs) -> None:
 
 def test_what_is_not_here_is_not_found(store: Blobs) -> None:
     assert not store.has(DIGEST)
-    for ask in (store.path, store.size, store.open_verified, store.delete):
+    for ask in (store.path, store.size, store.open_verified, store.recipe, store.delete):
         with pytest.raises(NotFound):
             ask(DIGEST)
     with pytest.raises(NotFound):
         store.read_range(DIGEST, 0, 1)
+    with pytest.raises(NotFound), store.laid_out(DIGEST):
+        pass
 
 
 def test_a_wrong_digest_is_never_published_nor_resumed(store: Blobs) -> None:
@@ -249,6 +253,37 @@ def test_ranges_are_bounded(store: Blobs) -> None:
     for start, length in ((0, 1024 * 1024 + 1), (-1, 5), (0, -1), (2**64, 1)):
         with pytest.raises(TooLarge):
             store.read_range(DIGEST, start, length)
+
+
+@pytest.mark.parametrize("raw", [BYTES, b""])
+def test_a_recipe_is_made_once_and_kept(kind: Kind, store: Blobs, raw: bytes) -> None:
+    digest = put(store, raw)
+    assert store.recipe(digest) == split(raw)
+    assert kind.restart(store).recipe(digest) == split(raw)
+
+
+def test_the_tensors_of_external_data_are_told_by_their_model(store: Blobs) -> None:
+    put(store)
+    found = (Span(0, 8192, "w", "F32", (2048,)),)
+    recipe = store.recipe(DIGEST, lambda: found)
+    assert recipe == split(BYTES, found)
+    assert recipe != split(BYTES)
+
+
+def test_damaged_bytes_have_no_recipe_and_are_gone(kind: Kind, store: Blobs) -> None:
+    put(store)
+    kind.damage(store, 5000)
+    with pytest.raises(Unavailable, match="damaged"):
+        store.recipe(DIGEST)
+    assert not store.has(DIGEST)
+    put(store)
+    assert store.recipe(DIGEST) == split(BYTES)
+
+
+def test_a_blob_is_laid_out_as_a_file(store: Blobs) -> None:
+    put(store)
+    with store.laid_out(DIGEST) as path:
+        assert path.read_bytes() == BYTES
 
 
 def test_a_full_disk_refuses_before_the_first_byte(kind: Kind) -> None:

@@ -234,3 +234,30 @@ def test_whichever_call_fails_no_wrong_blob_is_named(
         again.open_verified(DIGEST).close()
     fetch(again)
     again.open_verified(DIGEST).close()
+
+
+@pytest.mark.parametrize("spoil", [b"", b"}", b"0" * 64 + b"\n{}"])
+def test_a_damaged_recipe_is_made_again(tmp_path: Path, spoil: bytes) -> None:
+    store = BlobStore(tmp_path)
+    fetch(store)
+    recipe = store.recipe(DIGEST)
+    kept = tmp_path / "blobs" / "recipes" / DIGEST.hex
+    good = kept.read_bytes()
+    for bad in (spoil, good[:-1], good.replace(b'"size":', b'"sizf":'), good + b"\n"):
+        kept.write_bytes(bad)
+        assert store.recipe(DIGEST) == recipe
+        assert kept.read_bytes() == good
+
+
+def test_a_recipe_of_another_file_is_not_believed(tmp_path: Path) -> None:
+    store = BlobStore(tmp_path)
+    fetch(store)
+    with store.writer(5) as writer:
+        writer.write(b"other")
+        writer.commit()
+    store.recipe(Digest.of(b"other"))
+    recipes = tmp_path / "blobs" / "recipes"
+    (recipes / Digest.of(b"other").hex).replace(recipes / DIGEST.hex)
+    assert store.recipe(DIGEST).digest == DIGEST
+    store.delete(DIGEST)
+    assert files(recipes) == []

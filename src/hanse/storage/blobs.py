@@ -10,6 +10,7 @@ by `open_verified`, because disks forget.
     <folder>/blobs/incoming/           temporary files of unknown digest
     <folder>/blobs/pins/<hex>/<name>   empty files: who still needs the blob
     <folder>/blobs/damaged/<hex>       found not to match; until the next start
+    <folder>/blobs/recipes/<hex>       what the blob is made of, see `recipes`
 
 All functions block: call them through `asyncio.to_thread`. Different threads may use one store.
 """
@@ -22,6 +23,8 @@ import os
 import shutil
 import tempfile
 import threading
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO, Protocol
@@ -29,7 +32,9 @@ from typing import BinaryIO, Protocol
 from hanse.core.errors import Conflict, NotFound, TooLarge, Unavailable
 from hanse.core.ids import Digest, segment
 from hanse.core.limits import BLOB_CHUNK_BYTES, DISK_FREE_SHARE_MIN, FILE_BYTES_MAX
+from hanse.parts.recipe import Recipe
 from hanse.storage.incoming import BlobWriter, Part, disk_errors, mark_of, sync_folder
+from hanse.storage.recipes import External, keep_recipe, kept_recipe, made_recipe
 
 
 class Writer(Protocol):
@@ -77,6 +82,15 @@ class Blobs(Protocol):
     def read_range(self, digest: Digest, start: int, length: int) -> bytes:
         """At most `BLOB_CHUNK_BYTES` from byte `start`; not hashed: the receiver does that."""
 
+    def recipe(self, digest: Digest, external: External | None = None) -> Recipe:
+        """What the blob is made of: worked out at the first call, from all of its bytes, and kept.
+
+        Raises `Unavailable` when these are no longer the blob; it is then gone.
+        """
+
+    def laid_out(self, digest: Digest) -> AbstractContextManager[Path]:
+        """A file with these bytes, to be read within the context; not hashed."""
+
     def came_s(self, digest: Digest) -> float:
         """Unix time at which it was written or last renewed."""
 
@@ -105,7 +119,7 @@ class BlobStore:
         self._promised_bytes = 0  # declared by open writers and not yet written
         self._mutex = threading.Lock()  # guards `_promised_bytes` and pin against delete
         with disk_errors("create the blob folders"):
-            for name in ("sha256", "parts", "incoming", "pins", "damaged"):
+            for name in ("sha256", "parts", "incoming", "pins", "damaged", "recipes"):
                 (self.folder / name).mkdir(mode=0o700, parents=True, exist_ok=True)
             for made in (self.folder, folder, folder.parent):
                 sync_folder(made)
@@ -165,10 +179,7 @@ class BlobStore:
                 found = hashlib.file_digest(file, "sha256").hexdigest()
                 if found != digest.hex:
                     self._set_aside(digest, file)
-                    raise Unavailable(
-                        f"the stored bytes of {digest} are damaged",
-                        fix="fetch the blob again and check the disk",
-                    )
+                    raise damaged(digest)
                 file.seek(0)
         except BaseException:
             file.close()
@@ -186,6 +197,22 @@ class BlobStore:
         check_range(start, length)
         with self._opened(digest) as file, disk_errors("read a blob"):
             return os.pread(file.fileno(), length, start)
+
+    def recipe(self, digest: Digest, external: External | None = None) -> Recipe:
+        with self._opened(digest) as file, disk_errors("keep a recipe"):
+            kept = self.folder / "recipes" / digest.hex
+            recipe = kept_recipe(kept, digest)
+            if recipe is None:
+                recipe = made_recipe(file, external)
+                if recipe.digest != digest:
+                    self._set_aside(digest, file)
+                    raise damaged(digest)
+                keep_recipe(kept, recipe)
+            return recipe
+
+    @contextlib.contextmanager
+    def laid_out(self, digest: Digest) -> Iterator[Path]:
+        yield self.path(digest)
 
     def _opened(self, digest: Digest) -> BufferedReader:
         with disk_errors("open a blob"):
@@ -207,6 +234,7 @@ class BlobStore:
             if not self.has(digest):
                 raise _absent(digest)
             self._place(digest).unlink()
+            (self.folder / "recipes" / digest.hex).unlink(missing_ok=True)
 
     def pin(self, digest: Digest, name: str) -> None:
         folder = self.folder / "pins" / digest.hex
@@ -242,6 +270,7 @@ class BlobStore:
                 *(self.folder / "incoming").iterdir(),
                 *(self.folder / "damaged").iterdir(),
                 *(parts - kept),
+                *(self.folder / "recipes").glob("*.tmp"),
             ]
             for file in swept:
                 file.unlink()
@@ -262,6 +291,12 @@ def check_unpinned(digest: Digest, pins: tuple[str, ...]) -> None:
             f"{digest} is pinned by {', '.join(pins[:5])}",
             fix="it is still needed, often as a rollback target; unpin it first",
         )
+
+
+def damaged(digest: Digest) -> Unavailable:
+    return Unavailable(
+        f"the stored bytes of {digest} are damaged", fix="fetch the blob again and check the disk"
+    )
 
 
 def _absent(digest: Digest) -> NotFound:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, Self
 
 from hanse.core.errors import Broken, InvalidProof, NotFound, TooLarge, Unavailable
 from hanse.core.ids import Digest, segment
 from hanse.core.limits import FILE_BYTES_MAX
-from hanse.storage.blobs import check_range, check_unpinned
+from hanse.parts.recipe import Recipe, split
+from hanse.storage.blobs import check_range, check_unpinned, damaged
+from hanse.storage.recipes import External
 
 
 class MemoryBlobs:
@@ -21,6 +26,7 @@ class MemoryBlobs:
         self.capacity_bytes = capacity_bytes
         self._blobs: dict[Digest, bytes] = {}
         self._parts: dict[Digest, bytes] = {}
+        self._recipes: dict[Digest, Recipe] = {}
         self._pins: dict[Digest, set[str]] = {}
         self._writing: set[Digest] = set()
         self._came_s: dict[Digest, float] = {}
@@ -66,12 +72,29 @@ class MemoryBlobs:
         raw = self._get(digest)
         if Digest.of(raw) != digest:
             del self._blobs[digest]
-            raise Unavailable(f"the stored bytes of {digest} are damaged", fix="fetch it again")
+            raise damaged(digest)
         return io.BytesIO(raw)
 
     def read_range(self, digest: Digest, start: int, length: int) -> bytes:
         check_range(start, length)
         return self._get(digest)[start : start + length]
+
+    def recipe(self, digest: Digest, external: External | None = None) -> Recipe:
+        raw = self._get(digest)
+        if digest not in self._recipes:
+            recipe = split(raw, external() if external else None)
+            if recipe.digest != digest:
+                del self._blobs[digest]
+                raise damaged(digest)
+            self._recipes[digest] = recipe
+        return self._recipes[digest]
+
+    @contextlib.contextmanager
+    def laid_out(self, digest: Digest) -> Iterator[Path]:
+        with tempfile.NamedTemporaryFile() as file:
+            file.write(self._get(digest))
+            file.flush()
+            yield Path(file.name)
 
     def came_s(self, digest: Digest) -> float:
         self._get(digest)
@@ -84,6 +107,7 @@ class MemoryBlobs:
         check_unpinned(digest, self.pins(digest))
         self._get(digest)
         del self._blobs[digest]
+        self._recipes.pop(digest, None)
 
     def pin(self, digest: Digest, name: str) -> None:
         self._pins.setdefault(digest, set()).add(segment(name, "pin"))

@@ -1,0 +1,63 @@
+"""What each blob is made of, kept beside it: made at the first call, and again if damaged.
+
+    <folder>/recipes/<hex>       SHA-256 of what follows in hex, a line feed, the recipe
+
+A recipe follows from its file, so none is ever taken from a peer, and losing one costs only time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO, TypeAlias
+
+from hanse.core.errors import Rejected
+from hanse.core.ids import Digest
+from hanse.core.limits import RECIPE_BYTES_MAX
+from hanse.parts.recipe import Recipe, parse_recipe, split
+from hanse.parts.tensors import Span
+
+External: TypeAlias = Callable[[], tuple[Span, ...] | None]
+"""The tensors of a file that a model has outside itself, see `parts.tensors.external_spans`."""
+
+
+def kept_recipe(path: Path, digest: Digest) -> Recipe | None:
+    """None if there is none, or it is not what was written."""
+    try:
+        with path.open("rb") as file:
+            line, raw = file.read(65), file.read(RECIPE_BYTES_MAX + 1)
+    except FileNotFoundError:
+        return None
+    if line != Digest.of(raw).hex.encode() + b"\n":
+        return None
+    try:
+        recipe = parse_recipe(raw)
+    except Rejected:  # of another version
+        return None
+    return recipe if recipe.digest == digest else None
+
+
+def keep_recipe(path: Path, recipe: Recipe) -> None:
+    """Not synced: what a power cut leaves is found to be damaged."""
+    raw = recipe.encode()
+    fd, name = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
+    try:
+        with os.fdopen(fd, "wb") as file:
+            file.write(Digest.of(raw).hex.encode() + b"\n" + raw)
+        Path(name).replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            Path(name).unlink()
+        raise
+
+
+def made_recipe(file: BinaryIO, external: External | None) -> Recipe:
+    """Of a file that nobody changes: it is mapped, and unmapped with the last view of it."""
+    found = external() if external else None
+    size = os.fstat(file.fileno()).st_size
+    data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if size else b""
+    return split(memoryview(data), found)
