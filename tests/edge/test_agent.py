@@ -17,6 +17,7 @@ import grpc
 import pytest
 import tritonclient.grpc.aio as triton
 from digit_releases import DIGITS, Release, holdout, release
+from shelves import Shelf
 from tour.federation import free_ports
 
 from hanse.core.assignment import Assignment, ModelAssignment, Source, signed_bytes
@@ -46,10 +47,9 @@ X, Y = holdout()
 class Region:
     """A daemon's port with real services over a folder of blobs."""
 
-    folder: Path
+    shelf: Shelf
     ca: Identity
     reports: list[Report] = field(default_factory=list)
-    served: set[Digest] = field(default_factory=set)
     shown: dict[str, bytes] = field(default_factory=dict)
     serial: int = 0
     heard: asyncio.Event = field(default_factory=asyncio.Event)
@@ -81,10 +81,9 @@ class Region:
         span = certificates.from_now(daemons.NOW, certificates.LIFE)
         return certificates.certify(uri, request, self.ca, span)
 
-    def may_fetch(self, peer: Peer, digest: Digest, release: Digest) -> Path | None:
-        self.served.add(digest)
-        path = self.folder / digest.hex
-        return path if path.exists() else None
+    @property
+    def served(self) -> set[Digest]:
+        return {digest for _, digest, _ in self.shelf.asked}
 
     async def start(self) -> None:
         self.daemon = daemons.daemon(1)
@@ -92,7 +91,7 @@ class Region:
         self.server, port = await build_server(
             self.daemon.shown,
             daemons.doorkeeper(lambda: daemons.members([], self.ca)),
-            [self.edge, BlobService(self), EnrolService(self)],
+            [self.edge, BlobService(self.shelf), EnrolService(self)],
             address=self.address,
         )
         self.address = f"127.0.0.1:{port}"
@@ -107,7 +106,7 @@ class Region:
     def offer(self, *releases: Release) -> None:
         for each in releases:
             for file in each.manifest.files:
-                (self.folder / file.digest.hex).write_bytes((each.folder / file.name).read_bytes())
+                self.shelf.put((each.folder / file.name).read_bytes(), file.digest)
 
     def assign(self, *releases: Release, **fields: object) -> None:
         self.serial += 1
@@ -139,7 +138,7 @@ class Region:
 @pytest.fixture
 async def region(tmp_path: Path) -> AsyncIterator[Region]:
     (tmp_path / "blobs").mkdir()
-    region = Region(tmp_path / "blobs", daemons.edge_ca())
+    region = Region(Shelf(tmp_path / "blobs"), daemons.edge_ca())
     await region.start()
     yield region
     await region.stop()
@@ -277,7 +276,7 @@ async def test_files_that_rot_on_the_disk_are_fetched_again(
     rotten.chmod(0o600)
     rotten.write_bytes(b"\0" * rotten.stat().st_size)
     region.reports.clear()
-    region.served.clear()
+    region.shelf.asked.clear()
     async with running(config) as agent:
         await region.until(lambda m: m.running == v1.digest)
         assert v1.manifest.file("model.onnx").digest in region.served
@@ -337,7 +336,7 @@ async def test_wrong_bytes_from_a_source_are_never_loaded(
 ) -> None:
     v1 = files["v1"]
     region.offer(v1)
-    blob = region.folder / v1.manifest.file("model.onnx").digest.hex
+    blob = region.shelf.path(v1.manifest.file("model.onnx").digest)
     good = blob.read_bytes()
     blob.write_bytes(bytes(len(good)))
     async with running(configured(region, tmp_path)) as agent:

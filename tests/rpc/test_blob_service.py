@@ -11,12 +11,12 @@ from typing import Any
 import daemons
 import grpc
 import pytest
+from shelves import Shelf
 
 from hanse.core import limits
 from hanse.core.errors import (
     InvalidSpec,
     NotFound,
-    NotPermitted,
     Rejected,
     TooLarge,
     Unavailable,
@@ -28,7 +28,6 @@ from hanse.rpc.blob_service import BlobService, piece_message
 from hanse.rpc.link import GrpcTransport
 from hanse.rpc.peer_service import PeerService
 from hanse.rpc.server import build_server
-from hanse.rpc.tls import Peer
 from hanse.v1 import blob_pb2
 
 DATA = hashlib.shake_256(b"model").digest(2 * limits.BLOB_CHUNK_BYTES + 12_345)
@@ -37,25 +36,8 @@ RELEASE = Digest.of(b"release")
 SECRET = Digest.of(b"stays in the region")
 
 
-class Gate:
-    """Holds two blobs, of which one may not leave."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.asked: list[tuple[Peer, Digest, Digest]] = []
-        (folder / BLOB.hex).write_bytes(DATA)
-        (folder / SECRET.hex).write_bytes(b"stays in the region")
-
-    def may_fetch(self, peer: Peer, digest: Digest, release: Digest) -> Path | None:
-        self.asked.append((peer, digest, release))
-        if digest == SECRET:
-            raise NotPermitted("residency")
-        path = self.folder / digest.hex
-        return path if path.exists() else None
-
-
 class World:
-    gate: Gate
+    shelf: Shelf
     channel: grpc.aio.Channel
     client: daemons.Daemon
 
@@ -63,7 +45,9 @@ class World:
 @pytest.fixture
 async def world(tmp_path: Path) -> AsyncIterator[World]:
     world = World()
-    world.gate = Gate(tmp_path)
+    world.shelf = Shelf(tmp_path)
+    world.shelf.put(DATA)
+    world.shelf.secret.add(world.shelf.put(b"stays in the region"))
     server_daemon, world.client = daemons.two_daemons()
     listed: list[Any] = [world.client.listed("")]
 
@@ -71,7 +55,7 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
         return daemons.members(listed)
 
     transport = GrpcTransport(server_daemon.id, server_daemon.shown, members)
-    services = [BlobService(world.gate), PeerService(transport, daemons.REGION)]
+    services = [BlobService(world.shelf), PeerService(transport, daemons.REGION)]
     server, port = await build_server(server_daemon.shown, daemons.doorkeeper(members), services)
     await server.start()
     world.channel = tls.open_channel(
@@ -109,7 +93,7 @@ async def test_a_blob_arrives_whole_in_pieces_of_a_mebibyte(world: World) -> Non
     assert b"".join(pieces) == DATA
     assert [len(p) for p in pieces] == [limits.BLOB_CHUNK_BYTES] * 2 + [12_345]
     peer = tls.peer_of_certificate(world.client.identity.cert_pem)
-    assert world.gate.asked == [(peer, BLOB, RELEASE)]
+    assert world.shelf.asked == [(peer, BLOB, RELEASE)]
 
 
 @pytest.mark.parametrize("offset", [1, limits.BLOB_CHUNK_BYTES, len(DATA) - 1, len(DATA)])
@@ -136,7 +120,7 @@ async def test_a_blob_dropped_after_the_gate_looked_is_the_same_answer(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     missing = Digest.of(b"dropped")
-    monkeypatch.setattr(world.gate, "may_fetch", lambda *_: world.gate.folder / missing.hex)
+    monkeypatch.setattr(world.shelf, "may_fetch", lambda *_: True)
     with pytest.raises(NotFound, match="for you"):
         await fetched(world, missing)
 
@@ -150,16 +134,11 @@ async def test_more_bytes_than_promised_end_the_fetch(world: World) -> None:
 async def test_a_piece_above_a_mebibyte_is_refused(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read = blob_service._read_piece
     for size in (limits.BLOB_CHUNK_BYTES + 1, limits.BLOB_CHUNK_BYTES + 100_000):
-        monkeypatch.setattr(
-            blob_service,
-            "_read_piece",
-            lambda file, offset, size=size: b"" if offset else piece_message(bytes(size)),
-        )
-        with pytest.raises(TooLarge):
-            await fetched(world)
-    monkeypatch.setattr(blob_service, "_read_piece", read)
+        with monkeypatch.context() as patch:
+            patch.setattr(world.shelf, "read_range", lambda *_, size=size: bytes(size))
+            with pytest.raises(TooLarge):
+                await fetched(world)
     assert b"".join(await fetched(world)) == DATA
 
 
@@ -174,12 +153,12 @@ async def test_a_malformed_request_is_refused_before_the_gate(world: World) -> N
             await call.read()
         assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
         assert "a digest has 32 bytes" in caught.value.details()
-    assert world.gate.asked == []
+    assert world.shelf.asked == []
 
 
 async def test_a_peer_that_holds_its_fetches_open_gets_no_more(world: World) -> None:
     held = [fetch(world.channel, BLOB, RELEASE) for _ in range(blob_service.FETCHES_PER_PEER_MAX)]
-    big = world.gate.folder / BLOB.hex
+    big = world.shelf.path(BLOB)
     with big.open("ab") as file:
         file.truncate(64 * limits.BLOB_CHUNK_BYTES)  # more than gRPC buffers by itself
     for pieces in held:
@@ -201,7 +180,7 @@ async def test_a_peer_that_stops_reading_loses_its_fetch(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(blob_service, "WRITE_S", 0.1)
-    with (world.gate.folder / BLOB.hex).open("ab") as file:
+    with (world.shelf.path(BLOB)).open("ab") as file:
         file.truncate(64 * limits.BLOB_CHUNK_BYTES)
     pieces = fetch(world.channel, BLOB, RELEASE)
     await anext(pieces)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from pathlib import Path
 
 import structlog
 
@@ -36,24 +35,23 @@ def allowed(manifest: Manifest, region: str) -> bool:
 
 
 class Gate:
-    """Decides, before anything is looked up, what the direct peer may fetch."""
+    """Decides, before anything is looked up, what the direct peer may fetch of the store."""
 
     def __init__(self, node: Node, blobs: Blobs) -> None:
         self._node, self._blobs = node, blobs
+        self.size, self.read_range = blobs.size, blobs.read_range
 
-    def may_fetch(self, peer: tls.Peer, digest: Digest, release: Digest) -> Path | None:
-        """The file to serve, or None: not permitted and not there look the same (T36)."""
+    def may_fetch(self, peer: tls.Peer, digest: Digest, release: Digest) -> bool:
+        """Not permitted and not there look the same (T36)."""
         tls.check_known(peer, self._node.book.chain.current)
         found = self._node.catalog.find(release)
         if found is None:
-            return None
+            return False
         manifest = parse_manifest(found[1].manifest)
         if not allowed(manifest, peer.region):
             log.warning("fetch_denied", peer=peer.name, region=peer.region, release=release.short)
-            return None
-        if digest not in {f.digest for f in manifest.files} or not self._blobs.has(digest):
-            return None
-        return self._blobs.path(digest)
+            return False
+        return digest in {f.digest for f in manifest.files} and self._blobs.has(digest)
 
 
 class Transfers:

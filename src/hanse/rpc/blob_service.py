@@ -7,10 +7,8 @@ answer for "not for you" and "not here": a peer cannot find out what we hold.
 from __future__ import annotations
 
 import asyncio
-import os
 from collections import Counter
-from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, Protocol
 
 import grpc
 
@@ -29,22 +27,30 @@ FETCHES_PER_PEER_MAX = 4
 WRITE_S = 30.0
 
 
-class BlobGate(Protocol):
-    def may_fetch(self, peer: Peer, digest: Digest, release: Digest) -> Path | None:
-        """The blob's file, or None; membership and residency come first, the disk last.
+class BlobSource(Protocol):
+    """Files, and who may have them. What blocks is called in a thread."""
+
+    def may_fetch(self, peer: Peer, digest: Digest, release: Digest) -> bool:
+        """Membership and residency come first, the disk last; it does not block.
 
         `peer` holds a certificate that some listed CA or member signed; whether it is a
-        member or a node of this region is the gate's to check. May raise `NotPermitted`,
-        which is answered just as None is.
+        member or a node of this region is the source's to check. May raise `NotPermitted`,
+        which is answered just as False is.
         """
         ...
+
+    def size(self, digest: Digest) -> int:
+        """This and the next block, and raise `NotFound` for what was dropped meanwhile."""
+        ...
+
+    def read_range(self, digest: Digest, start: int, length: int) -> bytes: ...
 
 
 class BlobService:
     name = NAME
 
-    def __init__(self, gate: BlobGate, counters: Counters | None = None) -> None:
-        self._gate = gate
+    def __init__(self, source: BlobSource, counters: Counters | None = None) -> None:
+        self._source = source
         self._counters = zeros() if counters is None else counters
         self._slots = asyncio.Semaphore(FETCHES_MAX)
         self._by_peer: Counter[bytes] = Counter()
@@ -62,22 +68,36 @@ class BlobService:
         self._by_peer[peer.spki] += 1
         try:
             async with self._slots:
-                path = self._gate_answer(peer, digest, release)
+                self._judge(peer, digest, release)
                 await context.send_initial_metadata(())
-                await _send_file(path, digest, request.offset, context)
+                await self._send(digest, request.offset, context)
         finally:
             self._by_peer[peer.spki] -= 1
             if not self._by_peer[peer.spki]:
                 del self._by_peer[peer.spki]
 
-    def _gate_answer(self, peer: Peer, digest: Digest, release: Digest) -> Path:
+    def _judge(self, peer: Peer, digest: Digest, release: Digest) -> None:
         try:
-            path = self._gate.may_fetch(peer, digest, release)
+            allowed = self._source.may_fetch(peer, digest, release)
         except NotPermitted:
-            path = None
-        if path is None:
+            allowed = False
+        if not allowed:
             raise _not_found(digest)
-        return path
+
+    async def _send(self, digest: Digest, offset: int, context: Context) -> None:
+        try:
+            size = await asyncio.to_thread(self._source.size, digest)
+            if offset > size:
+                raise InvalidSpec(f"offset {offset} lies beyond the blob's {size} bytes")
+            while offset < size:
+                message = await asyncio.to_thread(self._piece, digest, offset)
+                await _write(context, message)
+                offset += limits.BLOB_CHUNK_BYTES
+        except NotFound:  # dropped since the gate looked
+            raise _not_found(digest) from None
+
+    def _piece(self, digest: Digest, offset: int) -> bytes:
+        return piece_message(self._source.read_range(digest, offset, limits.BLOB_CHUNK_BYTES))
 
     def handler(self) -> grpc.GenericRpcHandler[Any, Any]:
         method = grpc.unary_stream_rpc_method_handler(
@@ -100,35 +120,12 @@ def piece_message(data: bytes) -> bytes:
     return b"".join((head, data))
 
 
-async def _send_file(path: Path, digest: Digest, offset: int, context: Context) -> None:
+async def _write(context: Context, message: bytes) -> None:
     try:
-        file = await asyncio.to_thread(_open, path, offset)
-    except FileNotFoundError:  # dropped since the gate looked
-        raise _not_found(digest) from None
-    try:
-        while message := await asyncio.to_thread(_read_piece, file, offset):
-            try:
-                async with asyncio.timeout(WRITE_S):
-                    await context.write(message)
-            except TimeoutError:
-                raise Unavailable(f"the caller took no piece for {WRITE_S:g} s") from None
-            offset += limits.BLOB_CHUNK_BYTES
-    finally:
-        file.close()
-
-
-def _open(path: Path, offset: int) -> BinaryIO:
-    file = path.open("rb", buffering=0)
-    size = os.fstat(file.fileno()).st_size
-    if offset > size:
-        file.close()
-        raise InvalidSpec(f"offset {offset} lies beyond the blob's {size} bytes")
-    return file
-
-
-def _read_piece(file: BinaryIO, offset: int) -> bytes:
-    data = os.pread(file.fileno(), limits.BLOB_CHUNK_BYTES, offset)
-    return piece_message(data) if data else b""
+        async with asyncio.timeout(WRITE_S):
+            await context.write(message)
+    except TimeoutError:
+        raise Unavailable(f"the caller took no piece for {WRITE_S:g} s") from None
 
 
 def _not_found(digest: Digest) -> NotFound:
