@@ -58,7 +58,9 @@ def test_a_good_release_loads_passes_its_golden_inputs_and_answers(tmp_path: Pat
     ],
 )
 def test_a_bad_file_is_refused_with_its_reason(poison: str, reason: str, tmp_path: Path) -> None:
-    bad = release(poison, tmp_path)
+    far = tmp_path / ("a-long-name-" * 15)
+    far.mkdir()
+    bad = release(poison, far)
     with pytest.raises(Rejected, match=reason) as caught:
         load(bad.folder, bad.manifest)
     assert str(tmp_path) not in str(caught.value)

@@ -177,7 +177,7 @@ def load(folder: Path, manifest: Manifest, facts: Mapping[str, str] | None = Non
         session = ort.InferenceSession(str(path), options, providers=wanted)
         metadata = dict(session.get_modelmeta().custom_metadata_map)
     except Exception as error:  # onnxruntime's exceptions share no base class of their own
-        reason = _first_line(error).replace(f"{folder}/", "")
+        reason = _first_line(error, folder)
         raise Rejected(f"onnxruntime refuses {variant.file}: {reason}") from error
     # A provider that is installed but cannot start is replaced without an error.
     _have_providers(wanted, session.get_providers())
@@ -295,7 +295,7 @@ def _text(raw: bytes) -> str:
         raise InvalidSpec("a BYTES element is not UTF-8, which the model takes") from error
 
 
-def _first_line(error: BaseException) -> str:
-    """The part of a message that a person can use: no C++ signatures, one line."""
+def _first_line(error: BaseException, folder: Path | None = None) -> str:
+    """The part of a message that a person can use: one line, no C++ signatures, no long path."""
     text = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return _SOURCE_PLACE.sub("", text)[:240]
+    return _SOURCE_PLACE.sub("", text.replace(f"{folder}/", ""))[:240]
