@@ -26,7 +26,7 @@ from hanse.core.audit.export import parse_seal, seal
 from hanse.core.audit.paths import parse_index
 from hanse.core.catalog.manifest import parse_manifest
 from hanse.core.dsse import open_envelope
-from hanse.core.errors import Rejected
+from hanse.core.errors import InvalidSignature, Rejected
 from hanse.core.ids import Digest, Origin, Segment, member_id, parse_member_id, segment, version
 from hanse.core.log.checkpoint import Checkpoint, open_checkpoint
 from hanse.core.log.merkle import EMPTY_ROOT, Frontier, leaf_hash, root_of
@@ -44,6 +44,8 @@ from hanse.core.reading import canonical_json, parse_json
 from hanse.core.rollout.spec import canonical, parse_spec
 from hanse.core.signing import admit_public_key
 from hanse.core.telemetry import parse_report
+from hanse.core.ticket import open_ticket
+from hanse.core.ticket import sign as sign_ticket
 from hanse.core.trust import chain
 from hanse.core.trust.bundle import parse_bundle
 from hanse.core.trust.documents import (
@@ -255,6 +257,16 @@ def dsse(raw: bytes) -> None:
     assert (opened.payload_type, opened.payload) == (expected.payload_type, expected.payload)
 
 
+def ticket(raw: bytes) -> None:
+    """Only what the key signed is one; bytes that it signs, whatever they say, keep to the form."""
+    good, key = samples.signed_ticket()
+    try:
+        assert open_ticket(raw, key.public) == open_ticket(good, key.public)
+    except InvalidSignature:
+        found = open_ticket(key.sign(b"hanse-ticket/v1\n" + raw[64:]) + raw[64:], key.public)
+        assert sign_ticket(found, key)[64:] == raw[64:]
+
+
 def trust_bundle(raw: bytes) -> None:
     found = parse_bundle(raw)
     assert found.encode() == raw
@@ -422,6 +434,7 @@ DECODERS = (
     Decoder("payload", payload, samples.payloads),
     Decoder("model-file", model_file, samples.model_files),
     Decoder("dsse", dsse, lambda: [samples.envelope()[0]]),
+    Decoder("ticket", ticket, lambda: [samples.signed_ticket()[0]]),
     Decoder("trust-bundle", trust_bundle, _one(samples.trust_file)),
     Decoder("trust-version", trust_version, _one(samples.trust_file), slow=True),
     Decoder("tuf-root", _metadata(Root, "1.root.json"), _of_trust("1.root.json")),

@@ -10,6 +10,7 @@ import daemons
 from hand_federation import FIRST, MODEL, Federation
 from parts.models import external_model, onnx_model, safetensors
 
+from hanse.core import ticket
 from hanse.core.audit.export import seal
 from hanse.core.audit.paths import Index
 from hanse.core.dsse import sign_envelope
@@ -37,6 +38,7 @@ from hanse.core.log.tlog_proof import TlogProof
 from hanse.core.reading import canonical_json
 from hanse.core.signing import SigningKey
 from hanse.core.telemetry import Counts, ModelReport, Pairs, Report, Window
+from hanse.core.ticket import Ticket
 from hanse.core.trust.bundle import parse_bundle
 from hanse.core.trust.members import Member
 from hanse.daemon import config as daemon_config
@@ -128,6 +130,13 @@ def trust_files() -> dict[str, bytes]:
 def envelope() -> tuple[bytes, SigningKey]:
     key = SigningKey(bytes(32))
     return sign_envelope("application/vnd.hanse.control+json", b'{"a":1}', [key]), key
+
+
+@cache
+def signed_ticket() -> tuple[bytes, SigningKey]:
+    key = SigningKey(bytes(32))
+    for_whom = Ticket(Segment("dock-7"), bytes(32), Digest.of(b"r"), Digest.of(b"f"), 2**40)
+    return ticket.sign(for_whom, key), key
 
 
 def frames() -> Iterable[bytes]:

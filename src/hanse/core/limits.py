@@ -132,3 +132,5 @@ TENSORS_MAX = 16_384  # format
 PARTS_MAX = 65_536  # format
 PART_BYTES_MAX = 8 * 1024**2  # format
 RECIPE_BYTES_MAX = 8 * 1024**2  # format
+TICKET_S = 300.0
+TICKET_BYTES_MAX = 1024
