@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 from hanse.core import bundle, freeze
 from hanse.core.bundle import Held, Manifest, Part
 from hanse.core.catalog.manifest import parse_manifest
+from hanse.core.catalog.residency import may_go
 from hanse.core.errors import Conflict, InvalidProof, NotFound, Rejected, Unavailable
 from hanse.core.events import BlobHave
 from hanse.core.ids import Digest, Origin, Segment, segment
@@ -29,7 +30,7 @@ from hanse.core.retention import pin_of
 from hanse.core.signing import SIGNATURE_BYTES, SigningKey
 from hanse.daemon.chunks import chunk_from
 from hanse.daemon.driver import Driver
-from hanse.daemon.transfers import allowed, check_whole, complete
+from hanse.daemon.transfers import check_whole, complete
 from hanse.storage.blobs import Blobs
 from hanse.storage.contract import EventStore
 
@@ -151,15 +152,12 @@ class Bundles:
         """Files of whole releases that may lie there, each once."""
         node = self._driver.node
         members, own = node.book.chain.current, node.me.region
-        if not members.may_give(own, region):
-            return []
         found: dict[Digest, Part] = {}
         for release in await asyncio.to_thread(complete, node, self._blobs):
-            record = node.catalog.find(release)
-            manifest = parse_manifest(record[1].manifest) if record else None
-            if manifest is None or not allowed(manifest, region):
+            known = node.catalog.release(release)
+            if known is None or not may_go(known, own, region, members):
                 continue
-            for file in manifest.files:
+            for file in known.manifest.files:
                 if file.digest not in held.blobs:
                     part = Part("blob", file.size, file.digest, release=release)
                     found.setdefault(file.digest, part)
@@ -293,15 +291,13 @@ class Bundles:
         """May this file lie here, and did that region have the right to send it?"""
         node = self._driver.node
         assert part.release is not None
-        found = node.catalog.find(part.release)
-        manifest = parse_manifest(found[1].manifest) if found else None
-        own = node.me.region
-        if manifest is None:
+        found, own = node.catalog.release(part.release), node.me.region
+        if found is None:
             raise NotFound(f"release {part.release.short} is not recorded here")
-        if (part.digest, part.size) not in {(f.digest, f.size) for f in manifest.files}:
+        if (part.digest, part.size) not in {(f.digest, f.size) for f in found.manifest.files}:
             raise InvalidProof(f"it is no file of release {part.release.short}")
-        if not allowed(manifest, own) or not node.book.chain.current.may_give(source, own):
-            raise Conflict(f"residency keeps {manifest.version} out of {own}")
+        if not may_go(found, source, own, node.book.chain.current):
+            raise Conflict(f"residency keeps {found.version} out of {own}")
 
     async def _complete(self) -> None:
         """Pin and announce every release whose last file has come."""

@@ -21,6 +21,7 @@ from typing import Any
 
 import structlog
 
+from hanse.core.catalog.residency import may_lie
 from hanse.core.errors import Conflict, HanseError, InvalidSpec, NotFound, NotPermitted
 from hanse.core.events import BlobDrop, check_text
 from hanse.core.ids import Digest
@@ -31,7 +32,6 @@ from hanse.core.retention import Plan, ReleaseFate, Rules, Stored, decide, pin_o
 from hanse.daemon.commands import Answer, Args, model_view, text_of
 from hanse.daemon.control import Progress
 from hanse.daemon.driver import Driver
-from hanse.daemon.transfers import allowed
 from hanse.storage.blobs import Blobs
 
 log = structlog.get_logger("hanse.retention")
@@ -134,7 +134,7 @@ def pin(node: Node, args: Args) -> Answer:
     release = view.release(digest)
     if release is None:
         raise NotFound(f"{view.model} has no release {digest.short}", fix="see release list")
-    if not allowed(release.manifest, node.me.region):
+    if not may_lie(release, node.me.region, node.book.chain.current):
         raise NotPermitted(f"residency keeps {release.version} out of {node.me.region}")
     why = check_text(f"{text_of(args, 'reason')} (by {args.get('by') or 'operator'})", "reason")
     at_ms = args.get("at_ms")

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import structlog
 
-from hanse.core.catalog.manifest import Manifest, parse_manifest
+from hanse.core.catalog.residency import may_go, may_lie
 from hanse.core.effects import FetchRelease
 from hanse.core.errors import HanseError, NotPermitted, Unavailable
 from hanse.core.events import BlobHave
@@ -29,11 +29,6 @@ RETRY_S = 2.0
 RETRY_MAX_S = 60.0
 
 
-def allowed(manifest: Manifest, region: str) -> bool:
-    """Whether the bytes of this release may lie in that region."""
-    return "*" in manifest.residency or region in manifest.residency
-
-
 class Gate:
     """Decides, before anything is looked up, what the direct peer may fetch of the store."""
 
@@ -43,15 +38,15 @@ class Gate:
 
     def may_fetch(self, peer: tls.Peer, digest: Digest, release: Digest) -> bool:
         """Not permitted and not there look the same (T36)."""
-        tls.check_known(peer, self._node.book.chain.current)
-        found = self._node.catalog.find(release)
+        members = self._node.book.chain.current
+        tls.check_known(peer, members)
+        found = self._node.catalog.release(release)
         if found is None:
             return False
-        manifest = parse_manifest(found[1].manifest)
-        if not allowed(manifest, peer.region):
+        if not may_go(found, self._node.me.region, peer.region, members):
             log.warning("fetch_denied", peer=peer.name, region=peer.region, release=release.short)
             return False
-        return digest in {f.digest for f in manifest.files} and self._blobs.has(digest)
+        return digest in {f.digest for f in found.manifest.files} and self._blobs.has(digest)
 
 
 class Transfers:
@@ -91,12 +86,13 @@ class Transfers:
                 return
 
     async def _bring_once(self, effect: FetchRelease) -> None:
-        found = self._driver.node.catalog.find(effect.release)
+        node = self._driver.node
+        found = node.catalog.release(effect.release)
         if found is None:
             raise Unavailable(f"release {effect.release.short} is not recorded here yet")
-        manifest = parse_manifest(found[1].manifest)
-        if not allowed(manifest, self._region):
-            raise NotPermitted(f"residency keeps {manifest.version} out of {self._region}")
+        if not may_lie(found, self._region, node.book.chain.current):
+            raise NotPermitted(f"residency keeps {found.version} out of {self._region}")
+        manifest = found.manifest
         for file in manifest.files:
             await asyncio.to_thread(self._blobs.pin, file.digest, pin_of(effect.release))
             if not self._blobs.has(file.digest):
@@ -124,10 +120,14 @@ class Transfers:
         raise last
 
     async def _ranked(self, digest: Digest) -> list[tuple[float, MemberId]]:
-        """Members to ask: those that said they have it first, each group nearest first."""
-        node = self._driver.node
+        """Members that may give, those that said they have it first, each group nearest first."""
+        node, members = self._driver.node, self._driver.node.book.chain.current
         hinted = set(node.catalog.serves(digest))
-        others = [m.id for m in node.book.chain.current.members if m.id != node.me.member]
+        others = [
+            m.id
+            for m in members.members
+            if m.id != node.me.member and members.may_give(m.region, self._region)
+        ]
         probed = await asyncio.gather(*(self._probe(m) for m in others))
         reachable = [(rtt, m) for rtt, m in zip(probed, others, strict=True) if rtt is not None]
         return sorted(reachable, key=lambda pair: (pair[1] not in hinted, pair))

@@ -9,7 +9,7 @@ from hashlib import sha256
 from hanse.core.catalog.facts import ModelFacts, Record
 from hanse.core.catalog.finals import EVERYTHING, WITNESSED, Finals
 from hanse.core.catalog.fold import NO_FLOORS, activations, fold
-from hanse.core.catalog.view import Activation, ModelView
+from hanse.core.catalog.view import Activation, ModelView, Release
 from hanse.core.events import BlobDrop, BlobHave, ReleaseRecord, model_of
 from hanse.core.ids import Digest, EventId, Origin, Segment
 from hanse.core.log.merkle import leaf_hash, root_of
@@ -154,6 +154,11 @@ class Catalog:
                 if body.release == release:
                     return model, body
         return None
+
+    def release(self, digest: Digest) -> Release | None:
+        """What is known of a release, whichever model it belongs to."""
+        found = self.find(digest)
+        return self.views[found[0]].release(digest) if found else None
 
     def records(self, model: Segment) -> list[Record]:
         """Every record of a model in the shared order, for `why` and for auditors."""

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from hanse.core.catalog.fold import read_plan
 from hanse.core.catalog.lineage import warm_targets
 from hanse.core.catalog.manifest import File
+from hanse.core.catalog.residency import may_lie
 from hanse.core.catalog.view import Release
 from hanse.core.fleet import NodeStatus
 from hanse.core.ids import Digest
@@ -88,12 +89,12 @@ def _region(matter: Matter, stage: Stage, region: str, wanted: tuple[Release, ..
     active, local = matter.view.active(region), matter.node.region.local
     here = region == matter.own
     held = _files(r for r in matter.view.releases if r.digest in local)
-    manifest = wanted[0].manifest
+    members = matter.node.book.chain.current
     return {
         "region": region,
         "stage": stage.name,
         "active": matter.ref(active.release) if active else None,
-        "admitted": "*" in manifest.residency or region in manifest.residency,
+        "admitted": may_lie(wanted[0], region, members),
         "download_bytes": _missing(wanted, held) if here else None,
     }
 
