@@ -10,7 +10,8 @@ from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any
 
-from hanse.core.catalog.manifest import DataSet, File, Manifest, Parent, Variant
+from hanse.core.catalog.manifest import DataSet, File, Manifest, Parent, Tensor, Variant
+from hanse.core.catalog.profile import Series
 from hanse.core.effects import FetchRelease, Send, Serve
 from hanse.core.events import Body, ReleaseRecord, RolloutIntent
 from hanse.core.gossip.frames import Chunk
@@ -250,6 +251,7 @@ class Federation:
         notes: str = "",
         requires: dict[str, str] | None = None,
         labels: dict[str, str] | None = None,
+        profile: tuple[Series, ...] = (),
     ) -> Digest:
         file = File(segment("model.onnx"), Digest.of(f"{version}{notes}".encode()), 1000)
         manifest = Manifest(
@@ -257,11 +259,12 @@ class Federation:
             Version(version),
             (file,),
             (Variant(segment("onnx"), "onnx", file.name, requires or {}),),
-            (),
+            tuple(Tensor(each.tensor, "FP32", (-1,)) for each in profile),
             (),
             parents=tuple(Parent(p, "retrained-from") for p in parents),
             training_data=data,
             labels=labels or {},
+            profile=profile,
         )
         raw = manifest.encode()
         view = self.node(region).catalog.views.get(MODEL)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from hanse.core import healing
 from hanse.core.catalog.healed import LABEL
+from hanse.core.catalog.profile import Series
 from hanse.core.catalog.view import HealingView, HoldView, ModelView
 from hanse.core.effects import Heal
 from hanse.core.events import Hold, HoldLift, RetrainResult, RolloutApprove
@@ -244,11 +245,11 @@ class Region(Federation):
     def view(self) -> ModelView:
         return self.node("eu-north").catalog.views[MODEL]
 
-    def answer(self, version: str, outcome: str = "passed") -> Digest:
+    def answer(self, version: str, outcome: str = "passed", **more: Any) -> Digest:
         """What the hook and its publisher do, and what the daemon finds in the checks."""
         (asked,) = [h for h in self.view.healings if not h.outcome]
         labels = {LABEL: asked.id.raw.hex()}
-        child = self.publish(version, parents=(asked.release,), labels=labels)
+        child = self.publish(version, parents=(asked.release,), labels=labels, **more)
         self.propose("eu-north", RetrainResult(MODEL, REGION, asked.id, outcome, child))
         return child
 
@@ -463,6 +464,50 @@ def test_what_became_worse_and_has_nothing_to_go_back_to_is_healed_while_it_serv
     assert active is not None
     assert active.release == child
     assert healing.settled(federation.view, federation.view.healings[0])
+
+
+USUAL = Counts(requests=20, series={"input:x": (5, 5, 5, 5)})
+STRANGE = Counts(requests=20, series={"input:x": (0, 0, 2, 18)})
+DRIFT = {"name": "inputs", "test": "drift", "series": "input:x", "delta": "5%"}
+
+
+def profiled(*counts: int) -> tuple[Series, ...]:
+    return (Series("x", "input", None, (-1.0, 0.0, 1.0), counts),)
+
+
+def test_inputs_that_drift_are_answered_without_a_single_label() -> None:
+    """The release before knows these inputs no better: it goes on serving until a child can."""
+    federation = Region()
+    stage, template = WATCHED["stages"][0], WATCHED["templates"]["accuracy"]
+    steps = [{"setWeight": 100}, {"analysis": {"templates": ["drift"], "minSamples": 40}}]
+    plan = {
+        "stages": [{**stage, "steps": steps}],
+        "templates": {"drift": {**template, "metrics": [DRIFT]}},
+    }
+    federation.mandate(**plan)
+    first = federation.publish("3.0.0", profile=profiled(500, 500, 500, 500))
+    federation.traffic(Traffic(USUAL, USUAL))
+    federation.roll_out("r-1", 1, first, None, **plan)
+    federation.run(60.0)
+    assert federation.state("r-1") == "healthy"
+    assert not federation.view.healings
+
+    federation.traffic(Traffic(STRANGE, STRANGE))
+    federation.run(60.0)
+    active = federation.view.active("eu-north")
+    assert active is not None
+    assert active.release == first, "nothing is undone by drift alone"
+    (asked,) = federation.view.healings
+    assert (asked.release, asked.cause) == (first, "serving")
+    assert "inputs" in next(h.reason for h in federation.view.holds if h.id == asked.hold)
+
+    child = federation.answer("3.0.1", profile=profiled(10, 10, 200, 1800))
+    federation.run(120.0)
+    active = federation.view.active("eu-north")
+    assert active is not None
+    assert active.release == child
+    assert federation.state("heal-2") == "healthy"
+    assert len(federation.view.healings) == 1, "the same inputs are what the child was made for"
 
 
 def test_a_mandate_whose_signer_left_starts_nothing_and_the_daemon_says_so() -> None:
