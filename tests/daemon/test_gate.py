@@ -10,8 +10,9 @@ from lonely import chain, lonely
 
 from hanse.core.errors import NotPermitted
 from hanse.core.ids import Digest, Segment
-from hanse.daemon import transfers
-from hanse.daemon.transfers import Gate
+from hanse.core.transfer.wanted import File
+from hanse.daemon import gate as gates
+from hanse.daemon.gate import Gate
 from hanse.rpc.tls import Peer
 
 HERE, THERE, FAR = map(Segment, ("eu-north", "us-east", "ap-south"))
@@ -22,7 +23,7 @@ BLOB = Digest.of(FILE)
 @pytest.fixture(autouse=True)
 def known(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whose certificates are right; held against the trust in `rpc.tls`."""
-    monkeypatch.setattr(transfers.tls, "check_known", lambda peer, _: None)
+    monkeypatch.setattr(gates.tls, "check_known", lambda peer, _: None)
 
 
 def peer(region: str, kind: str = "daemon") -> Peer:
@@ -45,9 +46,9 @@ async def test_the_direct_peer_is_judged_whoever_it_asks_for() -> None:
         release = await daemon.publish("1.0.0", FILE, residency=(HERE, THERE))
         gate = Gate(daemon.node, daemon.blobs)
         for kind in ("daemon", "edge"):
-            assert gate.may_fetch(peer(HERE, kind), BLOB, release)
-            assert gate.may_fetch(peer(THERE, kind), BLOB, release)
-            assert not gate.may_fetch(peer(FAR, kind), BLOB, release)
+            assert gate.may_fetch(peer(HERE, kind), File(BLOB, release))
+            assert gate.may_fetch(peer(THERE, kind), File(BLOB, release))
+            assert not gate.may_fetch(peer(FAR, kind), File(BLOB, release))
 
 
 @pytest.mark.parametrize("rule", ["residency of the federation", "residency of the region"])
@@ -63,8 +64,8 @@ async def test_what_trust_keeps_in_a_region_is_given_to_nobody_outside(rule: str
     async with lonely(HERE, known) as daemon:
         release = await daemon.publish("1.0.0", FILE)
         gate = Gate(daemon.node, daemon.blobs)
-        assert gate.may_fetch(peer(THERE), BLOB, release)
-        assert not gate.may_fetch(peer(FAR), BLOB, release)
+        assert gate.may_fetch(peer(THERE), File(BLOB, release))
+        assert not gate.may_fetch(peer(FAR), File(BLOB, release))
 
 
 async def test_another_release_with_the_same_name_opens_no_file_of_this_one() -> None:
@@ -72,8 +73,8 @@ async def test_another_release_with_the_same_name_opens_no_file_of_this_one() ->
         await daemon.publish("1.0.0", FILE, residency=(HERE,))
         free = await daemon.publish("2.0.0", b"free")
         gate = Gate(daemon.node, daemon.blobs)
-        assert gate.may_fetch(peer(FAR), Digest.of(b"free"), free)
-        assert not gate.may_fetch(peer(FAR), BLOB, free)
+        assert gate.may_fetch(peer(FAR), File(Digest.of(b"free"), free))
+        assert not gate.may_fetch(peer(FAR), File(BLOB, free))
 
 
 async def test_whoever_is_denied_cannot_find_out_what_is_here() -> None:
@@ -83,12 +84,12 @@ async def test_whoever_is_denied_cannot_find_out_what_is_here() -> None:
         counted = Counted(daemon.blobs)
         gate = Gate(daemon.node, counted)
         before = counted.looks
-        held = gate.may_fetch(peer(FAR), BLOB, release)
+        held = gate.may_fetch(peer(FAR), File(BLOB, release))
         for pin in daemon.blobs.pins(BLOB):
             daemon.blobs.unpin(BLOB, pin)
         daemon.blobs.delete(BLOB)
-        gone = gate.may_fetch(peer(FAR), BLOB, release)
-        unknown = gate.may_fetch(peer(FAR), Digest.of(b"nothing"), Digest.of(b"no release"))
+        gone = gate.may_fetch(peer(FAR), File(BLOB, release))
+        unknown = gate.may_fetch(peer(FAR), File(Digest.of(b"nothing"), Digest.of(b"no release")))
         assert (held, gone, unknown) == (False, False, False)
         assert counted.looks == before
 
@@ -103,7 +104,7 @@ async def test_a_stranger_is_refused_before_any_release_is_looked_for(
         def stranger(_: Peer, __: Any) -> None:
             raise NotPermitted("a stranger")
 
-        monkeypatch.setattr(transfers.tls, "check_known", stranger)
+        monkeypatch.setattr(gates.tls, "check_known", stranger)
         monkeypatch.setattr(daemon.node.catalog, "release", lambda _: 1 / 0)
         with pytest.raises(NotPermitted):
-            gate.may_fetch(peer(HERE), BLOB, release)
+            gate.may_fetch(peer(HERE), File(BLOB, release))

@@ -11,6 +11,7 @@ from typing import Any
 import daemons
 import grpc
 import pytest
+from blob_worlds import serving
 from shelves import Shelf
 
 from hanse.core import limits
@@ -25,9 +26,6 @@ from hanse.core.ids import Digest
 from hanse.rpc import blob_client, blob_service, tls
 from hanse.rpc.blob_client import fetch, probe
 from hanse.rpc.blob_service import BlobService, piece_message
-from hanse.rpc.link import GrpcTransport
-from hanse.rpc.peer_service import PeerService
-from hanse.rpc.server import build_server
 from hanse.v1 import blob_pb2
 
 DATA = hashlib.shake_256(b"model").digest(2 * limits.BLOB_CHUNK_BYTES + 12_345)
@@ -48,22 +46,8 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
     world.shelf = Shelf(tmp_path)
     world.shelf.put(DATA)
     world.shelf.secret.add(world.shelf.put(b"stays in the region"))
-    server_daemon, world.client = daemons.two_daemons()
-    listed: list[Any] = [world.client.listed("")]
-
-    def members() -> Any:
-        return daemons.members(listed)
-
-    transport = GrpcTransport(server_daemon.id, server_daemon.shown, members)
-    services = [BlobService(world.shelf), PeerService(transport, daemons.REGION)]
-    server, port = await build_server(server_daemon.shown, daemons.doorkeeper(members), services)
-    await server.start()
-    world.channel = tls.open_channel(
-        f"127.0.0.1:{port}", world.client.identity, server_daemon.authority.cert_pem
-    )
-    yield world
-    await world.channel.close()
-    await server.stop(None)
+    async with serving(BlobService(world.shelf)) as (world.channel, world.client):
+        yield world
 
 
 async def fetched(world: World, digest: Digest = BLOB, offset: int = 0, **how: Any) -> list[bytes]:

@@ -1,4 +1,4 @@
-"""How often each limit has bitten since this process began.
+"""How often each limit has bitten, and how much was sent, since this process began.
 
 A plain mapping of fixed names to whole numbers, owned by the node and shared with whatever
 guards one of its doors. No name comes from outside, so nobody can make the mapping grow, and
@@ -15,6 +15,7 @@ Counters = dict[str, int]
 MEANINGS: Final[Mapping[str, str]] = {
     "authoring_refused": "own events refused because a day's bytes were written (L23)",
     "authors_slowed": "pulls of a log put off because its author wrote a day's bytes (L23)",
+    "blob_bytes_sent": "bytes of model files sent to peers and nodes",
     "calls_at_once_refused": "calls refused because so many of that peer were under way",
     "calls_pace_refused": "calls refused because that peer called too often",
     "calls_silent": "calls ended because their request did not come in time",

@@ -37,13 +37,14 @@ from hanse.daemon.config import FIRST_START, Config
 from hanse.daemon.doors import Doors, read_authority
 from hanse.daemon.driver import Driver, now
 from hanse.daemon.enrolment import Enroller
+from hanse.daemon.gate import Gate
 from hanse.daemon.healer import Healer
 from hanse.daemon.outside_witness import OutsideWitness
 from hanse.daemon.private_files import read_seed
 from hanse.daemon.private_values import PrivateValues
 from hanse.daemon.prometheus import Prometheus
 from hanse.daemon.retention import Retention
-from hanse.daemon.transfers import Gate, Transfers, complete
+from hanse.daemon.transfers import Transfers, complete
 from hanse.daemon.trust_folder import read_files
 from hanse.daemon.waiting import until_admitted
 from hanse.gateways.log_files import LogFiles

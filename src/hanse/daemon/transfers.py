@@ -1,8 +1,8 @@
-"""Bringing releases here, and saying who may have their bytes.
+"""Bringing releases here, if they may lie here.
 
-Residency is judged twice: by whoever serves, on the direct peer's verified certificate, and
-by whoever receives. Sources are asked in the order of their measured round trip, the next
-one when one fails; a blob enters the store only with the right digest and size.
+Residency is judged twice: by whoever serves, see `gate`, and here by whoever receives. Sources
+are asked in the order of their measured round trip, the next one when one fails; a blob enters
+the store only with the right digest and size.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import structlog
 
-from hanse.core.catalog.residency import may_go, may_lie
+from hanse.core.catalog.residency import may_lie
 from hanse.core.effects import FetchRelease
 from hanse.core.errors import HanseError, NotPermitted, Unavailable
 from hanse.core.events import BlobHave
@@ -20,33 +20,13 @@ from hanse.core.ids import Digest, MemberId
 from hanse.core.node import Node
 from hanse.core.retention import pin_of
 from hanse.daemon.driver import Driver
-from hanse.rpc import blob_client, tls
+from hanse.rpc import blob_client
 from hanse.rpc.link import GrpcTransport
 from hanse.storage.blobs import Blobs
 
 log = structlog.get_logger("hanse.transfers")
 RETRY_S = 2.0
 RETRY_MAX_S = 60.0
-
-
-class Gate:
-    """Decides, before anything is looked up, what the direct peer may fetch of the store."""
-
-    def __init__(self, node: Node, blobs: Blobs) -> None:
-        self._node, self._blobs = node, blobs
-        self.size, self.read_range = blobs.size, blobs.read_range
-
-    def may_fetch(self, peer: tls.Peer, digest: Digest, release: Digest) -> bool:
-        """Not permitted and not there look the same (T36)."""
-        members = self._node.book.chain.current
-        tls.check_known(peer, members)
-        found = self._node.catalog.release(release)
-        if found is None:
-            return False
-        if not may_go(found, self._node.me.region, peer.region, members):
-            log.warning("fetch_denied", peer=peer.name, region=peer.region, release=release.short)
-            return False
-        return digest in {f.digest for f in found.manifest.files} and self._blobs.has(digest)
 
 
 class Transfers:

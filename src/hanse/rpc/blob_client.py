@@ -1,28 +1,62 @@
-"""Fetch blobs from a peer, and measure how far away it is.
+"""Fetch blobs and their parts from a peer, and measure how far away it is.
 
 What arrives is worth nothing until the caller has compared its digest: a peer may send any
-bytes, and only their number is bounded here.
+bytes, and only their number, order and pace are bounded here.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from typing import cast
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias, TypeVar, cast
 
 import grpc
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 
 from hanse.core import limits
-from hanse.core.errors import InvalidSpec, TooLarge, Unavailable
+from hanse.core.errors import InvalidProof, InvalidSpec, TooLarge, Unavailable
 from hanse.core.ids import Digest
+from hanse.core.transfer.wanted import (
+    ADDRESS_BYTES_MAX,
+    NEIGHBOURS_MAX,
+    Elsewhere,
+    File,
+    Neighbour,
+    Wanted,
+)
+from hanse.parts.recipe import Recipe, parse_recipe
 from hanse.rpc.status import error_of, reraise_if_ours
 from hanse.v1 import blob_pb2, sync_pb2
 
 FETCH = "/hanse.v1.BlobService/Fetch"
+RECIPE = "/hanse.v1.BlobService/Recipe"
+PARTS = "/hanse.v1.BlobService/Parts"
 PROBE = "/hanse.v1.PeerService/Probe"
 PIECE_S = 30.0
 PROBE_S = 5.0
+PACE_S = 60.0
+PACE_BYTES_MIN = 64 * 1024
+"""Whoever sends less in `PACE_S` of waiting for it only holds us up."""
+_PAYLOAD_HEAD_BYTES = 2
+_Call: TypeAlias = "grpc.aio.UnaryStreamCall[bytes, bytes]"
+M = TypeVar("M", bound=Message)
+
+
+@dataclass(frozen=True, slots=True)
+class Came:
+    """The payload of a part, not yet looked into."""
+
+    part: int
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Pointed:
+    """A part is not sent."""
+
+    part: int
+    elsewhere: Elsewhere
 
 
 async def fetch(
@@ -37,13 +71,99 @@ async def fetch(
 
     `bytes_max` is what the manifest leaves to come. Raises `TooLarge` at the first byte
     beyond it, `NotFound` if the peer has no such blob *for us*, `Unavailable` if the peer
-    breaks off or a piece takes longer than `PIECE_S`: go on elsewhere from what has come.
+    breaks off or is too slow: go on elsewhere from what has come.
     """
     request = blob_pb2.FetchRequest(digest=digest.raw, offset=offset, release=release.raw)
-    call = channel.unary_stream(FETCH, None, None)(request.SerializeToString())
-    left = bytes_max
+    async for piece in _pieces(channel, FETCH, request, digest, bytes_max):
+        yield piece
+
+
+async def recipe(channel: grpc.aio.Channel, file: File, size: int) -> tuple[Recipe, Digest]:
+    """What the peer says that a file of this size is made of, and the digest of its words.
+
+    Raises as `fetch` does, and `Rejected` if it is no recipe of such a file.
+    """
+    request = blob_pb2.RecipeRequest(digest=file.digest.raw, release=file.release.raw)
+    raw = b"".join(
+        [p async for p in _pieces(channel, RECIPE, request, file.digest, limits.RECIPE_BYTES_MAX)]
+    )
+    found = await asyncio.to_thread(parse_recipe, raw)
+    if (found.digest, found.size) != (file.digest, size):
+        raise InvalidProof("a recipe of another file", fix="ask another peer")
+    return found, Digest.of(raw)
+
+
+async def parts(
+    channel: grpc.aio.Channel, wanted: Wanted, sizes: Sequence[int]
+) -> AsyncIterator[Came | Pointed]:
+    """The parts in the order asked for; `sizes` are theirs.
+
+    Raises `Rejected` if the peer sends anything else, and else as `fetch` does.
+    """
+    call = channel.unary_stream(PARTS, None, None)(_request(wanted).SerializeToString())
+    pace = _Pace()
     try:
-        while raw := await _next(call):
+        for part, size in zip(wanted.parts, sizes, strict=True):
+            yield await _part(call, pace, part, size + _PAYLOAD_HEAD_BYTES)
+        if await pace.read(call):
+            raise TooLarge("the peer sends more parts than were asked for")
+    finally:
+        call.cancel()
+
+
+async def _part(call: _Call, pace: _Pace, part: int, bytes_max: int) -> Came | Pointed:
+    came: list[bytes] = []
+    left = bytes_max
+    while raw := await pace.read(call):
+        message = _parsed(blob_pb2.PartsResponse, raw)
+        if message.part != part:
+            raise InvalidProof(f"part {message.part} came where {part} was asked for")
+        if not message.data:
+            if came:
+                raise InvalidProof(f"part {part} breaks off", fix="ask another peer")
+            return Pointed(part, _elsewhere(message))
+        left -= len(message.data)
+        if left < 0:
+            raise TooLarge(f"the payload of part {part} is larger than the part")
+        came.append(message.data)
+        if message.last:
+            return Came(part, b"".join(came))
+    raise InvalidProof(f"the peer ended before part {part}", fix="ask another peer")
+
+
+def _request(wanted: Wanted) -> blob_pb2.PartsRequest:
+    base = wanted.base
+    return blob_pb2.PartsRequest(
+        digest=wanted.file.digest.raw,
+        release=wanted.file.release.raw,
+        recipe=wanted.recipe.raw,
+        parts=wanted.parts,
+        base=base.digest.raw if base else b"",
+        base_release=base.release.raw if base else b"",
+        packed=wanted.packed,
+        insist=wanted.insist,
+        ticket=wanted.ticket,
+    )
+
+
+def _elsewhere(message: blob_pb2.PartsResponse) -> Elsewhere:
+    named = [Neighbour(n.node, n.address) for n in message.elsewhere]
+    if (
+        len(named) > NEIGHBOURS_MAX
+        or len(message.ticket) > limits.TICKET_BYTES_MAX
+        or any(len(text) > ADDRESS_BYTES_MAX for n in named for text in (n.node, n.address))
+    ):
+        raise TooLarge("the peer names more neighbours than anybody has")
+    return Elsewhere(tuple(named), message.ticket)
+
+
+async def _pieces(
+    channel: grpc.aio.Channel, method: str, request: Message, digest: Digest, bytes_max: int
+) -> AsyncIterator[bytes]:
+    call = channel.unary_stream(method, None, None)(request.SerializeToString())
+    pace, left = _Pace(), bytes_max
+    try:
+        while raw := await pace.read(call):
             piece = _data(raw)
             left -= len(piece)
             if left < 0 or len(piece) > limits.BLOB_CHUNK_BYTES:
@@ -68,7 +188,7 @@ async def probe(channel: grpc.aio.Channel) -> float:
     return loop.time() - begin_s
 
 
-async def _next(call: grpc.aio.UnaryStreamCall[bytes, bytes]) -> bytes | None:
+async def _next(call: _Call) -> bytes | None:
     try:
         async with asyncio.timeout(PIECE_S):
             raw = cast(bytes, await call.read())
@@ -80,6 +200,28 @@ async def _next(call: grpc.aio.UnaryStreamCall[bytes, bytes]) -> bytes | None:
         reraise_if_ours()
         raise Unavailable("the channel was closed") from None
     return raw or None  # grpc's end of file is falsy
+
+
+@dataclass(slots=True)
+class _Pace:
+    """Reads a stream for as long as it is worth it. What the reader does meanwhile is not counted
+    against the peer."""
+
+    waited_s: float = 0.0
+    came: int = 0
+
+    async def read(self, call: _Call) -> bytes | None:
+        """The next message; None at the end."""
+        loop = asyncio.get_running_loop()
+        begin_s = loop.time()
+        raw = await _next(call)
+        self.waited_s += loop.time() - begin_s
+        self.came += len(raw or b"")
+        if self.waited_s >= PACE_S:
+            if self.came < PACE_BYTES_MIN:
+                raise Unavailable(f"the peer sent {self.came} bytes in {self.waited_s:.0f} s")
+            self.waited_s, self.came = 0.0, 0
+        return raw
 
 
 def _data(raw: bytes) -> bytes:
@@ -96,7 +238,11 @@ def _data(raw: bytes) -> bytes:
             if raw[0] == 0x0A and at + size == len(raw):
                 return raw[at:]
             break
+    return _parsed(blob_pb2.FetchResponse, raw).data
+
+
+def _parsed(kind: type[M], raw: bytes) -> M:
     try:
-        return blob_pb2.FetchResponse.FromString(raw).data
+        return kind.FromString(raw)
     except DecodeError:
         raise InvalidSpec("the peer's piece of a blob cannot be read") from None

@@ -8,29 +8,34 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from typing import Any, Protocol
 
 import grpc
 
 from hanse.core import limits
 from hanse.core.counters import Counters, zeros
-from hanse.core.errors import InvalidSpec, NotFound, NotPermitted, Unavailable
+from hanse.core.errors import InvalidSpec, NotFound, NotPermitted, TooLarge, Unavailable
 from hanse.core.ids import Digest
+from hanse.core.transfer.wanted import ASKED_MAX, Elsewhere, File, Wanted
+from hanse.parts.recipe import Recipe
 from hanse.rpc import tls
+from hanse.rpc.payloads import Damaged, Known, Payloads, Place
 from hanse.rpc.status import Context, translated
 from hanse.rpc.tls import Peer
 from hanse.v1 import blob_pb2 as pb
 
 NAME = "hanse.v1.BlobService"
 FETCHES_MAX = 64
-FETCHES_PER_PEER_MAX = 4
+FETCHES_PER_PEER_MAX = 8
 WRITE_S = 30.0
 
 
 class BlobSource(Protocol):
-    """Files, and who may have them. What blocks is called in a thread."""
+    """Files, and who may have them."""
 
-    def may_fetch(self, peer: Peer, digest: Digest, release: Digest) -> bool:
+    def may_fetch(self, peer: Peer, file: File, ticket: bytes = b"") -> bool:
         """Membership and residency come first, the disk last; it does not block.
 
         `peer` holds a certificate that some listed CA or member signed; whether it is a
@@ -39,11 +44,22 @@ class BlobSource(Protocol):
         """
         ...
 
-    def size(self, digest: Digest) -> int:
-        """This and the next block, and raise `NotFound` for what was dropped meanwhile."""
+    # These three block, and raise `NotFound` for what was dropped meanwhile.
+    def size(self, digest: Digest) -> int: ...
+    def read_range(self, digest: Digest, start: int, length: int) -> bytes: ...
+    def recipe(self, file: File) -> Recipe: ...
+
+    async def elsewhere(self, peer: Peer, wanted: Wanted) -> Mapping[int, Elsewhere]:
+        """Where else this peer shall get some of these parts; the others it gets here."""
         ...
 
-    def read_range(self, digest: Digest, start: int, length: int) -> bytes: ...
+    async def has_part(self, file: File, part: int) -> bool:
+        """Whether it can be read, perhaps after it was waited for a while."""
+        ...
+
+    def on_damage(self, digest: Digest) -> None:
+        """Bytes were read that are not those of the blob."""
+        ...
 
 
 class BlobService:
@@ -51,14 +67,73 @@ class BlobService:
 
     def __init__(self, source: BlobSource, counters: Counters | None = None) -> None:
         self._source = source
+        self._payloads = Payloads(source)
         self._counters = zeros() if counters is None else counters
         self._slots = asyncio.Semaphore(FETCHES_MAX)
         self._by_peer: Counter[bytes] = Counter()
 
     @translated
     async def fetch(self, request: pb.FetchRequest, context: Context) -> None:
+        file = _file(request.digest, request.release)
+        async with self._admitted(file, context):
+            await context.send_initial_metadata(())
+            size, offset = await asyncio.to_thread(self._source.size, file.digest), request.offset
+            if offset > size:
+                raise InvalidSpec(f"offset {offset} lies beyond the blob's {size} bytes")
+            while offset < size:
+                data = await asyncio.to_thread(
+                    self._source.read_range, file.digest, offset, limits.BLOB_CHUNK_BYTES
+                )
+                await self._write(context, piece_message(data), len(data))
+                offset += limits.BLOB_CHUNK_BYTES
+
+    @translated
+    async def recipe(self, request: pb.RecipeRequest, context: Context) -> None:
+        file = _file(request.digest, request.release)
+        async with self._admitted(file, context):
+            known = await self._payloads.recipe(file)
+            raw = await asyncio.to_thread(known.recipe.encode)
+            for at in range(0, len(raw), limits.BLOB_CHUNK_BYTES):
+                data = raw[at : at + limits.BLOB_CHUNK_BYTES]
+                await self._write(context, piece_message(data), len(data))
+
+    @translated
+    async def parts(self, request: pb.PartsRequest, context: Context) -> None:
+        wanted = parse_wanted(request)
+        async with self._admitted(wanted.file, context, wanted.ticket) as peer:
+            known = await self._payloads.recipe(wanted.file)
+            if known.id != wanted.recipe:
+                raise NotFound("parts of another recipe", fix="ask for the recipe, or another peer")
+            if max(wanted.parts) >= len(known.recipe.parts):
+                raise InvalidSpec("a part beyond the last", fix="ask for parts of the recipe")
+            bases = await self._bases(peer, wanted, known)
+            await context.send_initial_metadata(())
+            pointed = await self._source.elsewhere(peer, wanted)
+            for number in wanted.parts:
+                where = pointed.get(number)
+                if where is None and not await self._source.has_part(wanted.file, number):
+                    where = Elsewhere()
+                if where is not None:
+                    await self._write(context, elsewhere_message(number, where), 0)
+                    continue
+                place = known.place(number)
+                base = bases.get(place.part.digest)
+                async for data, last in self._payloads.pieces(place, base, packed=wanted.packed):
+                    message = pb.PartsResponse(part=number, data=data, last=last)
+                    await self._write(context, message.SerializeToString(), len(data))
+
+    async def _bases(self, peer: Peer, wanted: Wanted, known: Known) -> dict[Digest, Place]:
+        """None if the peer may not have the base: it gets what needs no base."""
+        if wanted.base is None or not self._allowed(peer, wanted.base):
+            return {}
+        return await self._payloads.bases(known, await self._payloads.recipe(wanted.base))
+
+    @asynccontextmanager
+    async def _admitted(
+        self, file: File, context: Context, ticket: bytes = b""
+    ) -> AsyncIterator[Peer]:
+        """Hold one of this peer's fetches, if it may have the file."""
         peer = tls.peer_of(context)
-        digest, release = Digest.from_bytes(request.digest), Digest.from_bytes(request.release)
         if self._by_peer[peer.spki] >= FETCHES_PER_PEER_MAX:
             self._counters["fetches_refused"] += 1
             raise Unavailable(
@@ -68,42 +143,71 @@ class BlobService:
         self._by_peer[peer.spki] += 1
         try:
             async with self._slots:
-                self._judge(peer, digest, release)
-                await context.send_initial_metadata(())
-                await self._send(digest, request.offset, context)
+                if not self._allowed(peer, file, ticket):
+                    raise _not_found(file.digest)
+                yield peer
+        except NotFound:  # dropped since the gate looked
+            raise _not_found(file.digest) from None
+        except Damaged as error:
+            self._source.on_damage(error.file)
+            raise
         finally:
             self._by_peer[peer.spki] -= 1
             if not self._by_peer[peer.spki]:
                 del self._by_peer[peer.spki]
 
-    def _judge(self, peer: Peer, digest: Digest, release: Digest) -> None:
+    def _allowed(self, peer: Peer, file: File, ticket: bytes = b"") -> bool:
         try:
-            allowed = self._source.may_fetch(peer, digest, release)
+            return self._source.may_fetch(peer, file, ticket)
         except NotPermitted:
-            allowed = False
-        if not allowed:
-            raise _not_found(digest)
+            return False
 
-    async def _send(self, digest: Digest, offset: int, context: Context) -> None:
+    async def _write(self, context: Context, message: bytes, count: int) -> None:
         try:
-            size = await asyncio.to_thread(self._source.size, digest)
-            if offset > size:
-                raise InvalidSpec(f"offset {offset} lies beyond the blob's {size} bytes")
-            while offset < size:
-                message = await asyncio.to_thread(self._piece, digest, offset)
-                await _write(context, message)
-                offset += limits.BLOB_CHUNK_BYTES
-        except NotFound:  # dropped since the gate looked
-            raise _not_found(digest) from None
-
-    def _piece(self, digest: Digest, offset: int) -> bytes:
-        return piece_message(self._source.read_range(digest, offset, limits.BLOB_CHUNK_BYTES))
+            async with asyncio.timeout(WRITE_S):
+                await context.write(message)
+        except TimeoutError:
+            raise Unavailable(f"the caller took no piece for {WRITE_S:g} s") from None
+        self._counters["blob_bytes_sent"] += count
 
     def handler(self) -> grpc.GenericRpcHandler[Any, Any]:
-        method = grpc.unary_stream_rpc_method_handler(
-            self.fetch, request_deserializer=pb.FetchRequest.FromString
-        )
-        return grpc.method_handlers_generic_handler(NAME, {"Fetch": method})
+        methods = {
+            name: grpc.unary_stream_rpc_method_handler(method, request_deserializer=read)
+            for name, method, read in (
+                ("Fetch", self.fetch, pb.FetchRequest.FromString),
+                ("Recipe", self.recipe, pb.RecipeRequest.FromString),
+                ("Parts", self.parts, pb.PartsRequest.FromString),
+            )
+        }
+        return grpc.method_handlers_generic_handler(NAME, methods)
+
+
+def parse_wanted(request: pb.PartsRequest) -> Wanted:
+    parts = tuple(request.parts)
+    if not 1 <= len(parts) <= ASKED_MAX or len(set(parts)) != len(parts):
+        raise InvalidSpec(f"parts are asked for by 1 to {ASKED_MAX} numbers, each once")
+    if len(request.ticket) > limits.TICKET_BYTES_MAX:
+        raise TooLarge(f"a ticket of {len(request.ticket)} bytes")
+    return Wanted(
+        _file(request.digest, request.release),
+        Digest.from_bytes(request.recipe),
+        parts,
+        base=_file(request.base, request.base_release) if request.base else None,
+        packed=request.packed,
+        insist=request.insist,
+        ticket=request.ticket,
+    )
+
+
+def elsewhere_message(part: int, pointed: Elsewhere) -> bytes:
+    neighbours = [pb.Neighbour(node=n.node, address=n.address) for n in pointed.neighbours]
+    message = pb.PartsResponse(part=part, elsewhere=neighbours, ticket=pointed.ticket)
+    message.last = True  # so that it is not empty: on a stream that would be its end
+    return message.SerializeToString()
+
+
+def _file(digest: bytes, release: bytes) -> File:
+    return File(Digest.from_bytes(digest), Digest.from_bytes(release))
 
 
 def piece_message(data: bytes) -> bytes:
@@ -118,14 +222,6 @@ def piece_message(data: bytes) -> bytes:
         size >>= 7
     head.append(size)
     return b"".join((head, data))
-
-
-async def _write(context: Context, message: bytes) -> None:
-    try:
-        async with asyncio.timeout(WRITE_S):
-            await context.write(message)
-    except TimeoutError:
-        raise Unavailable(f"the caller took no piece for {WRITE_S:g} s") from None
 
 
 def _not_found(digest: Digest) -> NotFound:

@@ -12,17 +12,23 @@ import mmap
 import os
 import tempfile
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import BinaryIO, TypeAlias
+from typing import BinaryIO, Protocol, TypeAlias
 
-from hanse.core.errors import Rejected
+from hanse.core.catalog.manifest import Manifest
+from hanse.core.errors import NotFound, Rejected
 from hanse.core.ids import Digest
 from hanse.core.limits import RECIPE_BYTES_MAX
 from hanse.parts.recipe import Recipe, parse_recipe, split
-from hanse.parts.tensors import Span
+from hanse.parts.tensors import Span, external_spans
 
 External: TypeAlias = Callable[[], tuple[Span, ...] | None]
 """The tensors of a file that a model has outside itself, see `parts.tensors.external_spans`."""
+
+
+class Holds(Protocol):
+    def laid_out(self, digest: Digest) -> AbstractContextManager[Path]: ...
 
 
 def kept_recipe(path: Path, digest: Digest) -> Recipe | None:
@@ -56,8 +62,27 @@ def keep_recipe(path: Path, recipe: Recipe) -> None:
 
 
 def made_recipe(file: BinaryIO, external: External | None) -> Recipe:
-    """Of a file that nobody changes: it is mapped, and unmapped with the last view of it."""
-    found = external() if external else None
-    size = os.fstat(file.fileno()).st_size
-    data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if size else b""
-    return split(memoryview(data), found)
+    return split(mapped(file), external() if external else None)
+
+
+def mapped(file: BinaryIO) -> memoryview:
+    """The bytes of a file that nobody changes; unmapped with the last view of them."""
+    if not os.fstat(file.fileno()).st_size:
+        return memoryview(b"")
+    return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+
+
+def external_of(blobs: Holds, manifest: Manifest, name: str) -> External:
+    """What the models of a release say of another of its files, asked only if it is needed."""
+
+    def told() -> tuple[Span, ...] | None:
+        models = [f for f in manifest.files if f.name.endswith(".onnx") and f.name != name]
+        for model in models:
+            with contextlib.suppress(NotFound), blobs.laid_out(model.digest) as path:
+                with path.open("rb") as file:
+                    found = external_spans(mapped(file), name, manifest.file(name).size)
+                if found:
+                    return found
+        return None
+
+    return told

@@ -1,0 +1,60 @@
+"""What the store gives away, and to whom: residency on the direct peer's verified certificate."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import structlog
+
+from hanse.core.catalog.residency import may_go
+from hanse.core.errors import NotFound
+from hanse.core.ids import Digest
+from hanse.core.node import Node
+from hanse.core.transfer.wanted import Elsewhere, File, Wanted
+from hanse.parts.recipe import Recipe
+from hanse.rpc import tls
+from hanse.storage.blobs import Blobs
+from hanse.storage.recipes import external_of
+
+log = structlog.get_logger("hanse.gate")
+
+
+class Gate:
+    """Decides, before anything is looked up, what the direct peer may fetch of the store."""
+
+    def __init__(self, node: Node, blobs: Blobs) -> None:
+        self._node, self._blobs = node, blobs
+        self.size, self.read_range = blobs.size, blobs.read_range
+
+    def may_fetch(self, peer: tls.Peer, file: File, ticket: bytes = b"") -> bool:
+        """Not permitted and not there look the same (T36)."""
+        members = self._node.book.chain.current
+        tls.check_known(peer, members)
+        found = self._node.catalog.release(file.release)
+        if found is None:
+            return False
+        if not may_go(found, self._node.me.region, peer.region, members):
+            log.warning(
+                "fetch_denied", peer=peer.name, region=peer.region, release=file.release.short
+            )
+            return False
+        return file.digest in {f.digest for f in found.manifest.files} and self._blobs.has(
+            file.digest
+        )
+
+    def recipe(self, file: File) -> Recipe:
+        release = self._node.catalog.release(file.release)
+        files = release.manifest.files if release else ()
+        for each in files:
+            if release and each.digest == file.digest:
+                external = external_of(self._blobs, release.manifest, each.name)
+                return self._blobs.recipe(file.digest, external)
+        raise NotFound(f"{file.digest} is in no such release")
+
+    async def elsewhere(self, peer: tls.Peer, wanted: Wanted) -> Mapping[int, Elsewhere]:
+        return {}
+
+    async def has_part(self, file: File, part: int) -> bool:
+        return True
+
+    def on_damage(self, digest: Digest) -> None: ...

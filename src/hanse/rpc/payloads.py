@@ -1,0 +1,197 @@
+"""Payloads of parts, made in a thread and kept: whoever asks next gets the same bytes.
+
+What leaves here was hashed, so that a disk that forgets is found by whoever owns it. A part that
+nothing makes smaller is not kept in memory: it is read again, piece by piece.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Hashable
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Generic, Protocol, TypeVar
+
+from hanse.core.errors import Unavailable
+from hanse.core.ids import Digest
+from hanse.core.limits import BLOB_CHUNK_BYTES, PARTS_MAX
+from hanse.core.transfer.wanted import File
+from hanse.parts import payload, plan
+from hanse.parts.payload import Base, Method
+from hanse.parts.recipe import Part, Recipe
+
+KEPT_BYTES_MAX = 32 * 1024**2
+RECIPES_PARTS_MAX = 2 * PARTS_MAX
+MAKERS_MAX = 2
+"""Payloads made at once; each takes a core, and some tens of MiB beside the part."""
+SLOW_PIECE_BYTES = 64 * 1024
+_KEY_BYTES = 512
+RAW = bytes([payload.VERSION, Method.RAW])
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
+
+
+class Damaged(Unavailable):
+    """Stored bytes are not what they were."""
+
+    def __init__(self, file: Digest) -> None:
+        super().__init__(f"the stored bytes of {file} are damaged", fix="ask another peer")
+        self.file = file
+
+
+class Reads(Protocol):
+    def read_range(self, digest: Digest, start: int, length: int) -> bytes: ...
+    def recipe(self, file: File) -> Recipe: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A recipe, its digest, and where each part begins."""
+
+    recipe: Recipe
+    id: Digest
+    starts: tuple[int, ...]
+
+    def place(self, number: int) -> Place:
+        return Place(self.recipe.parts[number], self.recipe.digest, self.starts[number])
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A part, and where it lies."""
+
+    part: Part
+    file: Digest
+    start: int
+
+
+class Payloads:
+    def __init__(self, source: Reads) -> None:
+        self._source = source
+        self._recipes = _Newest[Digest, Known](RECIPES_PARTS_MAX)
+        self._bases = _Newest[tuple[Digest, Digest], dict[Digest, Place]](RECIPES_PARTS_MAX)
+        self._kept = _Newest[object, bytes](KEPT_BYTES_MAX)
+        self._making: dict[object, asyncio.Task[bytes]] = {}
+        self._makers = asyncio.Semaphore(MAKERS_MAX)
+
+    async def recipe(self, file: File) -> Known:
+        found = self._recipes.get(file.digest)
+        if found is None:
+            found = await asyncio.to_thread(self._known, file)
+            self._recipes.put(file.digest, found, len(found.recipe.parts))
+        return found
+
+    def _known(self, file: File) -> Known:
+        recipe = self._source.recipe(file)
+        starts = tuple(accumulate((part.size for part in recipe.parts), initial=0))
+        return Known(recipe, Digest.of(recipe.encode()), starts)
+
+    async def bases(self, target: Known, base: Known) -> dict[Digest, Place]:
+        """For each part of the target, the part of the base that it may be against."""
+        key = (target.id, base.id)
+        found = self._bases.get(key)
+        if found is None:
+            found = await asyncio.to_thread(_paired, target.recipe, base)
+            self._bases.put(key, found, len(found))
+        return found
+
+    async def pieces(
+        self, place: Place, base: Place | None, *, packed: bool
+    ) -> AsyncIterator[tuple[bytes, bool]]:
+        """The payload of a part in pieces, and with each whether it is the last.
+
+        Raises `Damaged` instead of the last one if the stored bytes are not the part.
+        """
+        step = SLOW_PIECE_BYTES if packed else BLOB_CHUNK_BYTES
+        made = await self._made(place, base) if packed or base else RAW
+        if made != RAW:
+            for at in range(0, len(made), step):
+                yield made[at : at + step], at + step >= len(made)
+            return
+        found, left = hashlib.sha256(), place.part.size
+        while left:
+            start = place.start + place.part.size - left
+            piece = await asyncio.to_thread(self._hashed, place.file, start, min(step, left), found)
+            head = RAW if left == place.part.size else b""
+            left -= len(piece)
+            if not left:
+                _check(Digest(found.hexdigest()), place)
+            yield head + piece, not left
+
+    def _hashed(self, file: Digest, start: int, length: int, found: hashlib._Hash) -> bytes:
+        piece = self._source.read_range(file, start, length)
+        if len(piece) != length:
+            raise Damaged(file)
+        found.update(piece)
+        return piece
+
+    async def _made(self, place: Place, base: Place | None) -> bytes:
+        """`RAW` alone stands for a payload that would be no smaller than the part."""
+        key = (place.part, base and base.part)
+        if (kept := self._kept.get(key)) is not None:
+            return kept
+        if key not in self._making:
+            task = asyncio.create_task(self._make(place, base))
+            self._making[key] = task
+            task.add_done_callback(lambda done: self._finished(key, done))
+        return await asyncio.shield(self._making[key])
+
+    def _finished(self, key: object, done: asyncio.Task[bytes]) -> None:
+        del self._making[key]
+        if not done.cancelled() and done.exception() is None:
+            self._kept.put(key, done.result(), len(done.result()) + _KEY_BYTES)
+
+    async def _make(self, place: Place, base: Place | None) -> bytes:
+        async with self._makers:
+            return await asyncio.to_thread(self._encoded, place, base)
+
+    def _encoded(self, place: Place, base: Place | None) -> bytes:
+        against = Base(base.part, self._read(base)) if base else None
+        made = payload.encode(place.part, self._read(place), against)
+        return RAW if made[: len(RAW)] == RAW else made
+
+    def _read(self, place: Place) -> bytes:
+        found, end = hashlib.sha256(), place.start + place.part.size
+        data = b"".join(
+            self._hashed(place.file, at, min(BLOB_CHUNK_BYTES, end - at), found)
+            for at in range(place.start, end, BLOB_CHUNK_BYTES)
+        )
+        _check(Digest(found.hexdigest()), place)
+        return data
+
+
+def _check(found: Digest, place: Place) -> None:
+    if found != place.part.digest:
+        raise Damaged(place.file)
+
+
+def _paired(target: Recipe, base: Known) -> dict[Digest, Place]:
+    places = {
+        part.digest: Place(part, base.recipe.digest, start)
+        for part, start in zip(base.recipe.parts, base.starts, strict=False)
+    }
+    return {digest: places[part.digest] for digest, part in plan.bases(target, base.recipe).items()}
+
+
+class _Newest(Generic[K, V]):
+    """Values of so much weight together, the longest unused one going first."""
+
+    def __init__(self, weight_max: int) -> None:
+        self._weight_max, self._weight = weight_max, 0
+        self._values = OrderedDict[K, tuple[V, int]]()
+
+    def get(self, key: K) -> V | None:
+        if key not in self._values:
+            return None
+        self._values.move_to_end(key)
+        return self._values[key][0]
+
+    def put(self, key: K, value: V, weight: int) -> None:
+        if key in self._values:
+            self._weight -= self._values.pop(key)[1]
+        self._values[key] = (value, weight)
+        self._weight += weight
+        while self._weight > self._weight_max and len(self._values) > 1:
+            self._weight -= self._values.popitem(last=False)[1][1]

@@ -1,0 +1,56 @@
+"""One server of blobs and one client of it, over real mTLS."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import daemons
+import grpc
+
+from hanse.rpc import blob_service, tls
+from hanse.rpc.link import GrpcTransport
+from hanse.rpc.peer_service import PeerService
+from hanse.rpc.server import Service, build_server
+
+Answer = Callable[[bytes, Any], AsyncIterator[bytes]]
+
+
+class Scripted:
+    """Says whatever it was told to, to whatever is asked."""
+
+    name = blob_service.NAME
+
+    def __init__(self) -> None:
+        self.answer: Answer
+
+    def handler(self) -> grpc.GenericRpcHandler[Any, Any]:
+        async def say(request: bytes, context: Any) -> None:
+            async for message in self.answer(request, context):
+                await context.write(message)
+
+        method = grpc.unary_stream_rpc_method_handler(say)
+        methods = dict.fromkeys(("Fetch", "Recipe", "Parts"), method)
+        return grpc.method_handlers_generic_handler(self.name, methods)
+
+
+@asynccontextmanager
+async def serving(service: Service) -> AsyncIterator[tuple[grpc.aio.Channel, daemons.Daemon]]:
+    """A channel to the service, and who speaks over it."""
+    server_daemon, client = daemons.two_daemons()
+    listed = [client.listed("")]
+
+    def members() -> Any:
+        return daemons.members(listed)
+
+    transport = GrpcTransport(server_daemon.id, server_daemon.shown, members)
+    services = [service, PeerService(transport, daemons.REGION)]
+    server, port = await build_server(server_daemon.shown, daemons.doorkeeper(members), services)
+    await server.start()
+    channel = tls.open_channel(
+        f"127.0.0.1:{port}", client.identity, server_daemon.authority.cert_pem
+    )
+    yield channel, client
+    await channel.close()
+    await server.stop(None)
