@@ -60,6 +60,7 @@ def test_an_unknown_key_is_refused_with_the_nearest_known(home):
         "tick_interval_s = true",
         "blob_reserve_bytes = -1",
         "disk_reserve_bytes = 8388607",
+        "blob_send_bytes_per_s = 65535",
         'log_level = "loud"',
         'advertise = "nowhere"',
         "tls_key = 3",

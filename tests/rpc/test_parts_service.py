@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Hashable
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +21,10 @@ from hanse.core.transfer.wanted import ASKED_MAX, Elsewhere, File, Neighbour, Wa
 from hanse.parts import payload
 from hanse.parts.payload import Base, Method
 from hanse.parts.recipe import Recipe, split
-from hanse.rpc import blob_client
+from hanse.rpc import blob_client, tls
 from hanse.rpc.blob_client import Came, Pointed
 from hanse.rpc.blob_service import BlobService
+from hanse.rpc.pacing import Pace
 
 RELEASE = Digest.of(b"release")
 NOWHERE = Digest.of(b"nowhere")
@@ -204,3 +205,31 @@ async def test_a_damaged_part_is_never_sent_whole_and_its_owner_hears(
     with pytest.raises(Unavailable, match="damaged"):
         await world.parts(*EVERY, **how)
     assert world.shelf.damaged == [FILE.digest]
+
+
+class Counted(Pace):
+    """A quarter of a MiB a second, of which the test needs no second to pass."""
+
+    def __init__(self) -> None:
+        super().__init__(limits.BLOB_CHUNK_BYTES // 4)
+        self.taken: list[tuple[Hashable, int]] = []
+
+    async def take(self, caller: Hashable, size: int) -> None:
+        self.taken.append((caller, size))
+
+
+async def test_every_byte_waits_for_its_turn_in_small_pieces(tmp_path: Path) -> None:
+    world, pace = World(), Counted()
+    world.shelf = Shelf(tmp_path)
+    world.shelf.put(NEW)
+    async with serving(BlobService(world.shelf, zeros(), pace)) as (world.channel, client):
+        whole = [p async for p in blob_client.fetch(world.channel, FILE.digest, RELEASE)]
+        recipe, _ = await world.recipe()
+        parts = await world.parts(*range(len(recipe.parts)))
+    assert b"".join(whole) == opened(parts) == NEW
+    assert {caller for caller, _ in pace.taken} == {
+        tls.peer_of_certificate(client.identity.cert_pem).spki
+    }
+    assert max(size for _, size in pace.taken) <= pace.piece_bytes + 2 < 70_000
+    heads = 2 * len(recipe.parts)
+    assert sum(s for _, s in pace.taken) == 2 * len(NEW) + len(recipe.encode()) + heads

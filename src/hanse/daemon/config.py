@@ -21,6 +21,7 @@ from hanse.core.errors import InvalidName, InvalidSpec, NotFound
 from hanse.core.ids import Segment, segment
 from hanse.core.limits import DISK_RESERVE_BYTES_MIN, RECOVERY_S
 from hanse.core.reading import Reader
+from hanse.core.transfer.turns import pace_of
 from hanse.daemon.private_files import check_private
 
 FILE_NAME = "hanse.toml"
@@ -97,6 +98,16 @@ SETTINGS = {
         "Default 1 GiB. Larger: fewer releases fit, but the log can go on for longer.",
         1024**3,
     ),
+    "blob_send_bytes_per_s": Setting(
+        "Bytes of model files a second that leave this daemon, shared in turns by all who fetch;\n"
+        "at least 65536, or 0 for as fast as they go. Default 0. Metadata is never held up.",
+        0,
+    ),
+    "blob_fetch_bytes_per_s": Setting(
+        "Bytes of model files a second that this daemon fetches from others; at least 65536, or\n"
+        "0 for as fast as they come. Default 0.",
+        0,
+    ),
     "disk_reserve_bytes": Setting(
         "Size of a file that is set aside in the data folder and given up when the disk is full,\n"
         "so that holds and rollbacks can still be written; at least 8 MiB, or 0 for none.\n"
@@ -151,6 +162,8 @@ class Config:
     recovery_timeout_s: float
     control_socket: Path
     blob_reserve_bytes: int
+    blob_send_bytes_per_s: int
+    blob_fetch_bytes_per_s: int
     disk_reserve_bytes: int
     daemon_key: Path
     witness_key: Path
@@ -256,6 +269,8 @@ def _parse(document: dict[str, Any], home: Path) -> Config:
             blob_reserve_bytes=reader.integer(
                 "blob_reserve_bytes", SETTINGS["blob_reserve_bytes"].default, high=2**50
             ),
+            blob_send_bytes_per_s=pace_of(reader, "blob_send_bytes_per_s"),
+            blob_fetch_bytes_per_s=pace_of(reader, "blob_fetch_bytes_per_s"),
             disk_reserve_bytes=_reserve(reader),
             daemon_key=home / _text(reader, "daemon_key"),
             witness_key=home / _text(reader, "witness_key"),

@@ -57,6 +57,7 @@ from hanse.rpc.codec import EventCodec, require_upb
 from hanse.rpc.doorkeeper import utc_now
 from hanse.rpc.edge_service import EdgeService
 from hanse.rpc.enrol_service import EnrolService
+from hanse.rpc.pacing import Pace
 from hanse.rpc.peer_service import PeerService
 from hanse.rpc.renewal import Renewed
 from hanse.rpc.server import build_server
@@ -211,7 +212,7 @@ async def assemble(
     enroller = Enroller(config, driver, now=now)
     services = (
         PeerService(transport, config.region),
-        BlobService(Gate(node, blobs), node.counters),
+        BlobService(Gate(node, blobs), node.counters, Pace(config.blob_send_bytes_per_s)),
         edge,
         EnrolService(enroller),
     )

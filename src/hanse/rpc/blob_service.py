@@ -21,6 +21,7 @@ from hanse.core.ids import Digest
 from hanse.core.transfer.wanted import ASKED_MAX, Elsewhere, File, Wanted
 from hanse.parts.recipe import Recipe
 from hanse.rpc import tls
+from hanse.rpc.pacing import Pace
 from hanse.rpc.payloads import Damaged, Known, Payloads, Place
 from hanse.rpc.status import Context, translated
 from hanse.rpc.tls import Peer
@@ -65,9 +66,12 @@ class BlobSource(Protocol):
 class BlobService:
     name = NAME
 
-    def __init__(self, source: BlobSource, counters: Counters | None = None) -> None:
+    def __init__(
+        self, source: BlobSource, counters: Counters | None = None, pace: Pace | None = None
+    ) -> None:
         self._source = source
         self._payloads = Payloads(source)
+        self._pace = pace or Pace()
         self._counters = zeros() if counters is None else counters
         self._slots = asyncio.Semaphore(FETCHES_MAX)
         self._by_peer: Counter[bytes] = Counter()
@@ -75,27 +79,28 @@ class BlobService:
     @translated
     async def fetch(self, request: pb.FetchRequest, context: Context) -> None:
         file = _file(request.digest, request.release)
-        async with self._admitted(file, context):
+        async with self._admitted(file, context) as peer:
             await context.send_initial_metadata(())
             size, offset = await asyncio.to_thread(self._source.size, file.digest), request.offset
             if offset > size:
                 raise InvalidSpec(f"offset {offset} lies beyond the blob's {size} bytes")
             while offset < size:
                 data = await asyncio.to_thread(
-                    self._source.read_range, file.digest, offset, limits.BLOB_CHUNK_BYTES
+                    self._source.read_range, file.digest, offset, self._pace.piece_bytes
                 )
-                await self._write(context, piece_message(data), len(data))
-                offset += limits.BLOB_CHUNK_BYTES
+                await self._write(context, peer, piece_message(data), len(data))
+                offset += self._pace.piece_bytes
 
     @translated
     async def recipe(self, request: pb.RecipeRequest, context: Context) -> None:
         file = _file(request.digest, request.release)
-        async with self._admitted(file, context):
+        step = self._pace.piece_bytes
+        async with self._admitted(file, context) as peer:
             known = await self._payloads.recipe(file)
             raw = await asyncio.to_thread(known.recipe.encode)
-            for at in range(0, len(raw), limits.BLOB_CHUNK_BYTES):
-                data = raw[at : at + limits.BLOB_CHUNK_BYTES]
-                await self._write(context, piece_message(data), len(data))
+            for at in range(0, len(raw), step):
+                data = raw[at : at + step]
+                await self._write(context, peer, piece_message(data), len(data))
 
     @translated
     async def parts(self, request: pb.PartsRequest, context: Context) -> None:
@@ -114,13 +119,16 @@ class BlobService:
                 if where is None and not await self._source.has_part(wanted.file, number):
                     where = Elsewhere()
                 if where is not None:
-                    await self._write(context, elsewhere_message(number, where), 0)
+                    await self._write(context, peer, elsewhere_message(number, where), 0)
                     continue
                 place = known.place(number)
                 base = bases.get(place.part.digest)
-                async for data, last in self._payloads.pieces(place, base, packed=wanted.packed):
+                pieces = self._payloads.pieces(
+                    place, base, packed=wanted.packed, bytes_max=self._pace.piece_bytes
+                )
+                async for data, last in pieces:
                     message = pb.PartsResponse(part=number, data=data, last=last)
-                    await self._write(context, message.SerializeToString(), len(data))
+                    await self._write(context, peer, message.SerializeToString(), len(data))
 
     async def _bases(self, peer: Peer, wanted: Wanted, known: Known) -> dict[Digest, Place]:
         """None if the peer may not have the base: it gets what needs no base."""
@@ -162,7 +170,8 @@ class BlobService:
         except NotPermitted:
             return False
 
-    async def _write(self, context: Context, message: bytes, count: int) -> None:
+    async def _write(self, context: Context, peer: Peer, message: bytes, count: int) -> None:
+        await self._pace.take(peer.spki, count)
         try:
             async with asyncio.timeout(WRITE_S):
                 await context.write(message)

@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Hashable
 
+from hanse.core.limits import BLOB_CHUNK_BYTES
 from hanse.core.transfer.turns import Turns
+
+_PIECE_BYTES_MIN = 16 * 1024
 
 
 class Pace:
@@ -16,6 +19,13 @@ class Pace:
         self._turns: Turns | None = None
         self._waiting: dict[int, asyncio.Future[None]] = {}
         self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def piece_bytes(self) -> int:
+        """So much is read and sent at a time, that many who wait all see something move."""
+        if not self._bytes_per_s:
+            return BLOB_CHUNK_BYTES
+        return max(_PIECE_BYTES_MIN, min(BLOB_CHUNK_BYTES, self._bytes_per_s // 4))
 
     async def take(self, caller: Hashable, size: int) -> None:
         """Wait until this caller may send, or be sent, so many bytes."""

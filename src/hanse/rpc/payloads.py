@@ -98,13 +98,13 @@ class Payloads:
         return found
 
     async def pieces(
-        self, place: Place, base: Place | None, *, packed: bool
+        self, place: Place, base: Place | None, *, packed: bool, bytes_max: int = BLOB_CHUNK_BYTES
     ) -> AsyncIterator[tuple[bytes, bool]]:
         """The payload of a part in pieces, and with each whether it is the last.
 
         Raises `Damaged` instead of the last one if the stored bytes are not the part.
         """
-        step = SLOW_PIECE_BYTES if packed else BLOB_CHUNK_BYTES
+        step = min(SLOW_PIECE_BYTES, bytes_max) if packed else bytes_max
         made = await self._made(place, base) if packed or base else RAW
         if made != RAW:
             for at in range(0, len(made), step):

@@ -12,8 +12,12 @@ from collections import deque
 from collections.abc import Hashable
 from dataclasses import dataclass, field
 
+from hanse.core.errors import InvalidSpec
 from hanse.core.gossip.budget import Budget
+from hanse.core.reading import Reader
 
+BYTES_PER_S_MIN = 64 * 1024
+"""Less a second serves nobody: whoever fetches gives up a line that brings less in a minute."""
 QUANTUM_BYTES = 256 * 1024
 BURST_S = 0.25
 """How much of a second's bytes may go at once after a pause."""
@@ -68,3 +72,14 @@ class Turns:
     def wait_s(self, now_s: float) -> float | None:
         """Seconds until `due` may name somebody; None if nobody waits."""
         return self._budget.wait_s(now_s) if self._callers else None
+
+
+def pace_of(reader: Reader, key: str) -> int:
+    """A setting in bytes a second; 0, which means no limit, if it is not given."""
+    found = reader.integer(key, 0, high=2**40)
+    if 0 < found < BYTES_PER_S_MIN:
+        raise InvalidSpec(
+            f"{key}: {found} bytes a second are too few to finish anything",
+            fix=f"give at least {BYTES_PER_S_MIN}, or 0 for no limit",
+        )
+    return found
