@@ -90,7 +90,7 @@ def read(raw: bytes, kind: type[S], name: str) -> Signed[S]:
         metadata: Metadata[S] = Metadata.from_bytes(raw)
         content, text = metadata.signed, metadata.signed_bytes
         signatures = {k: bytes.fromhex(s.signature) for k, s in metadata.signatures.items()}
-    except (DeserializationError, SerializationError, ValueError) as error:
+    except (DeserializationError, SerializationError, TypeError, ValueError) as error:
         raise InvalidSpec(f"{name} is no TUF metadata: {error.__cause__ or error}") from error
     if not isinstance(content, kind):
         raise InvalidSpec(f"{name} is TUF metadata of another type, {content.type}")
