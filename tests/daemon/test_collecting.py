@@ -86,9 +86,9 @@ class Fragile(MemoryBlobs):
 
     left = 0
 
-    def delete(self, digest: Digest) -> None:
+    def delete(self, digest: Digest) -> int:
         self._step()
-        super().delete(digest)
+        return super().delete(digest)
 
     def unpin(self, digest: Digest, name: str) -> None:
         self._step()

@@ -11,6 +11,7 @@ import asyncio
 import json
 import os
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -30,10 +31,10 @@ async def check(child: Manifest, parent: Manifest, heals: Heals, blobs: Blobs) -
         if child.golden is None:
             raise Rejected("it has no golden inputs, and no held-out data are declared")
         return "every node runs its golden inputs; no held-out data are declared"
-    with TemporaryDirectory(prefix="hanse-check-") as scratch:
+    with TemporaryDirectory(prefix="hanse-check-") as scratch, ExitStack() as kept:
         younger, older = Path(scratch) / "child", Path(scratch) / "parent"
-        await asyncio.to_thread(_lay_out, younger, child, blobs)
-        await asyncio.to_thread(_lay_out, older, parent, blobs)
+        await asyncio.to_thread(_lay_out, younger, child, blobs, kept)
+        await asyncio.to_thread(_lay_out, older, parent, blobs, kept)
         found = await _tried(younger, older, heals.heldout)
     if "refused" in found:
         raise Rejected(str(found["refused"]))
@@ -50,10 +51,12 @@ def _judged(found: dict[str, Any], least: float) -> str:
     return f"{said}{'; golden inputs as signed' if found['golden'] else ''}"
 
 
-def _lay_out(folder: Path, manifest: Manifest, blobs: Blobs) -> None:
+def _lay_out(folder: Path, manifest: Manifest, blobs: Blobs, kept: ExitStack) -> None:
+    """The files are there until `kept` is left."""
     folder.mkdir()
     for file in manifest.files:
-        (folder / file.name).symlink_to(blobs.path(file.digest).absolute())
+        path = kept.enter_context(blobs.laid_out(file.digest))
+        (folder / file.name).symlink_to(path.absolute())
     (folder / "manifest.json").write_bytes(manifest.encode())
 
 

@@ -23,6 +23,7 @@ from hanse.core.limits import DISK_RESERVE_BYTES_MIN, RECOVERY_S
 from hanse.core.reading import Reader
 from hanse.core.transfer.turns import pace_of
 from hanse.daemon.private_files import check_private
+from hanse.storage.place import Place
 
 FILE_NAME = "hanse.toml"
 FIRST_START = "first-start"  # beside it until the daemon has written its first event
@@ -93,6 +94,32 @@ SETTINGS = {
         "Default: control.sock in this folder, or a short path under /tmp if that is too long.",
         "",
     ),
+    "blobs": Setting(
+        "Bucket for the model files, which all daemons of the region share: s3://BUCKET/PREFIX,\n"
+        "gs://..., az://ACCOUNT/CONTAINER/PREFIX or file:///FOLDER. Needs hanse[bucket].\n"
+        "Default: they lie in this folder.",
+        "",
+    ),
+    "blobs_endpoint": Setting(
+        "URL of an S3 service other than AWS, such as https://s3.example.\n"
+        "Default: that of the cloud.",
+        "",
+    ),
+    "blobs_credentials": Setting(
+        "File with lines like access_key_id=... and secret_access_key=..., or the JSON key of a\n"
+        "Google service account. Default: the environment or the machine's role tells.",
+        "",
+    ),
+    "blobs_options": Setting(
+        "What else the client of the bucket should know, as NAME=VALUE with spaces between, such\n"
+        "as region=eu-central-1 virtual_hosted_style_request=true. Default: nothing.",
+        "",
+    ),
+    "blob_cache_bytes": Setting(
+        "Bytes of disk for model files of the bucket that were used last. Default 10 GiB.\n"
+        "Larger: fewer downloads; what is being read may go beyond it.",
+        10 * 1024**3,
+    ),
     "blob_reserve_bytes": Setting(
         "Bytes of disk that model files never use; 5 % of the disk stay free in any case.\n"
         "Default 1 GiB. Larger: fewer releases fit, but the log can go on for longer.",
@@ -161,6 +188,11 @@ class Config:
     tick_interval_s: float
     recovery_timeout_s: float
     control_socket: Path
+    blobs: str
+    blobs_endpoint: str
+    blobs_credentials: Path | None
+    blobs_options: str
+    blob_cache_bytes: int
     blob_reserve_bytes: int
     blob_send_bytes_per_s: int
     blob_fetch_bytes_per_s: int
@@ -172,6 +204,16 @@ class Config:
     tls_cert: Path
     edge_ca_key: Path
     edge_ca_cert: Path
+
+    @property
+    def bucket(self) -> Place | None:
+        """Raises `InvalidSpec`."""
+        if not self.blobs:
+            if self.blobs_endpoint or self.blobs_credentials or self.blobs_options:
+                raise InvalidSpec("blobs: empty, while other settings tell of a bucket")
+            return None
+        options = dict(each.partition("=")[::2] for each in self.blobs_options.split())
+        return Place(self.blobs, self.blobs_endpoint, self.blobs_credentials, options)
 
     @property
     def trust_folder(self) -> Path:
@@ -186,6 +228,8 @@ def load(home: Path) -> Config:
         check_private(path)
     if config.prometheus_token is not None:
         check_private(config.prometheus_token)
+    if config.bucket is not None and config.blobs_credentials is not None:
+        check_private(config.blobs_credentials)
     if config.edge_ca_key.exists():
         check_private(config.edge_ca_key)
     return config
@@ -257,7 +301,7 @@ def _parse(document: dict[str, Any], home: Path) -> Config:
             audit_listen=_optional_address(reader, "audit_listen"),
             witness_url=_url(reader, "witness_url"),
             prometheus_url=_url(reader, "prometheus_url"),
-            prometheus_token=home / token if (token := _text(reader, "prometheus_token")) else None,
+            prometheus_token=_optional_path(reader, home, "prometheus_token"),
             log_level=reader.one_of("log_level", LOG_LEVELS, SETTINGS["log_level"].default),
             tick_interval_s=reader.number(
                 "tick_interval_s", SETTINGS["tick_interval_s"].default, low=0.01, high=10.0
@@ -266,6 +310,15 @@ def _parse(document: dict[str, Any], home: Path) -> Config:
                 "recovery_timeout_s", SETTINGS["recovery_timeout_s"].default, low=0, high=3600
             ),
             control_socket=control_path(home, _text(reader, "control_socket")),
+            blobs=_text(reader, "blobs"),
+            blobs_endpoint=_url(reader, "blobs_endpoint"),
+            blobs_credentials=home / found
+            if (found := _text(reader, "blobs_credentials"))
+            else None,
+            blobs_options=_text(reader, "blobs_options"),
+            blob_cache_bytes=reader.integer(
+                "blob_cache_bytes", SETTINGS["blob_cache_bytes"].default, high=2**50
+            ),
             blob_reserve_bytes=reader.integer(
                 "blob_reserve_bytes", SETTINGS["blob_reserve_bytes"].default, high=2**50
             ),
@@ -303,6 +356,11 @@ def _url(reader: Reader, key: str) -> str:
     if text and not _URL.fullmatch(text):
         raise InvalidSpec(f"{key}: {text[:80]!r} is no URL", fix="begin it with https://")
     return text
+
+
+def _optional_path(reader: Reader, home: Path, key: str) -> Path | None:
+    text = _text(reader, key)
+    return home / text if text else None
 
 
 def _optional_address(reader: Reader, key: str) -> str:

@@ -16,7 +16,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import structlog
@@ -37,6 +37,14 @@ from hanse.storage.blobs import Blobs
 log = structlog.get_logger("hanse.retention")
 BATCH = 16
 SIGN_OF_LIFE_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """Bytes as they lie: a blob that leans on another, or that others need too, takes fewer."""
+
+    freed: int
+    kept: int
 
 
 class Retention:
@@ -70,16 +78,31 @@ class Retention:
         async with self._running:
             stored = await asyncio.to_thread(self._stored)
             plan = await self._driver.do(lambda node, _: self._decide(node, stored, rules))
+            room = await asyncio.to_thread(self._room, plan)
             removed = 0
             if not dry_run and plan.going:
                 going = [blob.digest for blob in plan.going]
                 await self._driver.do(lambda node, clock: self._bury(node, clock, going, rules))
+                removed -= await asyncio.to_thread(self._blobs.stand_alone, going)
                 for batch in (going[at : at + BATCH] for at in range(0, len(going), BATCH)):
                     removed += await self._driver.do(
                         lambda node, _, batch=batch: self._remove(node, batch, rules)  # type: ignore[misc]  # binds the loop variable
                     )
+                await asyncio.to_thread(self._blobs.settle)
                 log.info("collected", bytes=removed, releases=len(leaving(plan)))
-        return _answer(plan, removed, dry_run=dry_run)
+        return _answer(plan, room if dry_run else replace(room, freed=removed), dry_run=dry_run)
+
+    def _room(self, plan: Plan) -> Room:
+        """Of what has gone by itself meanwhile, nothing is said."""
+        kept, here = 0, []
+        for blob in plan.blobs:
+            with contextlib.suppress(NotFound):
+                size = self._blobs.occupied(blob.digest)
+                if blob.why:
+                    kept += size
+                else:
+                    here.append(blob.digest)
+        return Room(self._blobs.room(here), kept)
 
     def _stored(self, among: Iterable[Digest] | None = None) -> list[Stored]:
         found = []
@@ -118,8 +141,7 @@ class Retention:
                 if pin in ours:
                     self._blobs.unpin(blob.digest, pin)
             with contextlib.suppress(Conflict, NotFound):  # somebody else's word; damaged
-                self._blobs.delete(blob.digest)
-                size += blob.size
+                size += self._blobs.delete(blob.digest)
         return size
 
 
@@ -160,11 +182,11 @@ def unpin(node: Node, args: Args) -> Answer:
     }
 
 
-def _answer(plan: Plan, removed: int, *, dry_run: bool) -> Mapping[str, Any]:
+def _answer(plan: Plan, room: Room, *, dry_run: bool) -> Mapping[str, Any]:
     return {
         "dry_run": dry_run,
-        "bytes": sum(b.size for b in plan.going) if dry_run else removed,
-        "kept_bytes": sum(b.size for b in plan.blobs if b.why),
+        "bytes": room.freed,
+        "kept_bytes": room.kept,
         "releases": [
             {
                 **asdict(fate),

@@ -32,6 +32,7 @@ from hanse.core.telemetry import parse_report
 from hanse.core.trust.chain import Chain, replay
 from hanse.core.trust.freshness import SPACE as TRUST_SPACE
 from hanse.daemon import control, disk_watch, enrol_verbs, healing_file, verbs
+from hanse.daemon.blob_place import blobs_of
 from hanse.daemon.bundles import Bundles
 from hanse.daemon.config import FIRST_START, Config
 from hanse.daemon.doors import Doors, read_authority
@@ -62,7 +63,6 @@ from hanse.rpc.peer_service import PeerService
 from hanse.rpc.renewal import Renewed
 from hanse.rpc.server import build_server
 from hanse.rpc.tls import Peer
-from hanse.storage.blobs import BlobStore
 from hanse.storage.reserve import Reserve
 from hanse.storage.sqlite import SqliteEventStore
 
@@ -190,8 +190,7 @@ async def assemble(
     reserve = Reserve(config.home / "data", config.disk_reserve_bytes)
     store = await SqliteEventStore.open(config.home / "data", reserve.release)
     stack.push_async_callback(store.close)
-    blobs = BlobStore(config.home / "blobs", reserve_bytes=config.blob_reserve_bytes)
-    await asyncio.to_thread(blobs.sweep_temporaries)
+    blobs = await asyncio.to_thread(blobs_of, config, member_id(key.public))
     await _wait_to_be_admitted(config, key, authority, await _trust(config, store))
     node = await restore(config, key, authority, store, accept_own_log=accept_own_log)
     for release in complete(node, blobs):

@@ -23,7 +23,7 @@ import os
 import shutil
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager
 from io import BufferedReader
 from pathlib import Path
@@ -71,7 +71,6 @@ class Blobs(Protocol):
         """
 
     def has(self, digest: Digest) -> bool: ...
-    def path(self, digest: Digest) -> Path: ...
     def size(self, digest: Digest) -> int: ...
     def open_verified(self, digest: Digest) -> BinaryIO:
         """The blob at position 0, after all of it was hashed again.
@@ -97,8 +96,30 @@ class Blobs(Protocol):
     def renew(self, digest: Digest) -> None:
         """Somebody is about to need it: it counts as new. Nothing is done if it is not here."""
 
-    def delete(self, digest: Digest) -> None:
-        """Forget a blob; readers that have it open finish. Raises `Conflict` when pinned."""
+    def delete(self, digest: Digest) -> int:
+        """Forget a blob; readers that have it open finish. How many bytes that gives back.
+
+        Raises `Conflict` when it is pinned. Takes long if others lean on it, see `stand_alone`.
+        """
+
+    def occupied(self, digest: Digest) -> int:
+        """Bytes that are kept for it, which may be fewer than it has."""
+
+    def room(self, going: Collection[Digest]) -> int:
+        """Bytes that deleting all of these would give back."""
+
+    def stand_alone(self, going: Collection[Digest]) -> int:
+        """Before these are deleted: what stays leans on none of them. How many bytes it takes."""
+
+    def settle(self) -> None:
+        """After deletions: let others who share the store know. May wait for them."""
+
+    def check(self, digest: Digest, read: Callable[[int], None]) -> tuple[str, ...]:
+        """Look at every bit that is kept of a blob, telling `read` of each piece of so many bytes.
+
+        Returns what was damaged and has been made good. Raises `Unavailable` for a blob that
+        could not be: it is then gone.
+        """
 
     def pin(self, digest: Digest, name: str) -> None:
         """Keep the blob, here or yet to come, until `name` is unpinned. Survives restarts."""
@@ -160,12 +181,15 @@ class BlobStore:
     def _place(self, digest: Digest) -> Path:
         return self.folder / "sha256" / digest.hex[:2] / digest.hex[2:]
 
+    def _recipe_place(self, digest: Digest) -> Path:
+        return self.folder / "recipes" / digest.hex
+
     def has(self, digest: Digest) -> bool:
         return self._place(digest).is_file()
 
     def path(self, digest: Digest) -> Path:
         if not self.has(digest):
-            raise _absent(digest)
+            raise absent(digest)
         return self._place(digest)
 
     def size(self, digest: Digest) -> int:
@@ -200,7 +224,7 @@ class BlobStore:
 
     def recipe(self, digest: Digest, external: External | None = None) -> Recipe:
         with self._opened(digest) as file, disk_errors("keep a recipe"):
-            kept = self.folder / "recipes" / digest.hex
+            kept = self._recipe_place(digest)
             recipe = kept_recipe(kept, digest)
             if recipe is None:
                 recipe = made_recipe(file, external)
@@ -219,7 +243,7 @@ class BlobStore:
             try:
                 return self._place(digest).open("rb")
             except FileNotFoundError as error:
-                raise _absent(digest) from error
+                raise absent(digest) from error
 
     def came_s(self, digest: Digest) -> float:
         return self.path(digest).stat().st_mtime
@@ -228,13 +252,45 @@ class BlobStore:
         with disk_errors("renew a blob"), contextlib.suppress(FileNotFoundError):
             os.utime(self._place(digest))
 
-    def delete(self, digest: Digest) -> None:
+    def delete(self, digest: Digest) -> int:
         with self._mutex, disk_errors("delete a blob"):
             check_unpinned(digest, self.pins(digest))
-            if not self.has(digest):
-                raise _absent(digest)
+            size = self.size(digest)
             self._place(digest).unlink()
-            (self.folder / "recipes" / digest.hex).unlink(missing_ok=True)
+            self._recipe_place(digest).unlink(missing_ok=True)
+            return size
+
+    def occupied(self, digest: Digest) -> int:
+        return self.size(digest)
+
+    def room(self, going: Collection[Digest]) -> int:
+        return sum(map(self.occupied, going))
+
+    def stand_alone(self, going: Collection[Digest]) -> int:
+        return 0
+
+    def settle(self) -> None:
+        """Nobody shares it."""
+
+    def check(self, digest: Digest, read: Callable[[int], None]) -> tuple[str, ...]:
+        with self._opened(digest) as file, disk_errors("check a blob"):
+            whole = hashlib.sha256()
+            while piece := file.read(BLOB_CHUNK_BYTES):
+                whole.update(piece)
+                read(len(piece))
+            if whole.hexdigest() != digest.hex:
+                self._set_aside(digest, file)
+                raise damaged(digest)
+        return self._check_recipe(digest)
+
+    def _check_recipe(self, digest: Digest) -> tuple[str, ...]:
+        """A damaged one is removed: it is made again when somebody asks."""
+        path = self._recipe_place(digest)
+        with disk_errors("check a recipe"):
+            if not path.exists() or kept_recipe(path, digest):
+                return ()
+            path.unlink()
+        return ("recipe",)
 
     def pin(self, digest: Digest, name: str) -> None:
         folder = self.folder / "pins" / digest.hex
@@ -299,5 +355,5 @@ def damaged(digest: Digest) -> Unavailable:
     )
 
 
-def _absent(digest: Digest) -> NotFound:
+def absent(digest: Digest) -> NotFound:
     return NotFound(f"{digest} is not in this blob store", fix="fetch it from a peer that has it")

@@ -7,7 +7,7 @@ import hashlib
 import io
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import BinaryIO, Self
 
@@ -61,10 +61,6 @@ class MemoryBlobs:
     def has(self, digest: Digest) -> bool:
         return digest in self._blobs
 
-    def path(self, digest: Digest) -> Path:
-        self._get(digest)
-        return _path(digest)
-
     def size(self, digest: Digest) -> int:
         return len(self._get(digest))
 
@@ -103,10 +99,28 @@ class MemoryBlobs:
     def renew(self, digest: Digest) -> None:
         self._came_s[digest] = time.time()
 
-    def delete(self, digest: Digest) -> None:
+    def delete(self, digest: Digest) -> int:
         check_unpinned(digest, self.pins(digest))
-        self._get(digest)
+        size = self.size(digest)
         del self._blobs[digest]
+        return size
+
+    def occupied(self, digest: Digest) -> int:
+        return self.size(digest)
+
+    def room(self, going: Collection[Digest]) -> int:
+        return sum(map(self.size, going))
+
+    def stand_alone(self, going: Collection[Digest]) -> int:
+        return 0
+
+    def settle(self) -> None:
+        """Nobody shares it."""
+
+    def check(self, digest: Digest, read: Callable[[int], None]) -> tuple[str, ...]:
+        self.open_verified(digest).close()
+        read(self.size(digest))
+        return ()
         self._recipes.pop(digest, None)
 
     def pin(self, digest: Digest, name: str) -> None:

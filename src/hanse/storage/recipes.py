@@ -1,6 +1,6 @@
 """What each blob is made of, kept beside it: made at the first call, and again if damaged.
 
-    <folder>/recipes/<hex>       SHA-256 of what follows in hex, a line feed, the recipe
+    <folder>/recipes/<hex>       the recipe, see `sealed`
 
 A recipe follows from its file, so none is ever taken from a peer, and losing one costs only time.
 """
@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import mmap
 import os
-import tempfile
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -22,6 +21,7 @@ from hanse.core.ids import Digest
 from hanse.core.limits import RECIPE_BYTES_MAX
 from hanse.parts.recipe import Recipe, parse_recipe, split
 from hanse.parts.tensors import Span, external_spans
+from hanse.storage.sealed import read_sealed, write_sealed
 
 External: TypeAlias = Callable[[], tuple[Span, ...] | None]
 """The tensors of a file that a model has outside itself, see `parts.tensors.external_spans`."""
@@ -33,12 +33,8 @@ class Holds(Protocol):
 
 def kept_recipe(path: Path, digest: Digest) -> Recipe | None:
     """None if there is none, or it is not what was written."""
-    try:
-        with path.open("rb") as file:
-            line, raw = file.read(65), file.read(RECIPE_BYTES_MAX + 1)
-    except FileNotFoundError:
-        return None
-    if line != Digest.of(raw).hex.encode() + b"\n":
+    raw = read_sealed(path, RECIPE_BYTES_MAX)
+    if raw is None:
         return None
     try:
         recipe = parse_recipe(raw)
@@ -49,16 +45,7 @@ def kept_recipe(path: Path, digest: Digest) -> Recipe | None:
 
 def keep_recipe(path: Path, recipe: Recipe) -> None:
     """Not synced: what a power cut leaves is found to be damaged."""
-    raw = recipe.encode()
-    fd, name = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-    try:
-        with os.fdopen(fd, "wb") as file:
-            file.write(Digest.of(raw).hex.encode() + b"\n" + raw)
-        Path(name).replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            Path(name).unlink()
-        raise
+    write_sealed(path, recipe.encode())
 
 
 def made_recipe(file: BinaryIO, external: External | None) -> Recipe:
