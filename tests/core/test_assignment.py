@@ -51,6 +51,7 @@ def example() -> Assignment:
         ),
         releases={Digest.of(OLD): OLD, Digest.of(NEW): NEW},
         sources=(Source("eu-north:7421", segment("eu-north"), PEM),),
+        edge_ca_pem=PEM,
     )
 
 
@@ -67,6 +68,12 @@ def changed_model(**fields: object) -> bytes:
 def test_what_was_written_is_what_is_read() -> None:
     raw = example().encode()
     assert open_assignment(raw, KEY.sign(signed_bytes(raw)), KEY.public) == example()
+
+
+def test_a_region_without_an_edge_ca_says_nothing_of_one() -> None:
+    raw = replace(example(), edge_ca_pem="").encode()
+    assert b"edge_ca_pem" not in raw
+    assert parse_assignment(raw).edge_ca_pem == ""
 
 
 def test_bytes_are_not_read_before_their_signature_holds() -> None:
@@ -99,6 +106,10 @@ def test_every_named_release_comes_with_its_manifest() -> None:
         changed(serial=-1),
         changed(serial=True),
         changed(sources=[{"address": "a", "region": "b", "tls_cert_pem": "x"}]),
+        changed(edge_ca_pem=""),
+        changed(edge_ca_pem="x"),
+        changed(edge_ca_pem=None),
+        changed(edge_ca_pem=PEM + " " * 8192),
         changed_model(weight_bp=10_001),
         changed_model(candidate=None),
         changed_model(active="sha256:zz"),

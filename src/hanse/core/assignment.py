@@ -12,7 +12,11 @@ signed. `(epoch, serial)` only rises: a daemon that lost its counter begins a ne
                  "slow_ms": 40, "audience": {"unit": "customer", "target": []},
                  "whole_nodes": false}],
      "releases": {"sha256:48fc…": "{…the manifest's own bytes…}"},
-     "sources": [{"address": "eu-north:7421", "region": "eu-north", "tls_cert_pem": "…"}]}
+     "sources": [{"address": "eu-north:7421", "region": "eu-north", "tls_cert_pem": "…"}],
+     "edge_ca_pem": "…"}
+
+By `edge_ca_pem`, the region's edge CA, its nodes know each other; it is left out where there is
+none.
 
 Manifests are checked here by digest only. A node that cannot read one reports that release
 as failed; refusing the whole assignment would also refuse the rollback that it may carry.
@@ -87,6 +91,7 @@ class Assignment:
     models: tuple[ModelAssignment, ...] = ()
     releases: dict[Digest, bytes] = field(default_factory=dict)
     sources: tuple[Source, ...] = ()
+    edge_ca_pem: str = ""
 
     @property
     def order(self) -> tuple[int, int]:
@@ -127,6 +132,7 @@ def parse_assignment(raw: bytes) -> Assignment:
             models=reader.items("models", _model, count_max=MODELS_MAX),
             releases=_releases(reader),
             sources=reader.items("sources", _source, count_max=SOURCES_MAX),
+            edge_ca_pem=_pem(reader, "edge_ca_pem") if reader.has("edge_ca_pem") else "",
         )
     _check(assignment)
     return assignment
@@ -165,6 +171,7 @@ def _mapping(assignment: Assignment) -> dict[str, Any]:
             {"address": s.address, "region": s.region, "tls_cert_pem": s.tls_cert_pem}
             for s in assignment.sources
         ],
+        **({"edge_ca_pem": assignment.edge_ca_pem} if assignment.edge_ca_pem else {}),
     }
 
 
@@ -213,15 +220,20 @@ def _model(value: Any, path: str) -> ModelAssignment:
 
 def _source(value: Any, path: str) -> Source:
     with Reader(value, path) as reader:
-        pem = reader.raw("tls_cert_pem")
-        if (
-            not isinstance(pem, str)
-            or len(pem) > CERTIFICATE_BYTES_MAX
-            or not pem.isascii()
-            or not pem.startswith("-----BEGIN CERTIFICATE-----")
-        ):
-            raise InvalidSpec(f"{path}.tls_cert_pem: expected one certificate in PEM form")
+        pem = _pem(reader, "tls_cert_pem")
         return Source(reader.text("address"), segment(reader.text("region"), f"{path}.region"), pem)
+
+
+def _pem(reader: Reader, key: str) -> str:
+    pem = reader.raw(key)
+    if (
+        not isinstance(pem, str)
+        or len(pem) > CERTIFICATE_BYTES_MAX
+        or not pem.isascii()
+        or not pem.startswith("-----BEGIN CERTIFICATE-----")
+    ):
+        raise InvalidSpec(f"{reader.path}.{key}: expected one certificate in PEM form")
+    return pem
 
 
 def _releases(reader: Reader) -> dict[Digest, bytes]:

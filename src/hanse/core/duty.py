@@ -190,16 +190,14 @@ class Duty:
             Source(m.address, m.region, m.tls_cert_pem)
             for m in sorted(members.members, key=lambda m: (m.id != self.me.member, m.id))
         )[:64]
+        home = members.region(self.me.region)
+        edge_ca_pem = home.edge_ca_pem if home else ""
         last, order = self._last, max(self.order, _within_reach(obeyed, self.order))
         if (
             last
             and last.order >= order
-            and (last.models, last.releases, last.sources)
-            == (
-                tuple(models),
-                releases,
-                sources,
-            )
+            and (last.models, last.releases, last.sources, last.edge_ca_pem)
+            == (tuple(models), releases, sources, edge_ca_pem)
         ):
             return None
         epoch, serial = order
@@ -211,6 +209,7 @@ class Duty:
             tuple(models),
             releases,
             sources,
+            edge_ca_pem,
         )
         self._raw, self._last = assignment.encode(), assignment
         return self._signed()

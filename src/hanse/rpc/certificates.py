@@ -24,7 +24,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from hanse.core import limits
 from hanse.core.errors import InvalidSpec, NotPermitted, TooLarge
 
-SERVER_NAME = "hanse"  # the one DNS name in every certificate; identity is the URI
+SERVER_NAME = "hanse"  # the one DNS name in every certificate but a node's; identity is the URI
+NODE_NAME = "hanse-node"  # so that no node is taken for a daemon, whichever authority is trusted
 LIFE = datetime.timedelta(days=7)
 AUTHORITY_LIFE = datetime.timedelta(days=3650)
 CLOCKS_APART = datetime.timedelta(days=1)  # an issuer's clock may be this much ahead of a reader's
@@ -184,7 +185,8 @@ def _sign(
     *,
     ca: bool,
 ) -> bytes:
-    names = [x509.DNSName(SERVER_NAME), x509.UniformResourceIdentifier(uri)]
+    shown = NODE_NAME if "/edge/" in uri else SERVER_NAME
+    names = [x509.DNSName(shown), x509.UniformResourceIdentifier(uri)]
     builder = (
         x509.CertificateBuilder()
         .subject_name(subject)
@@ -222,8 +224,8 @@ def _usage(*, ca: bool) -> x509.KeyUsage:
 
 
 def _purposes(uri: str) -> x509.ExtendedKeyUsage:
-    """Only a daemon is a server: no client accepts another's certificate in its place."""
-    server = [ExtendedKeyUsageOID.SERVER_AUTH] if "/daemon/" in uri else []
+    """Daemons serve members and nodes, a node its neighbours; whoever brings a token only calls."""
+    server = [] if "/token/" in uri else [ExtendedKeyUsageOID.SERVER_AUTH]
     return x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH, *server])
 
 

@@ -83,14 +83,17 @@ class Peer:
     cert_pem: bytes = field(default=b"", repr=False, compare=False)
 
 
-def open_channel(address: str, identity: Identity, authority_pem: bytes) -> grpc.aio.Channel:
-    """A channel that reaches whoever this one authority vouches for, or nobody."""
+def open_channel(
+    address: str, identity: Identity, authority_pem: bytes, name: str = SERVER_NAME
+) -> grpc.aio.Channel:
+    """A channel that reaches whoever this one authority vouches for by this name, or nobody."""
     credentials = grpc.ssl_channel_credentials(
         root_certificates=authority_pem,
         private_key=identity.key_pem,
         certificate_chain=identity.cert_pem,
     )
-    return grpc.aio.secure_channel(address, credentials, options=CHANNEL_OPTIONS)
+    options = dict(CHANNEL_OPTIONS) | {"grpc.ssl_target_name_override": name}
+    return grpc.aio.secure_channel(address, credentials, options=list(options.items()))
 
 
 def server_credentials(
