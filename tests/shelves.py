@@ -38,6 +38,12 @@ class Shelf:
             raise NotPermitted("residency")
         return self.path(file.digest).exists()
 
+    def may_lean(self, peer: Peer, base: File) -> bool:
+        try:
+            return self.may_fetch(peer, base)
+        except NotPermitted:
+            return False
+
     def size(self, digest: Digest) -> int:
         if not self.path(digest).exists():
             raise NotFound("dropped")
@@ -54,7 +60,7 @@ class Shelf:
     async def elsewhere(self, peer: Peer, wanted: Wanted) -> Mapping[int, Elsewhere]:
         return {} if wanted.insist else self.pointed
 
-    async def has_part(self, file: File, part: int) -> bool:
+    async def has_part(self, file: File, part: int, until_s: float) -> bool:
         return part not in self.lacking
 
     def on_damage(self, digest: Digest) -> None:

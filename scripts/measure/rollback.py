@@ -158,7 +158,7 @@ def _enrol(home: Path, nodes: Path, folder: Path) -> None:
     for number in range(NODES):
         made = enrol(config, f"n{number:03}", now)
         one = nodes / f"n{number:03}"
-        _write(one, made, f"unix:{folder}/{number}.sock", {})
+        _write(one, made, {"listen": f"unix:{folder}/{number}.sock"}, {})
         text = (one / "agent.toml").read_text()
         text = text.replace("# report_interval_s = 5.0", "report_interval_s = 3.0")
         (one / "agent.toml").write_text(text.replace('# log_level = "info"', 'log_level = "error"'))

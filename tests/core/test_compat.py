@@ -10,7 +10,7 @@ from hanse.core.catalog.manifest import File, Manifest, Variant
 from hanse.core.catalog.view import Release
 from hanse.core.compat import check_requires, fit
 from hanse.core.errors import InvalidSpec
-from hanse.core.fleet import FITS_KEPT, Fleet
+from hanse.core.fleet import FITS_KEPT, SHARE_FACT, Fleet
 from hanse.core.ids import Digest, EventId, Segment, Version, segment
 
 ORIN = {
@@ -122,3 +122,12 @@ def test_a_node_that_says_something_new_each_time_fills_no_memory() -> None:
         Digest.of(b"r"), Version("1"), 1, record, 1, EventId(bytes(32)), segment("eu"), ("eu",)
     )
     assert [node.name for node in fleet.able(fleet.nodes.values(), release)] == ["dock"]
+
+
+def test_nodes_that_differ_in_their_address_alone_are_alike() -> None:
+    """Or every node of a fleet that shares would be judged for itself."""
+    fleet = Fleet()
+    for i in range(3):
+        fleet.watch(segment(f"dock-{i}"), {"ort": "1.32.0", SHARE_FACT: f"10.0.0.{i}:80"}, 0.0)
+    assert len({node.kind for node in fleet.nodes.values()}) == 1
+    assert [node.share for node in fleet.nodes.values()] == [f"10.0.0.{i}:80" for i in range(3)]

@@ -27,7 +27,16 @@ from hanse.core.audit.paths import parse_index
 from hanse.core.catalog.manifest import parse_manifest
 from hanse.core.dsse import open_envelope
 from hanse.core.errors import InvalidSignature, Rejected
-from hanse.core.ids import Digest, Origin, Segment, member_id, parse_member_id, segment, version
+from hanse.core.ids import (
+    Digest,
+    Origin,
+    Segment,
+    check_address,
+    member_id,
+    parse_member_id,
+    segment,
+    version,
+)
 from hanse.core.log.checkpoint import Checkpoint, open_checkpoint
 from hanse.core.log.merkle import EMPTY_ROOT, Frontier, leaf_hash, root_of
 from hanse.core.log.note import Note, VerifierKey
@@ -369,7 +378,7 @@ def names(raw: bytes) -> None:
 
 def address(raw: bytes) -> None:
     text = text_of(raw)
-    assert daemon_config.check_address(text, "address") == text
+    assert check_address(text, "address") == text
     assert text.isprintable()
 
 

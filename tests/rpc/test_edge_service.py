@@ -14,7 +14,7 @@ from hanse.core import limits
 from hanse.core.errors import Rejected
 from hanse.core.ids import Segment
 from hanse.core.trust.members import Members
-from hanse.rpc import assignments, tls
+from hanse.rpc import assignments, edge_service, tls
 from hanse.rpc.assignments import AssignmentFeed, Watcher
 from hanse.rpc.certificates import Identity
 from hanse.rpc.edge_service import EdgeService
@@ -307,6 +307,41 @@ async def test_reports_and_facts_are_bounded(world: World) -> None:
     ):
         code, _ = await refusal(watch(channel, "n1", **facts).read())
         assert code == grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+@pytest.mark.parametrize(
+    ("said", "known"),
+    [
+        ("10.0.0.7:8002", "10.0.0.7:8002"),
+        ("dock-7.lan:8002", "dock-7.lan:8002"),
+        (":8002", "127.0.0.1:8002"),  # from where it came
+        ("unix:/tmp/x", None),
+        (":", None),
+        (":99999", None),
+        ("dock 7:80", None),
+        ("", None),
+    ],
+)
+async def test_where_others_reach_a_node_is_an_address_or_nothing(
+    world: World, said: str, known: str | None
+) -> None:
+    call = watch(world.node("n1"), "n1", share=said, tier="gold")
+    await call.initial_metadata()
+    expected = {"tier": "gold"} | ({"share": known} if known else {})
+    assert world.handler.watching[Segment("n1")] == expected
+
+
+@pytest.mark.parametrize(
+    ("caller", "host"),
+    [
+        ("ipv4:10.0.0.7:4312", "10.0.0.7"),
+        ("ipv6:%5B2001:db8::1%5D:4312", "[2001:db8::1]"),
+        ("ipv6:[2001:db8::1]:4312", "[2001:db8::1]"),
+        ("ipv6:%5B::ffff:10.0.0.7%5D:4312", "10.0.0.7"),
+    ],
+)
+def test_the_host_of_a_caller_is_written_as_one_dials_it(caller: str, host: str) -> None:
+    assert edge_service._host(caller) == host
 
 
 async def test_an_error_arrives_with_its_full_text(world: World) -> None:

@@ -33,6 +33,7 @@ def agent() -> None:
 @click.option("--node", help="With --via: the node's name. A token names it itself.")
 @enrolling.with_token
 @click.option("--listen", default="127.0.0.1:8001", show_default=True, help="Inference HOST:PORT.")
+@click.option("--share-listen", default="", help="HOST:PORT for nodes of the same region.")
 @click.option("--label", multiple=True, callback=pairs, help="NAME=VALUE; may be repeated.")
 @options.agent_home
 def enroll(
@@ -40,6 +41,7 @@ def enroll(
     node: str | None,
     token_text: str | None,
     listen: str,
+    share_listen: str,
     label: dict[str, str],
     home: Path,
 ) -> None:
@@ -48,13 +50,20 @@ def enroll(
     With --token it runs on the node: the key is made here and stays here. A folder that is
     there already keeps its key and settings and gets a new certificate. With --via it runs where
     the daemon is, without a network; copy the folder to the node, over a channel that you trust.
+
+    With --share-listen it gives model files to the other nodes of its region, over mutual TLS and
+    only to whom the daemon permits it; 0.0.0.0:PORT is fine.
     """
+    from hanse.core.ids import check_address
     from hanse.edge.listening import check_listen, check_reach
 
     check_reach(check_listen(listen), None, None, without_tls=False)
+    settings = {"listen": listen}
+    if share_listen:
+        settings["share_listen"] = check_address(share_listen, "share_listen")
     if token_text:
         token = enrolling.read_token(token_text, "edge")
-        enrolling.enroll(home, token, listen, label)
+        enrolling.enroll(home, token, settings, label)
         click.echo(f"node {token.node} of {token.region} enrolled in {home}")
         note(f"next: hanse agent run --home {home}")
         return
@@ -70,7 +79,7 @@ def enroll(
                 fix="name another --home",
             )
     made = enrol(load(via), node, datetime.datetime.now(datetime.UTC))
-    _write(home, made, listen, label)
+    _write(home, made, settings, label)
     click.echo(f"node {made.node} of {made.region} enrolled in {home}, until {made.until:%Y-%m-%d}")
     note(f"next: hanse agent run --home {home}")
 
@@ -201,7 +210,7 @@ def _row(model: dict[str, Any]) -> tuple[str, ...]:
     )
 
 
-def _write(home: Path, made: Enrolment, listen: str, labels: dict[str, str]) -> None:
+def _write(home: Path, made: Enrolment, settings: dict[str, str], labels: dict[str, str]) -> None:
     from hanse.daemon.private_files import write_new
     from hanse.edge.config import render
 
@@ -215,6 +224,6 @@ def _write(home: Path, made: Enrolment, listen: str, labels: dict[str, str]) -> 
         "region": made.region,
         "daemon": made.daemon_address,
         "daemon_key": made.daemon_key,
-        "listen": listen,
+        **settings,
     }
     write_new(home / "agent.toml", render(values, labels).encode())

@@ -70,7 +70,7 @@ def show_token(form: str, answer: Mapping[str, Any]) -> None:
         emit(form, "Token", answer, Table((), ()), [answer["token"]])
 
 
-def enroll(home: Path, token: Token, listen: str, labels: dict[str, str]) -> None:
+def enroll(home: Path, token: Token, settings: dict[str, str], labels: dict[str, str]) -> None:
     """Make the folder of a node, or give the one that is there a new certificate.
 
     Raises `Conflict` if the folder is another node's, and what the daemon raises.
@@ -99,7 +99,7 @@ def enroll(home: Path, token: Token, listen: str, labels: dict[str, str]) -> Non
     authority_pem = certificates.to_pem(token.authority_der)
     replace_file(home / "keys/daemon.crt", authority_pem, durable=True)
     if not again:  # last: a folder without it is unfinished, and may be tried again
-        write_new(home / FILE_NAME, _settings(token, listen, labels))
+        write_new(home / FILE_NAME, _settings(token, settings, labels))
 
 
 async def _enrolled(token: Token, request: bytes) -> bytes:
@@ -109,7 +109,7 @@ async def _enrolled(token: Token, request: bytes) -> bytes:
         return await enrol_client.enroll(channel, request)
 
 
-def _settings(token: Token, listen: str, labels: dict[str, str]) -> bytes:
+def _settings(token: Token, chosen: dict[str, str], labels: dict[str, str]) -> bytes:
     from hanse.core.encoding import to_base64
     from hanse.edge.config import render
 
@@ -119,7 +119,7 @@ def _settings(token: Token, listen: str, labels: dict[str, str]) -> bytes:
         "region": token.region,
         "daemon": token.address,
         "daemon_key": to_base64(token.daemon_key),
-        "listen": listen,
+        **chosen,
     }
     return render(values, labels).encode()
 

@@ -21,6 +21,7 @@ MEANINGS: Final[Mapping[str, str]] = {
     "calls_silent": "calls ended because their request did not come in time",
     "calls_unreadable": "calls whose request could not be read",
     "claims_ignored": "heads of logs that a peer named and that could never enter",
+    "fetches_denied": "fetches of model files by whom residency keeps them from (T35)",
     "fetches_refused": "fetches refused because so many of that peer were under way",
     "frames_rejected": "frames that said something wrong",
     "frames_too_large": "frames, or events in them, above a bound (L01, L02, L03); ends the link",
@@ -34,6 +35,8 @@ MEANINGS: Final[Mapping[str, str]] = {
     "log_lines_withheld": "log lines about a peer left out because there were so many",
     "news_withheld": "announces left to the next ping because all links together sent much (T49)",
     "nodes_refused": "nodes refused because so many watch",
+    "parts_insisted": "parts of model files sent to nodes that did not get them from neighbours",
+    "parts_pointed": "parts of model files for which a node was sent to its neighbours",
     "peers_ignored": "times that a peer was ignored for a while for what it made us verify (L15)",
     "pulls_ignored": "pulls of a peer that had too many unanswered (L11)",
     "pulls_late": "pulls that a peer did not answer in time (L14)",
@@ -42,6 +45,7 @@ MEANINGS: Final[Mapping[str, str]] = {
     "reports_refused": "reports refused for their size",
     "states_differed": "times that a member began to compute another state from equal logs (T50)",
     "statuses_ignored": "statuses not taken because their author spoke too often (T48)",
+    "tickets_signed": "tickets with which a node may have a file from its neighbours",
 }
 
 

@@ -23,6 +23,8 @@ from hanse.core.telemetry import Counts, ModelReport, Report, Window
 
 ONLINE_S = 15.0
 INTERVAL_FACT = "report_interval_s"
+SHARE_FACT = "share"
+"""Where other nodes reach it: host:port, or :port at the host from which it came."""
 INTERVALS_MISSED_MAX = 3
 FITS_KEPT = 4096
 
@@ -39,6 +41,8 @@ class NodeStatus:
     models: dict[Segment, ModelReport] = field(default_factory=dict)
     kind: int = 0
     """Equal for nodes with equal facts; 0 for those that have said nothing."""
+    share: str = ""
+    """Where other nodes reach it, host:port; empty if they cannot."""
 
     @property
     def on_disk(self) -> set[Digest]:
@@ -72,13 +76,15 @@ class Fleet:
     def watch(self, name: Segment, facts: dict[str, str], now_s: float) -> None:
         status = self._status(name)
         status.watching, status.seen_s = True, now_s
+        status.share = facts.get(SHARE_FACT, "")
+        facts = {k: v for k, v in facts.items() if k != SHARE_FACT}  # or no two would be alike
         if status.facts != facts:
             status.facts = dict(facts)
             self._sort(status)
 
     def gone(self, name: Segment) -> None:
         if name in self.nodes:
-            self.nodes[name].watching = False
+            self.nodes[name].watching, self.nodes[name].share = False, ""
 
     def report(self, boot_nonce: bytes, seq: int, report: Report, now_s: float) -> int:
         """Take a report; returns the sequence number that is now acknowledged."""

@@ -19,6 +19,7 @@ _SEGMENT = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _HEX = re.compile(r"[0-9a-f]+")
 _INCARNATION = re.compile(r"i([1-9][0-9]{0,8})(?:-([0-9a-f]{8}))?")
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_ADDRESS = re.compile(r"(?:\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]{1,253}):([1-9][0-9]{0,4})")
 
 INCARNATION_MAX = 10**9 - 1
 
@@ -55,6 +56,16 @@ def version(text: str) -> Version:
             fix="use 1 to 64 of A-Z a-z 0-9 . _ - and begin with a letter or digit",
         )
     return Version(text)
+
+
+def check_address(text: str, what: str) -> str:
+    """A `host:port` that others can dial. Raises `InvalidName`."""
+    found = _ADDRESS.fullmatch(text)
+    if found is None or int(found[1]) > 65535:
+        raise InvalidName(
+            f"{what} {text[:80]!r} is not host:port", fix="write for example 127.0.0.1:7420"
+        )
+    return text
 
 
 @lru_cache(maxsize=20_000)  # everybody's, asked for with every step

@@ -17,13 +17,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hanse.core.errors import Conflict, NotFound
-from hanse.core.ids import MemberId, Segment, member_id, segment
+from hanse.core.ids import MemberId, Segment, check_address, member_id, segment
 from hanse.core.signing import SigningKey
 from hanse.core.trust import chain
 from hanse.core.trust.ceremonies import keep_default_policy
 from hanse.core.trust.members import Keys, Member, Members, Person, Region
 from hanse.core.trust.writing import Expiry
-from hanse.daemon.config import FILE_NAME, FIRST_START, check_address, render
+from hanse.daemon.config import FILE_NAME, FIRST_START, render
 from hanse.daemon.join_request import read_request, sign_request
 from hanse.daemon.private_files import read_private, read_seed, write_new, write_seed
 from hanse.daemon.trust_folder import add_file

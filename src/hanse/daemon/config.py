@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from hanse.core.catalog.private import check_policy
-from hanse.core.errors import InvalidName, InvalidSpec, NotFound
-from hanse.core.ids import Segment, segment
+from hanse.core.errors import InvalidSpec, NotFound
+from hanse.core.ids import Segment, check_address, segment
 from hanse.core.limits import DISK_RESERVE_BYTES_MIN, RECOVERY_S
 from hanse.core.reading import Reader
 from hanse.core.transfer.turns import pace_of
@@ -31,7 +31,6 @@ SOCKET_PATH_BYTES_MAX = 100  # the kernel takes 107
 CONFIG_BYTES_MAX = 64 * 1024
 LOG_LEVELS = ("debug", "info", "warning", "error")
 _URL = re.compile(r"https?://[A-Za-z0-9.\[\]:-]{1,260}(/[A-Za-z0-9._~/-]{0,200})?")
-_ADDRESS = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]{1,253}):([1-9][0-9]{0,4})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,16 +259,6 @@ def control_path(home: Path, configured: str = "") -> Path:
     name = hashlib.sha256(bytes(home.absolute())).hexdigest()[:16]
     # The client checks who serves it, so a world-writable parent is harmless.
     return Path("/tmp") / f"hanse-{name}" / "control.sock"  # noqa: S108
-
-
-def check_address(text: str, what: str) -> str:
-    """A `host:port` that others can dial. Raises `InvalidName`."""
-    found = _ADDRESS.fullmatch(text)
-    if found is None or int(found[2]) > 65535:
-        raise InvalidName(
-            f"{what} {text[:80]!r} is not host:port", fix="write for example 127.0.0.1:7420"
-        )
-    return text
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -7,14 +7,14 @@ from collections.abc import Mapping
 import structlog
 
 from hanse.core.catalog.residency import may_go
-from hanse.core.errors import NotFound
 from hanse.core.ids import Digest
 from hanse.core.node import Node
 from hanse.core.transfer.wanted import Elsewhere, File, Wanted
+from hanse.daemon.neighbours import Neighbours
 from hanse.parts.recipe import Recipe
 from hanse.rpc import tls
 from hanse.storage.blobs import Blobs
-from hanse.storage.recipes import external_of
+from hanse.storage.recipes import recipe_in
 
 log = structlog.get_logger("hanse.gate")
 
@@ -22,8 +22,8 @@ log = structlog.get_logger("hanse.gate")
 class Gate:
     """Decides, before anything is looked up, what the direct peer may fetch of the store."""
 
-    def __init__(self, node: Node, blobs: Blobs) -> None:
-        self._node, self._blobs = node, blobs
+    def __init__(self, node: Node, blobs: Blobs, neighbours: Neighbours | None = None) -> None:
+        self._node, self._blobs, self._neighbours = node, blobs, neighbours
         self.size, self.read_range = blobs.size, blobs.read_range
 
     def may_fetch(self, peer: tls.Peer, file: File, ticket: bytes = b"") -> bool:
@@ -37,24 +37,23 @@ class Gate:
             log.warning(
                 "fetch_denied", peer=peer.name, region=peer.region, release=file.release.short
             )
+            self._node.counters["fetches_denied"] += 1
             return False
         return file.digest in {f.digest for f in found.manifest.files} and self._blobs.has(
             file.digest
         )
 
+    def may_lean(self, peer: tls.Peer, base: File) -> bool:
+        return self.may_fetch(peer, base)
+
     def recipe(self, file: File) -> Recipe:
         release = self._node.catalog.release(file.release)
-        files = release.manifest.files if release else ()
-        for each in files:
-            if release and each.digest == file.digest:
-                external = external_of(self._blobs, release.manifest, each.name)
-                return self._blobs.recipe(file.digest, external)
-        raise NotFound(f"{file.digest} is in no such release")
+        return recipe_in(self._blobs, release.manifest if release else None, file.digest)
 
     async def elsewhere(self, peer: tls.Peer, wanted: Wanted) -> Mapping[int, Elsewhere]:
-        return {}
+        return self._neighbours.elsewhere(peer, wanted) if self._neighbours else {}
 
-    async def has_part(self, file: File, part: int) -> bool:
+    async def has_part(self, file: File, part: int, until_s: float) -> bool:
         return True
 
     def on_damage(self, digest: Digest) -> None: ...

@@ -14,13 +14,12 @@ from dataclasses import dataclass
 from hanse.core.dsse import open_envelope, parse_envelope, sign_envelope
 from hanse.core.encoding import to_base64
 from hanse.core.errors import InvalidSignature, InvalidSpec, NotPermitted, Rejected
-from hanse.core.ids import Segment, member_id, segment
+from hanse.core.ids import Segment, check_address, member_id, segment
 from hanse.core.limits import JOIN_REQUEST_BYTES_MAX
 from hanse.core.reading import Reader, canonical_json, parse_json
 from hanse.core.signing import SigningKey
 from hanse.core.trust.documents import parse_key
 from hanse.core.trust.members import Member
-from hanse.daemon.config import check_address
 from hanse.rpc import certificates, tls
 
 REQUEST_TYPE = "application/vnd.hanse.join-request+json"

@@ -40,6 +40,7 @@ from hanse.daemon.driver import Driver, now
 from hanse.daemon.enrolment import Enroller
 from hanse.daemon.gate import Gate
 from hanse.daemon.healer import Healer
+from hanse.daemon.neighbours import Neighbours
 from hanse.daemon.outside_witness import OutsideWitness
 from hanse.daemon.private_files import read_seed
 from hanse.daemon.private_values import PrivateValues
@@ -211,7 +212,11 @@ async def assemble(
     enroller = Enroller(config, driver, now=now)
     services = (
         PeerService(transport, config.region),
-        BlobService(Gate(node, blobs), node.counters, Pace(config.blob_send_bytes_per_s)),
+        BlobService(
+            Gate(node, blobs, Neighbours(node, key)),
+            node.counters,
+            Pace(config.blob_send_bytes_per_s),
+        ),
         edge,
         EnrolService(enroller),
     )

@@ -34,6 +34,7 @@ from hanse.edge.fetching import finished
 from hanse.edge.inference import runtime_facts
 from hanse.edge.outbox import Outbox
 from hanse.edge.router import Router
+from hanse.edge.sharing import SharedFiles, Sharing
 from hanse.edge.staging import Staging
 from hanse.edge.telemetry import Telemetry
 from hanse.rpc import edge_client
@@ -78,6 +79,8 @@ class Agent:
             facts=self._facts,
             jitter=self._random,
         )
+        files = SharedFiles(cache, self.device.manifest, config.daemon_key)
+        self._sharing = Sharing(config, own, files, self._edge_ca)
         self._outbox = Outbox(config.node)
         self._status = status.StatusFile(config.state)
         self._status_lock = asyncio.Lock()
@@ -105,6 +108,7 @@ class Agent:
 
     async def close(self) -> None:
         """After `run` has ended: stop work, say goodbye, keep what must be kept."""
+        await self._sharing.close()
         await self._staging.close()
         await self.router.close()
         while not self._steps.empty():
@@ -157,11 +161,16 @@ class Agent:
         wait_s = RECONNECT_FIRST_S
         while True:
             try:
-                stream = edge_client.watch(self._daemon(), self._config.node, self._facts)
-                async for raw, signature in stream:
-                    wait_s = RECONNECT_FIRST_S
-                    await self._set_connected(True)
-                    self._hear(raw, signature)
+                await self._sharing.open()
+                facts = {**self._facts, **self._sharing.facts()}
+                stream = edge_client.watch(self._daemon(), self._config.node, facts)
+                async with contextlib.aclosing(stream):
+                    async for raw, signature in stream:
+                        wait_s = RECONNECT_FIRST_S
+                        await self._set_connected(True)
+                        self._hear(raw, signature)
+                        if await self._sharing.open():
+                            break  # to say so
             except HanseError as error:
                 log.info("daemon_lost", reason=str(error), retry_s=round(wait_s, 2))
                 self._look_at_own_certificate()
@@ -240,6 +249,7 @@ class Agent:
             await asyncio.sleep(TICK_S)
             self._apply(self.device.tick(time.monotonic()))
             self._look_at_switch()
+            self._sharing.look_again()
 
     def _look_at_switch(self) -> None:
         """A file goes once what it asks for is on the disk, so that no crash forgets it."""
@@ -270,9 +280,13 @@ class Agent:
                 "listen": self._config.listen,
                 "daemon": {"address": self._config.daemon, "connected": self._connected},
                 "certificate_until": self._own.until.isoformat(),
+                "sharing": self._sharing.describe(),
                 **status.describe(self.device),
             }
             await finished(self._status.write, document)
+
+    def _edge_ca(self) -> str:
+        return self.device.assignment.edge_ca_pem if self.device.assignment else ""
 
     def _daemon(self) -> Channel:
         return self._channels.to(self._config.daemon, self._config.daemon_cert.read_text())

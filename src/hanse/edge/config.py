@@ -17,10 +17,11 @@ from typing import Any
 
 from hanse.core.encoding import strict_base64
 from hanse.core.errors import InvalidSpec, NotFound, NotPermitted
-from hanse.core.ids import Segment, segment
+from hanse.core.ids import Segment, check_address, segment
 from hanse.core.limits import LABELS_MAX
 from hanse.core.reading import Reader
-from hanse.edge.listening import check_address, check_listen, check_reach
+from hanse.core.transfer.turns import pace_of
+from hanse.edge.listening import check_listen, check_reach
 
 FILE_NAME = "agent.toml"
 CONFIG_BYTES_MAX = 64 * 1024
@@ -73,6 +74,20 @@ SETTINGS = {
         "can then ask the models and record labels, which decide over releases. Default false.",
         False,
     ),
+    "share_listen": Setting(
+        "host:port on which this node gives parts of model files to other nodes of its region, to\n"
+        "whom the daemon permits it; they speak mutual TLS. Default: none, it only takes.",
+        "",
+    ),
+    "share_address": Setting(
+        "host:port under which they reach it. Default: share_listen; if that is every address of\n"
+        "this machine (0.0.0.0 or [::]), the one from which the daemon sees it come.",
+        "",
+    ),
+    "share_bytes_per_s": Setting(
+        "Bytes a second that it gives at most, all neighbours together; 0, the default: no limit.",
+        0,
+    ),
     "report_interval_s": Setting(
         "Seconds between reports of counts to the daemon; 0.1 to 3600. Default 5. Changes of\n"
         "state are reported at once. Larger: less traffic, but verdicts come that much later.",
@@ -112,6 +127,9 @@ class Config:
     serving_key: Path | None
     serving_client_ca: Path | None
     serving_without_tls: bool
+    share_listen: str
+    share_address: str
+    share_bytes_per_s: int
     report_interval_s: float
     probe_interval_s: float
     release_bytes_max: int
@@ -180,6 +198,9 @@ def _parse(document: dict[str, Any], folder: Path) -> Config:
             serving_key=_path(reader, "serving_key", folder),
             serving_client_ca=_path(reader, "serving_client_ca", folder),
             serving_without_tls=reader.flag("serving_without_tls", False),
+            share_listen=_address(reader, "share_listen"),
+            share_address=_address(reader, "share_address"),
+            share_bytes_per_s=pace_of(reader, "share_bytes_per_s"),
             report_interval_s=_number(reader, "report_interval_s", 0.1, 3600.0),
             probe_interval_s=_number(reader, "probe_interval_s", 1.0, 86400.0),
             release_bytes_max=reader.integer(
@@ -194,6 +215,11 @@ def _parse(document: dict[str, Any], folder: Path) -> Config:
 def _text(reader: Reader, key: str) -> str:
     default = SETTINGS[key].default
     return reader.text(key) if default is None else reader.text(key, default)
+
+
+def _address(reader: Reader, key: str) -> str:
+    text = _text(reader, key)
+    return check_address(text, key) if text else ""
 
 
 def _number(reader: Reader, key: str, low: float, high: float) -> float:

@@ -10,20 +10,10 @@ import ipaddress
 import re
 from pathlib import Path
 
-from hanse.core.errors import InvalidName, InvalidSpec
+from hanse.core.errors import InvalidSpec
+from hanse.core.ids import check_address
 
-_ADDRESS = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]{1,253}):([0-9]{1,5})")
 _SOCKET = re.compile(r"unix:[^\x00-\x20\x7f]{1,100}")
-
-
-def check_address(text: str, what: str) -> str:
-    """host:port. Raises `InvalidName`."""
-    found = _ADDRESS.fullmatch(text)
-    if found is None or int(found[2]) > 65535:
-        raise InvalidName(
-            f"{what} {text[:80]!r} is not host:port", fix="write for example 127.0.0.1:8001"
-        )
-    return text
 
 
 def check_listen(text: str) -> str:

@@ -31,6 +31,8 @@ NAME = "hanse.v1.BlobService"
 FETCHES_MAX = 64
 FETCHES_PER_PEER_MAX = 8
 WRITE_S = 30.0
+WAIT_S = 2.0
+"""So long together a call waits for parts that are on their way here."""
 
 
 class BlobSource(Protocol):
@@ -45,6 +47,10 @@ class BlobSource(Protocol):
         """
         ...
 
+    def may_lean(self, peer: Peer, base: File) -> bool:
+        """Whether what this peer is sent of a file that it may have may be against this one."""
+        ...
+
     # These three block, and raise `NotFound` for what was dropped meanwhile.
     def size(self, digest: Digest) -> int: ...
     def read_range(self, digest: Digest, start: int, length: int) -> bytes: ...
@@ -54,8 +60,8 @@ class BlobSource(Protocol):
         """Where else this peer shall get some of these parts; the others it gets here."""
         ...
 
-    async def has_part(self, file: File, part: int) -> bool:
-        """Whether it can be read, perhaps after it was waited for a while."""
+    async def has_part(self, file: File, part: int, until_s: float) -> bool:
+        """Whether it can be read, perhaps after a while: until then, by the loop's time."""
         ...
 
     def on_damage(self, digest: Digest) -> None:
@@ -67,13 +73,20 @@ class BlobService:
     name = NAME
 
     def __init__(
-        self, source: BlobSource, counters: Counters | None = None, pace: Pace | None = None
+        self,
+        source: BlobSource,
+        counters: Counters | None = None,
+        pace: Pace | None = None,
+        *,
+        at_once: int = FETCHES_MAX,
+        of_a_peer: int = FETCHES_PER_PEER_MAX,
     ) -> None:
         self._source = source
         self._payloads = Payloads(source)
         self._pace = pace or Pace()
         self._counters = zeros() if counters is None else counters
-        self._slots = asyncio.Semaphore(FETCHES_MAX)
+        self._slots = asyncio.Semaphore(at_once)
+        self._of_a_peer = of_a_peer
         self._by_peer: Counter[bytes] = Counter()
 
     @translated
@@ -114,9 +127,10 @@ class BlobService:
             bases = await self._bases(peer, wanted, known)
             await context.send_initial_metadata(())
             pointed = await self._source.elsewhere(peer, wanted)
+            until_s = asyncio.get_running_loop().time() + WAIT_S
             for number in wanted.parts:
                 where = pointed.get(number)
-                if where is None and not await self._source.has_part(wanted.file, number):
+                if where is None and not await self._source.has_part(wanted.file, number, until_s):
                     where = Elsewhere()
                 if where is not None:
                     await self._write(context, peer, elsewhere_message(number, where), 0)
@@ -132,7 +146,7 @@ class BlobService:
 
     async def _bases(self, peer: Peer, wanted: Wanted, known: Known) -> dict[Digest, Place]:
         """None if the peer may not have the base: it gets what needs no base."""
-        if wanted.base is None or not self._allowed(peer, wanted.base):
+        if wanted.base is None or not self._source.may_lean(peer, wanted.base):
             return {}
         return await self._payloads.bases(known, await self._payloads.recipe(wanted.base))
 
@@ -142,10 +156,10 @@ class BlobService:
     ) -> AsyncIterator[Peer]:
         """Hold one of this peer's fetches, if it may have the file."""
         peer = tls.peer_of(context)
-        if self._by_peer[peer.spki] >= FETCHES_PER_PEER_MAX:
+        if self._by_peer[peer.spki] >= self._of_a_peer:
             self._counters["fetches_refused"] += 1
             raise Unavailable(
-                f"{FETCHES_PER_PEER_MAX} fetches of this peer are under way",
+                f"{self._of_a_peer} fetches of this peer are under way",
                 fix="let one of them end first",
             )
         self._by_peer[peer.spki] += 1

@@ -6,7 +6,7 @@ gRPC's errors end here: no caller above sees a status code.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 
 import grpc
 
@@ -19,7 +19,7 @@ REPORT_S = 10.0
 
 async def watch(
     channel: grpc.aio.Channel, node: str, facts: Mapping[str, str]
-) -> AsyncIterator[tuple[bytes, bytes]]:
+) -> AsyncGenerator[tuple[bytes, bytes], None]:
     """Assignments with their signatures, unverified, until the daemon ends the stream.
 
     Raises `Unavailable` when the connection is lost and `Rejected` when the daemon refuses.

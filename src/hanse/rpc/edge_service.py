@@ -6,15 +6,19 @@ region that it names; here it must be *this* region, and the node that the reque
 
 from __future__ import annotations
 
+import contextlib
+import ipaddress
 from collections.abc import Mapping
 from typing import Any, Protocol
+from urllib.parse import unquote
 
 import grpc
 
 from hanse.core import limits
 from hanse.core.counters import Counters, zeros
-from hanse.core.errors import NotPermitted, TooLarge, Unavailable
-from hanse.core.ids import Segment, segment
+from hanse.core.errors import InvalidName, NotPermitted, TooLarge, Unavailable
+from hanse.core.fleet import SHARE_FACT
+from hanse.core.ids import Segment, check_address, segment
 from hanse.rpc import tls
 from hanse.rpc.assignments import AssignmentFeed, Watcher
 from hanse.rpc.status import Context, refuse, translated
@@ -70,7 +74,7 @@ class EdgeService:
     @translated
     async def watch(self, request: pb.WatchRequest, context: Context) -> None:
         peer, node = self._node(request.node, context)
-        facts = _facts(request.facts)
+        facts = _facts(request.facts, context.peer())
         if len(self._nodes) >= limits.NODES_MAX and node not in self._nodes:
             self._counters["nodes_refused"] += 1
             raise Unavailable(
@@ -142,7 +146,7 @@ class EdgeService:
         )
 
 
-def _facts(claimed: Mapping[str, str]) -> dict[str, str]:
+def _facts(claimed: Mapping[str, str], caller: str) -> dict[str, str]:
     facts = dict(claimed)
     longest = max((len(text.encode()) for pair in facts.items() for text in pair), default=0)
     if len(facts) > limits.LABELS_MAX or longest > limits.TEXT_BYTES_MAX:
@@ -150,4 +154,21 @@ def _facts(claimed: Mapping[str, str]) -> dict[str, str]:
             f"at most {limits.LABELS_MAX} facts of {limits.TEXT_BYTES_MAX} bytes each",
             fix="report fewer or shorter facts",
         )
+    if share := facts.pop(SHARE_FACT, ""):
+        address = f"{_host(caller)}{share}" if share.startswith(":") else share
+        with contextlib.suppress(InvalidName):  # then nobody is sent there
+            facts[SHARE_FACT] = check_address(address, SHARE_FACT)
     return facts
+
+
+def _host(caller: str) -> str:
+    """The host of a gRPC peer such as `ipv4:10.0.0.7:4312`, as an address is written."""
+    text = unquote(caller.partition(":")[2].rpartition(":")[0]).strip("[]")
+    try:
+        found = ipaddress.ip_address(text)
+    except ValueError:
+        return text
+    if isinstance(found, ipaddress.IPv6Address):
+        mapped = found.ipv4_mapped
+        return str(mapped) if mapped else f"[{found}]"
+    return text

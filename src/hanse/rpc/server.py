@@ -20,6 +20,7 @@ from hanse.rpc.admission import Admission, GuardedServer
 from hanse.rpc.certificates import Identity
 from hanse.rpc.doorkeeper import Doorkeeper
 
+Server = grpc.aio.Server
 _RPCS_MAX = limits.NODES_MAX + 1_000  # every node watching, and room for everything else
 
 

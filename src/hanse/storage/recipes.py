@@ -29,6 +29,7 @@ External: TypeAlias = Callable[[], tuple[Span, ...] | None]
 
 class Holds(Protocol):
     def laid_out(self, digest: Digest) -> AbstractContextManager[Path]: ...
+    def recipe(self, digest: Digest, external: External | None = None) -> Recipe: ...
 
 
 def kept_recipe(path: Path, digest: Digest) -> Recipe | None:
@@ -57,6 +58,14 @@ def mapped(file: BinaryIO) -> memoryview:
     if not os.fstat(file.fileno()).st_size:
         return memoryview(b"")
     return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+
+
+def recipe_in(blobs: Holds, manifest: Manifest | None, digest: Digest) -> Recipe:
+    """The recipe of a file of this release; from the release it is known what the file is for."""
+    for file in manifest.files if manifest else ():
+        if manifest and file.digest == digest:
+            return blobs.recipe(digest, external_of(blobs, manifest, file.name))
+    raise NotFound(f"{digest} is in no such release", fix="name the release that has it")
 
 
 def external_of(blobs: Holds, manifest: Manifest, name: str) -> External:
