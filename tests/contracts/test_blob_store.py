@@ -21,8 +21,11 @@ from hanse.core.errors import (
 from hanse.core.ids import Digest
 from hanse.parts.recipe import split
 from hanse.parts.tensors import Span
+from hanse.storage import folded
 from hanse.storage.blobs import Blobs, BlobStore
 from hanse.storage.bucket import BucketBlobs
+from hanse.storage.folded import FoldedBlobs
+from hanse.storage.incoming import BlobWriter
 from hanse.storage.memory_blobs import MemoryBlobs
 from hanse.storage.objects import Bucket, open_bucket
 
@@ -30,6 +33,43 @@ __all__ = ["moto"]
 
 BYTES = bytes(range(256)) * 40
 DIGEST = Digest.of(BYTES)
+NEAR = BYTES[:6000] + b"another release"
+NEAR_DIGEST = Digest.of(NEAR)
+
+
+class Folding(FoldedBlobs):
+    """Whatever comes is folded at once, onto a file that the tests do not see."""
+
+    def __init__(self, folder: Path, **more: int) -> None:
+        super().__init__(folder, **more)
+        if not BlobStore.has(self, NEAR_DIGEST) and not more:
+            put(super(), NEAR)  # type: ignore[arg-type]
+
+    def writer(self, size: int, digest: Digest | None = None) -> BlobWriter:
+        writer = super().writer(size, digest)
+        commit = writer.commit
+
+        def committed() -> Path:
+            path = commit()
+            self.fold(Digest(path.parent.name + path.name), NEAR_DIGEST)
+            return path
+
+        writer.commit = committed  # type: ignore[method-assign]
+        return writer
+
+    def list(self) -> tuple[Digest, ...]:
+        return tuple(digest for digest in super().list() if digest != NEAR_DIGEST)
+
+
+@pytest.fixture(autouse=True)
+def _folds_what_is_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(folded, "SAVED_BYTES_MIN", 1)
+
+
+def flip(path: Path, position: int) -> None:
+    rotten = bytearray(path.read_bytes())
+    rotten[position % len(rotten)] ^= 1
+    path.write_bytes(rotten)
 
 
 class Kind(NamedTuple):
@@ -40,7 +80,12 @@ class Kind(NamedTuple):
     def make(self, **more: int) -> Blobs:
         if self.bucket is not None:
             return blobs_in(self.bucket, self.folder, **more)
-        return BlobStore(self.folder, **more) if self.name == "disk" else MemoryBlobs()
+        match self.name:
+            case "disk":
+                return BlobStore(self.folder, **more)
+            case "folded":
+                return Folding(self.folder, **more)
+        return MemoryBlobs()
 
     def restart(self, store: Blobs) -> Blobs:
         if isinstance(store, MemoryBlobs):
@@ -57,12 +102,13 @@ class Kind(NamedTuple):
             for copy in self.bucket.find(f"blobs/{DIGEST.hex}/"):
                 rot(self.bucket, copy.key, position)
             store.cache.forget(DIGEST)
+        elif isinstance(store, Folding):
+            assert store.leans_on(DIGEST)
+            flip(store.folder / "folded" / DIGEST.hex, position)
         else:
             with store.laid_out(DIGEST) as path:
-                rotten = bytearray(path.read_bytes())
-                rotten[position] ^= 1
                 path.chmod(0o600)
-                path.write_bytes(rotten)
+                flip(path, position)
 
     def full(self) -> Blobs:
         if self.name == "memory":
@@ -70,7 +116,9 @@ class Kind(NamedTuple):
         return self.make(reserve_bytes=2**62)
 
 
-@pytest.fixture(params=["disk", "memory", "bucket in memory", "bucket in a folder", "bucket on S3"])
+@pytest.fixture(
+    params=["disk", "folded", "memory", "bucket in memory", "bucket in a folder", "bucket on S3"]
+)
 def kind(request: pytest.FixtureRequest, tmp_path: Path) -> Kind:
     match request.param:
         case "bucket in memory":
@@ -288,6 +336,8 @@ def test_a_recipe_is_made_once_and_kept(kind: Kind, store: Blobs, raw: bytes) ->
 
 def test_the_tensors_of_external_data_are_told_by_their_model(store: Blobs) -> None:
     put(store)
+    if isinstance(store, Folding):  # whoever folds says it then
+        store.unfold(DIGEST)
     found = (Span(0, 8192, "w", "F32", (2048,)),)
     recipe = store.recipe(DIGEST, lambda: found)
     assert recipe == split(BYTES, found)
@@ -297,8 +347,9 @@ def test_the_tensors_of_external_data_are_told_by_their_model(store: Blobs) -> N
 def test_damaged_bytes_have_no_recipe_and_are_gone(kind: Kind, store: Blobs) -> None:
     put(store)
     kind.damage(store, 5000)
+    known_before = isinstance(store, Folding)
     with pytest.raises(Unavailable, match="damaged"):
-        store.recipe(DIGEST)
+        store.check(DIGEST, [].append) if known_before else store.recipe(DIGEST)
     assert not store.has(DIGEST)
     put(store)
     assert store.recipe(DIGEST) == split(BYTES)
@@ -329,3 +380,40 @@ def test_a_blob_is_as_old_as_its_last_renewal(store: Blobs) -> None:
     assert not store.has(DIGEST)
     with pytest.raises(NotFound):
         store.came_s(DIGEST)
+
+
+def test_what_a_deletion_gives_back_is_what_was_promised(store: Blobs) -> None:
+    put(store)
+    room = store.room([DIGEST])
+    assert 0 < room <= len(BYTES)
+    assert store.occupied(DIGEST) == room
+    assert store.stand_alone([DIGEST]) == 0
+    assert store.delete(DIGEST) == room
+    store.settle()
+    assert store.list() == ()
+
+
+def test_a_check_reads_all_and_finds_nothing_wrong(store: Blobs) -> None:
+    put(store)
+    read: list[int] = []
+    assert store.check(DIGEST, read.append) == ()
+    assert sum(read) >= len(BYTES)
+    assert store.lost() == ()
+
+
+def test_a_check_finds_what_rots_and_tells_once_that_it_is_lost(kind: Kind, store: Blobs) -> None:
+    put(store)
+    kind.damage(store, 5000)
+    with pytest.raises(Unavailable, match="damaged"):
+        store.check(DIGEST, [].append)
+    assert not store.has(DIGEST)
+    assert store.lost() == (DIGEST,)
+    assert store.lost() == ()
+
+
+def test_whoever_finds_damage_it_is_told(kind: Kind, store: Blobs) -> None:
+    put(store)
+    kind.damage(store, 5000)
+    with pytest.raises(Unavailable):
+        store.open_verified(DIGEST)
+    assert store.lost() == (DIGEST,)

@@ -6,8 +6,9 @@ import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
+from typing import Any
 
-from hanse.core.errors import Broken, Unavailable
+from hanse.core.errors import Broken, NotFound, Unavailable
 from hanse.core.ids import Digest
 from hanse.storage.blobs import BlobStore
 from power.disk import Disk
@@ -25,6 +26,10 @@ class Lost(AssertionError):
 class Store:
     """A blob store in use, on a disk whose power fails; what it has said is done."""
 
+    make: type[BlobStore] = BlobStore
+    contents = CONTENTS
+    changes_max = 60
+
     def __init__(self, seed: int, folder: Path, deaf: Deaf = lambda *_: False) -> None:
         self._rng, self._folder, self._deaf = Random(seed), folder, deaf
         self._disk = Disk()
@@ -40,11 +45,11 @@ class Store:
             restore(self._disk, place)
             if number:
                 self._check(place)
-            last = self._rng.randrange(1, 60)
+            last = self._rng.randrange(1, self.changes_max)
             self._disk.before = self._cut_at(last)
             recorder = Recorder(place, self._disk, self._deaf)
             with recorder.recording(), contextlib.suppress(Broken):
-                self._use(BlobStore(place / HOME))
+                self._use(self.make(place / HOME))
             recorder.check()
             self._disk = self._disk.after_cut(self._rng)
             self.cuts += 1
@@ -59,9 +64,11 @@ class Store:
     def _use(self, store: BlobStore) -> None:
         store.sweep_temporaries()
         while True:
-            i = self._rng.randrange(len(CONTENTS))
-            deed = self._rng.choice((self._put, self._fetch, self._fetch, self._pin, self._delete))
-            deed(store, DIGESTS[i], CONTENTS[i])
+            content = self._rng.choice(self.contents)
+            self._rng.choice(self._deeds())(store, Digest.of(content), content)
+
+    def _deeds(self) -> tuple[Callable[[Any, Digest, bytes], None], ...]:
+        return (self._put, self._fetch, self._fetch, self._pin, self._delete)
 
     def _put(self, store: BlobStore, digest: Digest, content: bytes) -> None:
         with store.writer(len(content)) as writer:
@@ -90,12 +97,12 @@ class Store:
 
     def _check(self, place: Path) -> None:
         """On a disk that works."""
-        store = BlobStore(place / HOME)
+        store = self.make(place / HOME)
         store.sweep_temporaries()
         for digest in store.list():
             try:
                 store.open_verified(digest).close()
-            except Unavailable as error:
+            except (NotFound, Unavailable) as error:
                 raise Lost("a blob is not whole") from error
         if lost := self.kept - set(store.list()):
             raise Lost(f"{len(lost)} acknowledged blobs")

@@ -5,7 +5,8 @@ from __future__ import annotations
 from hanse.core.errors import InvalidSpec
 from hanse.core.ids import MemberId
 from hanse.daemon.config import Config
-from hanse.storage.blobs import Blobs, BlobStore
+from hanse.storage.blobs import Blobs
+from hanse.storage.folded import FoldedBlobs
 
 
 def blobs_of(config: Config, member: MemberId) -> Blobs:
@@ -13,7 +14,7 @@ def blobs_of(config: Config, member: MemberId) -> Blobs:
     folder = config.home / "blobs"
     bucket = config.bucket
     if bucket is None:
-        store: Blobs = BlobStore(folder, reserve_bytes=config.blob_reserve_bytes)
+        store: Blobs = FoldedBlobs(folder, reserve_bytes=config.blob_reserve_bytes)
     else:
         try:
             # Not at the top: a daemon without a bucket does not have the client installed.

@@ -59,7 +59,7 @@ class Recipe:
     parts: tuple[Part, ...]
 
     def encode(self) -> bytes:
-        parts = [_row(part) for part in self.parts]
+        parts = [row_of(part) for part in self.parts]
         return canonical_json(
             {"schema": 1, "digest": str(self.digest), "size": self.size, "parts": parts}
         )
@@ -114,7 +114,7 @@ def parse_recipe(raw: bytes) -> Recipe:
         recipe = Recipe(
             Digest.parse(reader.text("digest")),
             reader.integer("size", high=FILE_BYTES_MAX),
-            reader.items("parts", _part, count_max=PARTS_MAX),
+            reader.items("parts", parse_part, count_max=PARTS_MAX),
         )
     if sum(part.size for part in recipe.parts) != recipe.size:
         raise InvalidSpec("recipe: the sizes of the parts do not add up to that of the file")
@@ -123,14 +123,16 @@ def parse_recipe(raw: bytes) -> Recipe:
     return recipe
 
 
-def _row(part: Part) -> list[Any]:
+def row_of(part: Part) -> list[Any]:
+    """A part as a line of a recipe."""
     row: list[Any] = [part.digest.hex, part.size]
     if (tensor := part.tensor) is not None:
         row += [tensor.lead, tensor.dtype, list(tensor.shape), tensor.name, tensor.slab]
     return row
 
 
-def _part(value: Any, path: str) -> Part:
+def parse_part(value: Any, path: str) -> Part:
+    """What `row_of` made of a part. Raises `Rejected`."""
     match value:
         case [str(digest), int(size)]:
             tensor = None

@@ -111,6 +111,9 @@ class Blobs(Protocol):
     def stand_alone(self, going: Collection[Digest]) -> int:
         """Before these are deleted: what stays leans on none of them. How many bytes it takes."""
 
+    def lost(self) -> tuple[Digest, ...]:
+        """What was found damaged, by whoever read it, since this was asked last."""
+
     def settle(self) -> None:
         """After deletions: let others who share the store know. May wait for them."""
 
@@ -138,7 +141,8 @@ class BlobStore:
         self.folder = folder / "blobs"
         self._reserve_bytes = reserve_bytes
         self._promised_bytes = 0  # declared by open writers and not yet written
-        self._mutex = threading.Lock()  # guards `_promised_bytes` and pin against delete
+        self._mutex = threading.RLock()  # guards `_promised_bytes` and pin against delete
+        self._lost: set[Digest] = set()
         with disk_errors("create the blob folders"):
             for name in ("sha256", "parts", "incoming", "pins", "damaged", "recipes"):
                 (self.folder / name).mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -188,9 +192,10 @@ class BlobStore:
         return self._place(digest).is_file()
 
     def path(self, digest: Digest) -> Path:
-        if not self.has(digest):
+        place = self._place(digest)
+        if not place.is_file():
             raise absent(digest)
-        return self._place(digest)
+        return place
 
     def size(self, digest: Digest) -> int:
         with self._opened(digest) as file:
@@ -210,12 +215,18 @@ class BlobStore:
             raise
         return file
 
+    def lost(self) -> tuple[Digest, ...]:
+        with self._mutex:
+            found, self._lost = self._lost, set()
+        return tuple(sorted(found))
+
     def _set_aside(self, digest: Digest, damaged: BinaryIO) -> None:
         """Move these very bytes out of the way, not a good copy that came meanwhile."""
         place = self._place(digest)
         with contextlib.suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(damaged.fileno()), place.stat()):
                 place.replace(self.folder / "damaged" / digest.hex)
+                self._lost.add(digest)
 
     def read_range(self, digest: Digest, start: int, length: int) -> bytes:
         check_range(start, length)

@@ -72,6 +72,7 @@ class BucketBlobs:
         self._free = threading.Condition(self._mutex)
         self._busy: set[Digest] = set()  # somebody talks with the bucket about these
         self._waiting = 0
+        self._lost: set[Digest] = set()
         self._looking = threading.Lock()
 
     # -- what is there -----------------------------------------------------------
@@ -206,6 +207,11 @@ class BucketBlobs:
             self._leaving.add(digest)
             self.cache.forget(digest)
             return room
+
+    def lost(self) -> tuple[Digest, ...]:
+        with self._mutex:
+            found, self._lost = self._lost, set()
+        return tuple(sorted(found))
 
     def settle(self) -> None:
         for digest in tuple(self._leaving):
@@ -354,6 +360,8 @@ class BucketBlobs:
                 left = tuple(each for each in where.pop(digest, ()) if each.key != copy.key)
                 if left:
                     where[digest] = left
+            if digest not in self._relied:
+                self._lost.add(digest)
 
     # -- small helpers -----------------------------------------------------------
 

@@ -58,6 +58,12 @@ def sync_folder(folder: Path) -> None:
         os.close(fd)
 
 
+def write_all(fd: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
 class Part:
     """An open temporary file that is only ever appended to, and the digest of what it holds."""
 
@@ -99,9 +105,7 @@ class Part:
                 self._marked = self.length
 
     def append(self, chunk: bytes) -> None:
-        view = memoryview(chunk)
-        while view:
-            view = view[os.write(self.fd, view) :]
+        write_all(self.fd, chunk)
         self.hash.update(chunk)
         self.length += len(chunk)
         if self._resumable and self.length - self._marked >= MARK_EVERY_BYTES:

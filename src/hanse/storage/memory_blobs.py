@@ -31,6 +31,7 @@ class MemoryBlobs:
         self._writing: set[Digest] = set()
         self._came_s: dict[Digest, float] = {}
         self._promised_bytes = 0
+        self._lost: list[Digest] = []
 
     def crash(self) -> MemoryBlobs:
         """What the next process finds: blobs, pins and suspended parts; no open writers."""
@@ -68,6 +69,7 @@ class MemoryBlobs:
         raw = self._get(digest)
         if Digest.of(raw) != digest:
             del self._blobs[digest]
+            self._lost.append(digest)
             raise damaged(digest)
         return io.BytesIO(raw)
 
@@ -113,6 +115,10 @@ class MemoryBlobs:
 
     def stand_alone(self, going: Collection[Digest]) -> int:
         return 0
+
+    def lost(self) -> tuple[Digest, ...]:
+        found, self._lost = self._lost, []
+        return tuple(found)
 
     def settle(self) -> None:
         """Nobody shares it."""

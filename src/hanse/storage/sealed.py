@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 from hanse.core.ids import Digest
-from hanse.storage.incoming import sync_folder
+from hanse.storage.incoming import sync_folder, write_all
 
 _LINE = 65
 
@@ -29,10 +29,8 @@ def write_sealed(path: Path, raw: bytes, *, durable: bool = False) -> None:
     fd, name = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
     try:
         try:
-            for piece in (Digest.of(raw).hex.encode() + b"\n", raw):
-                view = memoryview(piece)
-                while view:
-                    view = view[os.write(fd, view) :]
+            write_all(fd, Digest.of(raw).hex.encode() + b"\n")
+            write_all(fd, raw)
             if durable:
                 os.fsync(fd)
         finally:
