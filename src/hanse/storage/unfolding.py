@@ -78,8 +78,12 @@ class Unfolding(BlobStore):
     # -- what is here ------------------------------------------------------------
 
     def has(self, digest: Digest) -> bool:
+        """Asked in this order, since it may be folded or unfolded meanwhile."""
+        return super().has(digest) or self._is_folded(digest) or super().has(digest)
+
+    def _is_folded(self, digest: Digest) -> bool:
         head = self._heads.get(digest)
-        return super().has(digest) or (head is not None and all(map(super().has, head.bases)))
+        return head is not None and all(map(super().has, head.bases))
 
     def list(self) -> tuple[Digest, ...]:
         """Also what cannot be read until what it leans on is back: its bytes are here."""
@@ -153,9 +157,7 @@ class Unfolding(BlobStore):
             with self._mutex:
                 self._in_use[digest] += 1
             stack.callback(self._used, digest)
-            yield self._either(
-                digest, self.path, lambda _: stack.enter_context(self._laid(digest))
-            )
+            yield self._either(digest, self.path, lambda _: stack.enter_context(self._laid(digest)))
 
     def _used(self, digest: Digest) -> None:
         with self._mutex:
