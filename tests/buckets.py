@@ -132,16 +132,28 @@ def ceph(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     """Ceph's own gateway over one monitor and one store in memory, as Debian packages them."""
     if missing := [name for name in CEPH if shutil.which(name) is None]:
         pytest.skip(f"{missing[0]} is not installed: apt-get install ceph-mon ceph-osd radosgw")
-    folder = tmp_path_factory.mktemp("ceph")
-    port, gateway = free_ports(2)
-    script = Path(__file__).with_name("start_ceph.sh")
-    command = ["bash", script, folder, str(port), str(gateway)]
-    with (folder / "start.log").open("wb") as log:
-        started = subprocess.run(command, check=False, stdout=log, stderr=log, timeout=120)
-    try:
-        assert started.returncode == 0, (folder / "start.log").read_text()[-2000:]
-        yield S3Server(f"http://127.0.0.1:{gateway}")
-    finally:
-        for pid in (folder / "run").glob("*.pid"):
-            with contextlib.suppress(ProcessLookupError, ValueError):
-                os.kill(int(pid.read_text()), signal.SIGKILL)
+    for _ in range(3):  # somebody else may take a port first
+        folder = tmp_path_factory.mktemp("ceph")
+        monitor, gateway = free_ports(2)
+        command = ["bash", Path(__file__).with_name("start_ceph.sh"), folder]
+        with (folder / "start.log").open("wb") as log:
+            started = subprocess.run(
+                [*command, str(monitor), str(gateway)],
+                check=False,
+                stdout=log,
+                stderr=log,
+                timeout=120,
+            )
+        if started.returncode == 0:
+            break
+        _kill_all(folder)
+    else:
+        raise AssertionError((folder / "start.log").read_text()[-2000:])
+    yield S3Server(f"http://127.0.0.1:{gateway}")
+    _kill_all(folder)
+
+
+def _kill_all(folder: Path) -> None:
+    for pid in (folder / "run").glob("*.pid"):
+        with contextlib.suppress(ProcessLookupError, ValueError):
+            os.kill(int(pid.read_text()), signal.SIGKILL)

@@ -51,8 +51,12 @@ osd=$(cat /proc/sys/kernel/random/uuid)
 timeout 20 ceph osd new "$osd"
 ceph-osd -i 0 --mkfs --osd-uuid "$osd"
 ceph-osd -i 0
-until timeout 10 ceph osd stat | grep -q '1 up'; do sleep 0.1; done
+for _ in $(seq 100); do timeout 10 ceph osd stat | grep -q '1 up' && break; sleep 0.1; done
 timeout 60 radosgw-admin user create --uid=hanse --display-name=hanse \
   --access-key=testkey --secret=testsecret
 radosgw -n client.rgw
-until (exec 3<> "/dev/tcp/127.0.0.1/$gateway") 2> /dev/null; do sleep 0.1; done
+for _ in $(seq 300); do
+  (exec 3<> "/dev/tcp/127.0.0.1/$gateway") 2> /dev/null && exit
+  sleep 0.1
+done
+exit 1
