@@ -35,6 +35,7 @@ from hanse.parts.recipe import split
 from hanse.rpc import blob_client, certificates, tls
 from hanse.rpc.blob_client import Came
 from hanse.rpc.certificates import NODE_NAME, Identity
+from hanse.rpc.pacing import Pace
 
 KEY, OTHER_KEY = SigningKey(bytes(range(32))), SigningKey(bytes(32))
 DATA = safetensors({f"t{n}": ("U8", [2_000_000], bytes([n]) * 2_000_000) for n in range(3)})
@@ -81,12 +82,14 @@ class World:
         with self.cache.blobs.writer(len(DATA), RECIPE.digest) as writer:
             writer.write(DATA)
             writer.commit()
-        self.now_ms = NOW_MS
+        self.now_ms, self.answers = NOW_MS, 0
         self.files = SharedFiles(
             self.cache, {RELEASE: MANIFEST}.get, self.config.daemon_key, lambda: self.now_ms
         )
         own = OwnCertificate(self.config)
-        self.sharing = Sharing(self.config, own, self.files, lambda: self.known_ca)
+        self.sharing = Sharing(
+            self.config, own, self.files, lambda: self.known_ca, lambda: self.answers
+        )
         self.channels: list[grpc.aio.Channel] = []
 
     def channel(self, identity: Identity, name: str = NODE_NAME) -> grpc.aio.Channel:
@@ -267,11 +270,28 @@ async def test_one_peer_has_so_many_streams_and_all_together_so_many(
     assert most == sharing.STREAMS_MAX
 
 
+async def test_while_the_models_answer_little_is_given(
+    world: World, asker: Identity, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[int] = []
+
+    async def take(self: Pace, caller: object, size: int) -> None:
+        taken.append(self._bytes_per_s)
+
+    monkeypatch.setattr(Pace, "take", take)
+    for answers, bytes_per_s in ((0, 0), (7, sharing.BUSY_BYTES_PER_S), (7, 0)):
+        world.answers = answers
+        world.sharing.look_again()
+        await world.parts(asker, ticket_for(asker))
+        assert set(taken) == {bytes_per_s}
+        taken.clear()
+
+
 async def test_a_port_that_is_taken_stops_nothing(world: World, tmp_path: Path) -> None:
     second = World(tmp_path / "second")
     second.config = replace(second.config, share_listen=world.config.share_listen)
     own = OwnCertificate(second.config)
-    other = Sharing(second.config, own, second.files, lambda: second.known_ca)
+    other = Sharing(second.config, own, second.files, lambda: second.known_ca, int)
     assert not await other.open()
     assert other.facts() == {}
 
@@ -291,11 +311,13 @@ async def test_the_daemon_is_told_where_others_reach_the_node(
     world, (port,) = World(tmp_path), free_ports(1)
     config = replace(world.config, share_listen=listen.format(port), share_address=address)
     own = OwnCertificate(config)
-    silent = Sharing(replace(config, share_listen=""), own, world.files, lambda: world.known_ca)
+    silent = Sharing(
+        replace(config, share_listen=""), own, world.files, lambda: world.known_ca, int
+    )
     assert not await silent.open()
-    unknown = Sharing(config, own, world.files, lambda: "")
+    unknown = Sharing(config, own, world.files, lambda: "", int)
     assert not await unknown.open(), "nobody could come in"
-    open_to_all = Sharing(config, own, world.files, lambda: world.known_ca)
+    open_to_all = Sharing(config, own, world.files, lambda: world.known_ca, int)
     assert await open_to_all.open()
     assert open_to_all.facts() == {SHARE_FACT: told.format(port)}
     assert silent.facts() == unknown.facts() == {}

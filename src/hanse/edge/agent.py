@@ -80,7 +80,7 @@ class Agent:
             jitter=self._random,
         )
         files = SharedFiles(cache, self.device.manifest, config.daemon_key)
-        self._sharing = Sharing(config, own, files, self._edge_ca)
+        self._sharing = Sharing(config, own, files, self._edge_ca, lambda: self.router.answers)
         self._outbox = Outbox(config.node)
         self._status = status.StatusFile(config.state)
         self._status_lock = asyncio.Lock()

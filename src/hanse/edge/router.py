@@ -142,6 +142,11 @@ class Router:
     def models(self) -> tuple[str, ...]:
         return tuple(self._entries)
 
+    @property
+    def answers(self) -> int:
+        """By all that is in memory; whoever looks again sees whether anybody has asked."""
+        return sum(served.answers for _, served in self._served.values())
+
     def loaded(self, model: str) -> tuple[Served, ...]:
         """The releases of a model in memory, the one that answers by default first."""
         default = self.entry(model).default
