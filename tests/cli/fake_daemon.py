@@ -124,6 +124,7 @@ def status(*regions: shapes.RegionStatus, own: str = "eu-north") -> shapes.Statu
             "trust_stale": "",
             "log_size": 17,
             "final_size": 17,
+            "damage": [],
             "disk": {
                 "level": "enough",
                 "free_bytes": 70 * 2**30,

@@ -87,6 +87,21 @@ def test_status_begins_with_a_disk_that_is_nearly_full(home, capsys, level, kept
     assert words in capsys.readouterr().out.splitlines()[0]
 
 
+def test_status_says_what_is_damaged_and_for_a_week_what_was(home, capsys):
+    answer = fake.status(fake.region("eu-north", "healthy"))
+    rot = {"digest": f"sha256:{'0' * 64}", "what": "file", "at_ms": answer["at_ms"] - 7_200_000}
+    answer["daemon"]["damage"] = [{**rot, "healed": False}, {**rot, "healed": True}]
+    with fake.running(home, {"status": answer}):
+        main(["status"])
+    out = capsys.readouterr().out
+    assert out.startswith("DAMAGED: 1 file is no longer as")
+    assert "made good in the last week: 1, the last of it 2 h ago; check the disk" in out
+    answer["daemon"]["damage"] = [{**rot, "healed": True, "at_ms": answer["at_ms"] - 10**9}]
+    with fake.running(home, {"status": answer}):
+        main(["status"])
+    assert "check the disk" not in capsys.readouterr().out
+
+
 def test_json_carries_every_field_and_says_what_it_is(home, capsys):
     answer = fake.status(fake.region("eu-north", "healthy"))
     with fake.running(home, {"status": answer}):

@@ -310,7 +310,9 @@ def test_an_upload_that_fails_counts_for_nothing_until_it_has_not(tmp_path: Path
     assert len(keys(bucket, "blobs")) == 1
 
 
-def test_a_start_while_the_bucket_is_away_serves_what_the_cache_has(tmp_path: Path) -> None:
+def test_a_start_while_the_bucket_is_away_serves_what_the_cache_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store = blobs_in(bucket := Away(), tmp_path)
     for content in CONTENTS[:2]:
         put(store, content)
@@ -323,6 +325,10 @@ def test_a_start_while_the_bucket_is_away_serves_what_the_cache_has(tmp_path: Pa
         read(again, DIGESTS[1])
     bucket.away = False
     assert read(again, DIGESTS[1]) == CONTENTS[1]
+    bucket.delete(keys(bucket, "blobs")[0])
+    monkeypatch.setattr("hanse.storage.bucket.AGAIN_S", -1)
+    assert again.lost() == ()  # asked now and then: it looks at the bucket again
+    assert sum(map(again.has, DIGESTS[:2])) == 1
     known = again.cache.folder / "bucket.known"
     rotten = bytearray(known.read_bytes())
     rotten[80] ^= 1

@@ -7,41 +7,20 @@ import threading
 from pathlib import Path
 from random import Random
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rot import flip, model
 
 from hanse.core.errors import Conflict, NotFound, Unavailable
 from hanse.core.ids import Digest
-from hanse.core.reading import canonical_json
 from hanse.parts.recipe import split
 from hanse.storage import folded
 from hanse.storage.folded import FoldedBlobs
 from hanse.storage.places import parse_places
 from hanse.storage.sealed import read_sealed
 
-MIB, ELEMENTS = 1024**2, 20_000
-
-
-def model(seed: int, tuned: tuple[int, ...] = (), layers: int = 6, label: str = "1") -> bytes:
-    """Safetensors of `layers` tensors of 80 kB; some differ a little from those of the seed."""
-    rng = np.random.default_rng(seed)
-    tensors = [rng.standard_normal(ELEMENTS).astype("<f4") for _ in range(layers)]
-    for number in tuned:
-        noise = np.random.default_rng(1000 + number).standard_normal(ELEMENTS)
-        tensors[number] += (1e-4 * noise).astype("<f4")
-    header = {"__metadata__": {"version": label}}
-    header |= {
-        f"layer{n}": {
-            "dtype": "F32",
-            "shape": [ELEMENTS],
-            "data_offsets": [n * 4 * ELEMENTS, (n + 1) * 4 * ELEMENTS],
-        }
-        for n in range(layers)
-    }
-    head = canonical_json(header)
-    return len(head).to_bytes(8, "little") + head + b"".join(t.tobytes() for t in tensors)
+MIB = 1024**2
 
 
 BASE = model(1)
@@ -226,14 +205,6 @@ def test_readers_see_one_blob_while_it_is_folded_and_unfolded(tmp_path: Path) ->
 
 
 # -- rot -----------------------------------------------------------------------------------------
-
-
-def flip(path: Path, bit: int) -> None:
-    raw = bytearray(path.read_bytes())
-    bit %= len(raw) * 8
-    raw[bit // 8] ^= 1 << bit % 8
-    path.chmod(0o600)
-    path.write_bytes(raw)
 
 
 @settings(max_examples=40)

@@ -108,7 +108,17 @@ class DaemonStatus(TypedDict):
     waits: list[str]  # why no rollout moves forward in this region, a sentence each
     started_ms: int
     disk: DiskStatus | None  # None until it was measured
+    damage: list[DamageStatus]  # what was found damaged in the blob store, the newest first
     version: str  # of the program
+
+
+class DamageStatus(TypedDict):
+    """A file of the blob store that was not what it had been."""
+
+    digest: str
+    what: str  # the file, or what is kept beside it
+    at_ms: int
+    healed: bool  # whole again
 
 
 class MemberStatus(TypedDict):

@@ -14,9 +14,10 @@ from hanse.cli.errors import OK, UNHEALTHY
 from hanse.cli.output import Table, age, emit, nodes
 
 if TYPE_CHECKING:
-    from hanse.cli.shapes import DiskStatus, ModelStatus, RegionStatus, Status
+    from hanse.cli.shapes import DamageStatus, DiskStatus, ModelStatus, RegionStatus, Status
 
 WATCH_S = 1.0
+_TOLD_MS = 7 * 86_400_000
 COLUMNS = ("MODEL", "REGION", "STATE", "ACTIVE", "NODES", "QUALITY", "HEARD", "WHY")
 
 
@@ -64,9 +65,14 @@ def _table(found: dict[str, Any]) -> Table:
     return Table(
         COLUMNS,
         rows or [("-",) * len(COLUMNS)],
-        head=[*_disk(daemon["disk"]), *(m["sentence"] for m in found["models"])],
+        head=[
+            *_disk(daemon["disk"]),
+            *_damaged(daemon["damage"]),
+            *(m["sentence"] for m in found["models"]),
+        ],
         foot=[
             *_disorder(daemon, found["logs"]),
+            *_healed(daemon["damage"], found["at_ms"]),
             *(f"trust: {why}" for why in stale),
             f"seen from {daemon['region']}, trust version {daemon['trust_version']}; "
             f"peers {peers['connected']}/{peers['of']}, "
@@ -88,6 +94,29 @@ def _disk(disk: DiskStatus | None) -> list[str]:
     )
     used = "" if disk["reserve_kept"] else "; the reserve is used up"
     return [f"DISK {disk['level'].upper()}: {free:.0f} of {total:.0f} MiB free, {what}{used}"]
+
+
+def _damaged(found: list[DamageStatus]) -> list[str]:
+    """As long as something is not whole again."""
+    count = sum(not each["healed"] for each in found)
+    if not count:
+        return []
+    files = "1 file is" if count == 1 else f"{count} files are"
+    return [
+        f"DAMAGED: {files} no longer as they came to this daemon's disk, and fetched again from "
+        "other daemons; check the disk"
+    ]
+
+
+def _healed(found: list[DamageStatus], now_ms: int) -> list[str]:
+    """For a week: a disk that has forgotten once will again."""
+    recent = [each for each in found if each["healed"] and now_ms - each["at_ms"] < _TOLD_MS]
+    if not recent:
+        return []
+    return [
+        f"disk: found damaged and made good in the last week: {len(recent)}, the last of it "
+        f"{age((now_ms - recent[0]['at_ms']) / 1000)} ago; check the disk"
+    ]
 
 
 def _disorder(daemon: dict[str, Any], logs: list[dict[str, Any]]) -> list[str]:

@@ -16,6 +16,7 @@ MEANINGS: Final[Mapping[str, str]] = {
     "authoring_refused": "own events refused because a day's bytes were written (L23)",
     "authors_slowed": "pulls of a log put off because its author wrote a day's bytes (L23)",
     "blob_bytes_sent": "bytes of model files sent to peers and nodes",
+    "blobs_damaged": "files of the store, or their copies, found not to be what they were (T34)",
     "calls_at_once_refused": "calls refused because so many of that peer were under way",
     "calls_pace_refused": "calls refused because that peer called too often",
     "calls_silent": "calls ended because their request did not come in time",

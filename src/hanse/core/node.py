@@ -19,6 +19,7 @@ from hanse.core.agreement import Attest
 from hanse.core.bulletin import Bulletin
 from hanse.core.catalog.catalog import Catalog, latest_views
 from hanse.core.counters import zeros
+from hanse.core.damage import Damage
 from hanse.core.effects import Log, Restart, Send
 from hanse.core.enrolment import Enrolment
 from hanse.core.errors import NotPermitted, Rejected, Unavailable
@@ -106,6 +107,7 @@ class Node:
         self.sync.trust.key = timestamp_key
         self.region = Region(me, key, self.catalog, self.fleet)
         self.room: Room | None = None  # on our disk; None until somebody has looked
+        self.damage: tuple[Damage, ...] = ()  # the same: what was not what it had been
         self.region.waiting = self.finality.waiting
         self.bulletin = Bulletin(me, key, self.fleet, rng, self.counters)
         self.bulletin.measured = lambda: testimony.say(self.region.shares())

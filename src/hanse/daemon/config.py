@@ -119,6 +119,22 @@ SETTINGS = {
         "Larger: fewer downloads; what is being read may go beyond it.",
         10 * 1024**3,
     ),
+    "fold_after_s": Setting(
+        "Seconds after a model file has come until only what is new of it beside its parent's is\n"
+        "kept, if that saves a tenth and 1 MiB; -1 for never. Not in a bucket. Default 600.\n"
+        "Larger: nodes that come late for a new release are served with less work.",
+        600.0,
+    ),
+    "scrub_bytes_per_s": Setting(
+        "Bytes a second at which all model files are read again, to find bits that have flipped;\n"
+        "0 for never. Default 8 MiB. Larger: the disk and a core have more to do.",
+        8 * 1024**2,
+    ),
+    "scrub_interval_s": Setting(
+        "Seconds between the beginnings of two such passes. Default 7 days; a pass takes as long\n"
+        "as it takes.",
+        7 * 86_400.0,
+    ),
     "blob_reserve_bytes": Setting(
         "Bytes of disk that model files never use; 5 % of the disk stay free in any case.\n"
         "Default 1 GiB. Larger: fewer releases fit, but the log can go on for longer.",
@@ -192,6 +208,9 @@ class Config:
     blobs_credentials: Path | None
     blobs_options: str
     blob_cache_bytes: int
+    fold_after_s: float
+    scrub_bytes_per_s: int
+    scrub_interval_s: float
     blob_reserve_bytes: int
     blob_send_bytes_per_s: int
     blob_fetch_bytes_per_s: int
@@ -307,6 +326,15 @@ def _parse(document: dict[str, Any], home: Path) -> Config:
             blobs_options=_text(reader, "blobs_options"),
             blob_cache_bytes=reader.integer(
                 "blob_cache_bytes", SETTINGS["blob_cache_bytes"].default, high=2**50
+            ),
+            fold_after_s=reader.number(
+                "fold_after_s", SETTINGS["fold_after_s"].default, low=-1, high=1e9
+            ),
+            scrub_bytes_per_s=reader.integer(
+                "scrub_bytes_per_s", SETTINGS["scrub_bytes_per_s"].default, high=2**40
+            ),
+            scrub_interval_s=reader.number(
+                "scrub_interval_s", SETTINGS["scrub_interval_s"].default, low=1, high=1e9
             ),
             blob_reserve_bytes=reader.integer(
                 "blob_reserve_bytes", SETTINGS["blob_reserve_bytes"].default, high=2**50

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import structlog
 
@@ -25,6 +25,7 @@ class Gate:
     def __init__(self, node: Node, blobs: Blobs, neighbours: Neighbours | None = None) -> None:
         self._node, self._blobs, self._neighbours = node, blobs, neighbours
         self.size, self.read_range = blobs.size, blobs.read_range
+        self.on_damage: Callable[[Digest], None] = lambda _: None
 
     def may_fetch(self, peer: tls.Peer, file: File, ticket: bytes = b"") -> bool:
         """Not permitted and not there look the same (T36)."""
@@ -55,5 +56,3 @@ class Gate:
 
     async def has_part(self, file: File, part: int, until_s: float) -> bool:
         return True
-
-    def on_damage(self, digest: Digest) -> None: ...

@@ -22,7 +22,7 @@ from typing import Any
 import structlog
 
 from hanse.core.catalog.residency import may_lie
-from hanse.core.errors import Conflict, HanseError, InvalidSpec, NotFound, NotPermitted
+from hanse.core.errors import Conflict, HanseError, InvalidSpec, NotFound, NotPermitted, Unavailable
 from hanse.core.events import BlobDrop, check_text
 from hanse.core.ids import Digest
 from hanse.core.keeping import Note
@@ -56,9 +56,12 @@ class Retention:
         blobs: Blobs,
         under_way: Callable[[], frozenset[Digest]],
         now_s: Callable[[], float] = time.time,
+        *,
+        still: asyncio.Lock | None = None,
     ) -> None:
         self._driver, self._blobs = driver, blobs
         self._under_way, self._now_s = under_way, now_s
+        self._still = still or asyncio.Lock()  # nothing is folded meanwhile
         self._running = asyncio.Lock()
 
     async def asked(self, args: Mapping[str, Any], progress: Progress) -> Mapping[str, Any]:
@@ -75,7 +78,7 @@ class Retention:
     async def collect(self, rules: Rules, *, dry_run: bool) -> Mapping[str, Any]:
         if self._running.locked():
             raise Conflict("a collection is under way", fix="wait for it")
-        async with self._running:
+        async with self._running, self._still:
             stored = await asyncio.to_thread(self._stored)
             plan = await self._driver.do(lambda node, _: self._decide(node, stored, rules))
             room = await asyncio.to_thread(self._room, plan)
@@ -140,7 +143,8 @@ class Retention:
             for pin in self._blobs.pins(blob.digest):
                 if pin in ours:
                     self._blobs.unpin(blob.digest, pin)
-            with contextlib.suppress(Conflict, NotFound):  # somebody else's word; damaged
+            # Somebody else's word; damaged; no room to make whole what has come to lean on it.
+            with contextlib.suppress(Conflict, NotFound, Unavailable):
                 size += self._blobs.delete(blob.digest)
         return size
 

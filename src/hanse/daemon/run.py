@@ -23,7 +23,7 @@ from hanse.core import counted, duty, enrolment, freeze, healing, keeping
 from hanse.core.effects import FetchRelease, Heal, PublishAssignment
 from hanse.core.errors import Broken, HanseError, NotPermitted
 from hanse.core.gossip import statuses
-from hanse.core.ids import Origin, Segment, member_id
+from hanse.core.ids import Digest, Origin, Segment, member_id
 from hanse.core.node import Node
 from hanse.core.region import PROGRESS_SPACE
 from hanse.core.signing import SigningKey
@@ -48,6 +48,7 @@ from hanse.daemon.prometheus import Prometheus
 from hanse.daemon.retention import Retention
 from hanse.daemon.transfers import Transfers, complete
 from hanse.daemon.trust_folder import read_files
+from hanse.daemon.upkeep import Upkeep
 from hanse.daemon.waiting import until_admitted
 from hanse.gateways.log_files import LogFiles
 from hanse.gateways.prometheus_client import Server
@@ -90,7 +91,7 @@ async def run(config: Config, *, accept_own_log: bool = False) -> None:
             asyncio.create_task(disk_watch.watch(daemon.driver, daemon.reserve)),
             *(
                 asyncio.create_task(each.watch())
-                for each in (daemon.outside_witness, daemon.prometheus)
+                for each in (daemon.outside_witness, daemon.prometheus, daemon.upkeep)
                 if each is not None
             ),
         )
@@ -125,6 +126,7 @@ class Daemon:
         self.outside_witness: OutsideWitness | None = None
         self.prometheus: Prometheus | None = None
         self.healer: Healer | None = None
+        self.upkeep: Upkeep | None = None
         self._edge, self._transfers = edge, transfers
         self._server: object | None = None
 
@@ -209,11 +211,15 @@ async def assemble(
     heals = healing_file.load(config.home)
     node.region.healing.policies = {model: each.policy for model, each in heals.items()}
     daemon.healer = Healer(driver, blobs, config.home, heals, daemon.fetch)
+    daemon.upkeep = upkeep = Upkeep(config, driver, blobs, daemon.fetch)
+    node.damage = upkeep.scrubber.scrub.found
+    gate = Gate(node, blobs, Neighbours(node, key))
+    gate.on_damage = upkeep.scrubber.suspect
     enroller = Enroller(config, driver, now=now)
     services = (
         PeerService(transport, config.region),
         BlobService(
-            Gate(node, blobs, Neighbours(node, key)),
+            gate,
             node.counters,
             Pace(config.blob_send_bytes_per_s),
         ),
@@ -232,13 +238,19 @@ async def assemble(
     files = LogFiles(store, config.federation)
     await _look_outside(config, stack, daemon, files)
     bundles = Bundles(driver, store, blobs, key)
+
+    def under_way() -> frozenset[Digest]:
+        return transfers.under_way | bundles.under_way
+
     behind = verbs.Services(
         files,
         bundles,
         PrivateValues(driver, store),
         config.private_fields,
         daemon.prometheus,
-        Retention(driver, blobs, lambda: transfers.under_way | bundles.under_way),
+        Retention(
+            driver, blobs, lambda: transfers.under_way | bundles.under_way, still=upkeep.still
+        ),
     )
     await stack.enter_async_context(
         control.serve(

@@ -44,6 +44,7 @@ log = structlog.get_logger("hanse.bucket")
 WAIT_S = 20.0
 WAITING_MAX = 2
 """Readers that wait for the same download; all others ask again, so that no pool fills up."""
+AGAIN_S = 15.0
 OWNER_KEY = "owner"
 
 
@@ -73,6 +74,7 @@ class BucketBlobs:
         self._busy: set[Digest] = set()  # somebody talks with the bucket about these
         self._waiting = 0
         self._lost: set[Digest] = set()
+        self._away_s: float | None = None  # when it was found to be away, on the monotonic clock
         self._looking = threading.Lock()
 
     # -- what is there -----------------------------------------------------------
@@ -80,13 +82,20 @@ class BucketBlobs:
     def sweep_temporaries(self) -> int:
         """Also find out what is in the bucket. Raises `InvalidSpec` if it is another region's."""
         swept = self.cache.sweep_temporaries()
+        if not self._look_if_it_is_there():
+            self._relied = known.read(self.cache.folder / known.NAME)
+        return swept
+
+    def _look_if_it_is_there(self) -> bool:
         try:
             self._check_owner()
             self.look()
         except Unavailable as error:
-            self._relied = known.read(self.cache.folder / known.NAME)
             log.warning("bucket_away", bucket=self._bucket.name, why=str(error))
-        return swept
+            self._away_s = time.monotonic()
+            return False
+        self._away_s = None
+        return True
 
     def _check_owner(self) -> None:
         said = self._owner.encode()
@@ -209,6 +218,9 @@ class BucketBlobs:
             return room
 
     def lost(self) -> tuple[Digest, ...]:
+        """Also looks at the bucket again, if it was away at the start."""
+        if self._away_s is not None and time.monotonic() - self._away_s > AGAIN_S:
+            self._look_if_it_is_there()
         with self._mutex:
             found, self._lost = self._lost, set()
         return tuple(sorted(found))

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from importlib import metadata
 
 from hanse.core.catalog.view import Release
+from hanse.core.damage import Damage
 from hanse.core.gossip.statuses import HEALTH
 from hanse.core.ids import Segment
 from hanse.core.limits import SHOWN_MS_MAX
@@ -162,6 +163,7 @@ def _daemon(node: Node, clock: Clock) -> Answer:
         "waits": [why for _, why in node.region.barriers],
         "started_ms": node.started_ms or clock.wall_ms,
         "disk": _disk(node.room),
+        "damage": [_damage(each) for each in node.damage],
         "version": _VERSION,
     }
 
@@ -174,6 +176,15 @@ def _disk(room: Room | None) -> Answer | None:
         "free_bytes": room.free_bytes,
         "total_bytes": room.total_bytes,
         "reserve_kept": room.reserve_kept,
+    }
+
+
+def _damage(found: Damage) -> Answer:
+    return {
+        "digest": str(found.digest),
+        "what": found.what,
+        "at_ms": found.at_ms,
+        "healed": found.healed,
     }
 
 
