@@ -101,6 +101,54 @@ def test_only_the_command_line_prints() -> None:
                 assert node.func.id != "print", named(path)
 
 
+# What turns bytes into code, into files at places that the bytes choose, or into a connection.
+LOADERS = {
+    "cloudpickle", "dill", "joblib", "jsonpickle", "marshal", "pickle", "_pickle", "shelve",
+    "tensorflow", "torch", "xmlrpc",
+}  # fmt: skip
+LOADING = {
+    "yaml.load", "unsafe_load", "full_load", "np.load", "numpy.load", "eval", "exec",
+    "unpack_archive", "extract", "extractall", "register_custom_ops_library",
+    "register_execution_provider_library",
+}  # fmt: skip
+DIALLING = {
+    "aiohttp", "ftplib", "http.client", "httpx", "requests", "smtplib", "urllib.request", "urllib3",
+    "xmlrpc",
+}  # fmt: skip
+DIALS = {"asyncio.open_connection", "socket.create_connection", "asyncio.create_connection"}
+
+
+def called(tree: ast.AST) -> Iterator[str]:
+    """Names of what is called, such as `yaml.load`; also what a method is called on."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            yield ast.unparse(node.func)
+
+
+@pytest.mark.parametrize("path", FILES, ids=named)
+def test_nothing_loads_what_could_run_or_unpacks_what_could_escape(path: Path) -> None:
+    """T31, T32: by no way that a pickle, a library or an archive could take."""
+    tree = ast.parse(path.read_text())
+    assert not {module.partition(".")[0] for module, _ in imports(tree)} & LOADERS
+    calls = set(called(tree))
+    if named(path) == "cli/documents.py":
+        assert "class Strict(yaml.SafeLoader)" in path.read_text()
+        calls.remove("yaml.load")
+    endings = {call.rpartition(".")[2] for call in calls}
+    assert not (calls | endings) & LOADING
+
+
+def test_connections_are_opened_where_an_operator_has_written_the_address_down() -> None:
+    """T33: by gRPC to whom the trust file lists, by one function to a setting, and by a person."""
+    found = set()
+    for path in FILES:
+        tree = ast.parse(path.read_text())
+        modules = {module for module, _ in imports(tree)}
+        if modules & DIALLING or set(called(tree)) & DIALS:
+            found.add(named(path))
+    assert found == {"cli/audit_source.py", "gateways/http_call.py"}
+
+
 def test_every_room_is_on_the_page_about_the_architecture() -> None:
     page = (ROOT / "docs/architecture.md").read_text()
     for room in sorted(p.parent.name for p in SOURCE.glob("*/__init__.py")):

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from hanse.core.catalog.manifest import File, Manifest, Variant
 from hanse.core.catalog.view import Release
-from hanse.core.compat import check_requires, fit
+from hanse.core.compat import check_format, check_requires, fit, looser
 from hanse.core.errors import InvalidSpec
 from hanse.core.fleet import FITS_KEPT, SHARE_FACT, Fleet
 from hanse.core.ids import Digest, EventId, Segment, Version, segment
@@ -24,6 +24,7 @@ ORIN = {
     "onnx.ir": "10",
     "onnx.opset.ai.onnx": "21",
 }
+SIGNS = ["<", "<=", "==", "!=", ">", ">="]
 PLAIN = {**ORIN, "formats": "onnx", "ort.providers": "CPUExecutionProvider"}
 
 
@@ -101,7 +102,7 @@ def test_a_need_that_nobody_reports_is_refused_with_the_known_ones() -> None:
 
 @given(
     st.tuples(*[st.integers(0, 40)] * 3),
-    st.lists(st.tuples(st.sampled_from(["<", "<=", "==", "!=", ">", ">="]), st.integers(0, 40))),
+    st.lists(st.tuples(st.sampled_from(SIGNS), st.integers(0, 40))),
 )
 def test_a_range_means_what_it_says(has: tuple[int, ...], clauses: list[tuple[str, int]]) -> None:
     wanted = ",".join(f"{sign}{n}" for sign, n in clauses)
@@ -131,3 +132,64 @@ def test_nodes_that_differ_in_their_address_alone_are_alike() -> None:
         fleet.watch(segment(f"dock-{i}"), {"ort": "1.32.0", SHARE_FACT: f"10.0.0.{i}:80"}, 0.0)
     assert len({node.kind for node in fleet.nodes.values()}) == 1
     assert [node.share for node in fleet.nodes.values()] == [f"10.0.0.{i}:80" for i in range(3)]
+
+
+JETSON = {
+    **ORIN,
+    "gpu.compute_capability": "8.7",
+    "tensorrt": "10.3.0.30",
+    "cuda": "12.6",
+    "torch": "2.8.0+cu126",
+    "mem.gpu_mib": "7620",
+}
+
+
+@pytest.mark.parametrize(
+    ("key", "needs", "fits"),
+    [
+        ("gpu.compute_capability", "8.7", True),
+        ("gpu.compute_capability", "8.6,8.9", False),
+        ("tensorrt", "==10.3.0.30", True),
+        ("tensorrt", ">=10.3,<10.4", True),
+        ("tensorrt", "==11.4", False),
+        ("cuda", ">=12,<13", True),
+        ("torch", ">=2.8", True),
+        ("mem.gpu_mib", ">=8000", False),
+    ],
+)
+def test_what_an_owner_declares_of_a_machine_is_held_against_needs(
+    key: str, needs: str, fits: bool
+) -> None:
+    said = chosen(JETSON, ("plan", "tensorrt-plan", {key: needs}))
+    assert said == "plan" if fits else said.startswith(f"plan needs {key} {needs}, has ")
+    assert "does not say what it has" in chosen(ORIN, ("plan", "tensorrt-plan", {key: needs}))
+
+
+def test_a_plan_built_elsewhere_gives_way_to_the_next_variant() -> None:
+    plan = ("trt", "tensorrt-plan", {"tensorrt": "==11.4.0", "gpu.compute_capability": "8.7"})
+    assert chosen({**JETSON, "tensorrt": "11.4.0"}, plan, ("cpu", "onnx", {})) == "trt"
+    assert chosen({**JETSON, "tensorrt": "11.3.0"}, plan, ("cpu", "onnx", {})) == "cpu"
+    assert chosen({**JETSON, "formats": "onnx"}, plan, ("cpu", "onnx", {})) == "cpu"
+
+
+@given(st.integers(0, 30), st.lists(st.tuples(st.sampled_from(SIGNS), st.integers(0, 30))))
+def test_what_is_looser_than_a_file_could_be_met_by_a_node_that_cannot_load_it(
+    needed: int, clauses: list[tuple[str, int]]
+) -> None:
+    wanted = ",".join(f"{sign}{n}" for sign, n in clauses)
+    if clauses and not looser(wanted, f">={needed}"):
+        for has in range(31):
+            facts = {**ORIN, "ort": str(has)}
+            if chosen(facts, ("v", "onnx", {"ort": wanted})) == "v":
+                assert has >= needed
+
+
+def test_a_format_that_is_bound_to_a_machine_says_to_which() -> None:
+    whole = {"os": "linux", "gpu.compute_capability": "8.7", "tensorrt": "==10.3"}
+    check_format("tensorrt-plan", whole, "v")
+    check_format("onnx", {}, "v")
+    for key in whole:
+        with pytest.raises(InvalidSpec, match=key):
+            check_format("tensorrt-plan", {k: v for k, v in whole.items() if k != key}, "v")
+    with pytest.raises(InvalidSpec, match="torch"):
+        check_format("torch-export", {}, "v")

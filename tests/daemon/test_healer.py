@@ -13,6 +13,7 @@ import pytest
 from digit_releases import Release, holdout, release
 from hand_federation import Federation
 
+from hanse.artefacts import confinement
 from hanse.core.catalog.healed import LABEL
 from hanse.core.catalog.manifest import Manifest, Parent
 from hanse.core.effects import FetchRelease, Heal
@@ -22,7 +23,6 @@ from hanse.core.ids import Digest, EventId, Segment
 from hanse.core.node import Clock, Node
 from hanse.core.room import Room
 from hanse.core.trust import statements
-from hanse.daemon import checks
 from hanse.daemon import healer as healers
 from hanse.daemon.healer import Healer
 from hanse.daemon.healing_file import Command, Heals, Hook, HttpCall, Pipeline
@@ -278,9 +278,9 @@ async def test_a_check_that_cannot_run_is_tried_again_and_is_no_verdict(
 ) -> None:
     monkeypatch.setattr(healers, "AGAIN_S", 0.05)
     world.publish("v2", "1.0.1", golden_of="v2", answers=True)
-    heldout, real = world.heldout(), checks.sys.executable
-    monkeypatch.setattr(checks.sys, "executable", "/bin/true")
+    heldout, real = world.heldout(), confinement.PYTHON
+    monkeypatch.setattr(confinement, "PYTHON", ("/bin/true",))
     asyncio.get_running_loop().call_later(
-        0.5, lambda: monkeypatch.setattr(checks.sys, "executable", real)
+        0.5, lambda: monkeypatch.setattr(confinement, "PYTHON", real)
     )
     assert (await world.heals(HTTP, heldout=heldout))[0] == "passed"

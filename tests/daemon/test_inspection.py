@@ -4,54 +4,28 @@ from __future__ import annotations
 
 import pickle
 import zipfile
+from functools import partial
 from pathlib import Path
 
 import onnx
 import pytest
+from crafted import external, model, saved
 from onnx import TensorProto, helper
 
+from hanse.artefacts.onnx_walk import check_beside
+from hanse.cli.manifest_builder import _size
 from hanse.core.catalog.manifest import Tensor
 from hanse.core.errors import InvalidSpec, NotFound, Rejected
 from hanse.daemon import inspection
-from hanse.daemon.onnx_file import examine
+from hanse.daemon.onnx_file import Inspection, examine
 
 
-def model(*, opset: int = 17, domain: str = "", extra=(), functions=(), metadata=None):
-    """y = x + w, with whatever is asked for beside it."""
-    weights = helper.make_tensor("w", TensorProto.FLOAT, [4], [1.0, 2.0, 3.0, 4.0])
-    nodes = [helper.make_node("Add", ["x", "w"], ["y"], domain=domain), *extra]
-    graph = helper.make_graph(
-        nodes,
-        "g",
-        [
-            helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 4]),
-            helper.make_tensor_value_info("w", TensorProto.FLOAT, [4]),
-        ],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 4])],
-        [weights],
-    )
-    imports = [helper.make_opsetid("", opset)]
-    if domain:
-        imports.append(helper.make_opsetid(domain, 1))
-    made = helper.make_model(graph, opset_imports=imports, functions=list(functions), ir_version=9)
-    helper.set_model_props(made, metadata or {})
-    return made
-
-
-def saved(made, folder: Path, name: str = "model.onnx") -> Path:
-    path = folder / name
-    path.write_bytes(made.SerializeToString())
-    return path
-
-
-def external(made, location: str, **more: str):
-    tensor = made.graph.initializer[0]
-    tensor.ClearField("float_data")
-    tensor.data_location = TensorProto.EXTERNAL
-    tensor.external_data.add(key="location", value=location)
-    for key, value in more.items():
-        tensor.external_data.add(key=key, value=value)
-    return made
+def looked_at(path: Path) -> Inspection:
+    """In this process, with the files beside it, as they are published from a folder."""
+    with path.open("rb") as file:
+        found = examine(file, path.name)
+    check_beside(path.name, found.external, partial(_size, path.parent))
+    return found
 
 
 def test_a_good_file_tells_its_needs_and_its_signature(tmp_path):
@@ -61,7 +35,7 @@ def test_a_good_file_tells_its_needs_and_its_signature(tmp_path):
     assert found.inputs == (Tensor("x", "FP32", (-1, 4)),)  # the weight is no input
     assert found.outputs == (Tensor("y", "FP32", (-1, 4)),)
     assert found.metadata_keys == ("character",)
-    assert found == examine(path)
+    assert found == looked_at(path)
 
 
 def test_an_operator_set_of_the_future_is_recorded(tmp_path):
@@ -82,7 +56,7 @@ def test_an_unknown_domain_inside_a_branch_is_found(tmp_path):
     )
     chosen = helper.make_node("If", ["c"], ["z"], then_branch=branch, else_branch=branch)
     with pytest.raises(InvalidSpec, match=r"com\.acme"):
-        examine(saved(model(extra=[chosen]), tmp_path))
+        looked_at(saved(model(extra=[chosen]), tmp_path))
 
 
 def test_a_function_that_the_file_defines_itself_is_no_foreign_operator(tmp_path):
@@ -94,7 +68,7 @@ def test_a_function_that_the_file_defines_itself_is_no_foreign_operator(tmp_path
         [helper.make_node("Add", ["a", "b"], ["c"])],
         [helper.make_opsetid("", 17)],
     )
-    found = examine(saved(model(domain="com.acme", functions=[own]), tmp_path))
+    found = looked_at(saved(model(domain="com.acme", functions=[own]), tmp_path))
     assert found.opsets == {"ai.onnx": 17}
 
 
@@ -108,13 +82,13 @@ def test_weights_outside_the_folder_are_refused(tmp_path, location):
     (tmp_path / "outside").write_bytes(bytes(16))
     (folder / "link").symlink_to(tmp_path / "outside")
     with pytest.raises(InvalidSpec, match="keeps weights in"):
-        examine(saved(external(model(), location), folder))
+        looked_at(saved(external(model(), location), folder))
 
 
 def test_weights_beside_the_file_are_listed_and_not_read(tmp_path):
     (tmp_path / "weights.bin").write_bytes(bytes(16))
     path = saved(external(model(), "weights.bin", offset="0", length="16"), tmp_path)
-    assert inspection.inspect(path).external == ("weights.bin",)
+    assert inspection.inspect(path).external == {"weights.bin": 16}
 
 
 @pytest.mark.parametrize(("key", "value"), [("length", "17"), ("offset", "1"), ("offset", "-1")])
@@ -122,7 +96,7 @@ def test_weights_that_do_not_fit_their_file_are_refused(tmp_path, key, value):
     (tmp_path / "weights.bin").write_bytes(bytes(16))
     places = {"offset": "0", "length": "16", key: value}
     with pytest.raises(InvalidSpec):
-        examine(saved(external(model(), "weights.bin", **places), tmp_path))
+        looked_at(saved(external(model(), "weights.bin", **places), tmp_path))
 
 
 def test_weights_hidden_in_an_attribute_are_found(tmp_path):
@@ -131,7 +105,7 @@ def test_weights_hidden_in_an_attribute_are_found(tmp_path):
     tensor.data_location = TensorProto.EXTERNAL
     tensor.external_data.add(key="location", value="../outside")
     with pytest.raises(InvalidSpec, match="keeps weights in"):
-        examine(saved(model(extra=[constant]), tmp_path))
+        looked_at(saved(model(extra=[constant]), tmp_path))
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.99])
@@ -146,7 +120,7 @@ def test_a_truncated_file_is_refused(tmp_path, share):
 def test_what_is_no_model_is_refused(tmp_path, content):
     (tmp_path / "model.onnx").write_bytes(content)
     with pytest.raises(InvalidSpec):
-        examine(tmp_path / "model.onnx")
+        looked_at(tmp_path / "model.onnx")
 
 
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
@@ -160,33 +134,33 @@ def test_a_torch_archive_by_another_name_is_refused(tmp_path):
     with zipfile.ZipFile(tmp_path / "model.onnx", "w") as archive:
         archive.writestr("archive/data.pkl", b"")
     with pytest.raises(InvalidSpec, match="zip archive"):
-        examine(tmp_path / "model.onnx")
+        looked_at(tmp_path / "model.onnx")
 
 
 def test_a_pointer_in_place_of_the_model_is_named(tmp_path):
     (tmp_path / "model.onnx").write_text("version https://git-lfs.github.com/spec/v1\noid x\n")
     with pytest.raises(InvalidSpec, match="Git LFS"):
-        examine(tmp_path / "model.onnx")
+        looked_at(tmp_path / "model.onnx")
 
 
 def test_a_sequence_cannot_be_served(tmp_path):
     made = model()
     made.graph.output.append(helper.make_tensor_sequence_value_info("s", TensorProto.FLOAT, None))
     with pytest.raises(InvalidSpec, match="only tensors"):
-        examine(saved(made, tmp_path))
+        looked_at(saved(made, tmp_path))
 
 
 def test_a_type_without_a_protocol_name_is_refused(tmp_path):
     made = model()
     made.graph.input[0].type.tensor_type.elem_type = TensorProto.BFLOAT16
     with pytest.raises(InvalidSpec, match="BFLOAT16"):
-        examine(saved(made, tmp_path))
+        looked_at(saved(made, tmp_path))
 
 
 def test_a_missing_output_shape_is_inferred(tmp_path):
     made = model()
     made.graph.output[0].type.tensor_type.ClearField("shape")
-    assert examine(saved(made, tmp_path)).outputs == (Tensor("y", "FP32", (-1, 4)),)
+    assert looked_at(saved(made, tmp_path)).outputs == (Tensor("y", "FP32", (-1, 4)),)
 
 
 def test_a_missing_file_is_not_found(tmp_path):
@@ -204,16 +178,37 @@ def test_a_file_that_takes_too_much_memory_is_refused(tmp_path, monkeypatch):
     child.write_text(
         "import sys\nfrom hanse.daemon import inspection\n"
         "inspection.MEMORY_BYTES_BASE = 2**28\n"
-        "inspection.examine = lambda path: bytes(2**30)\n"
-        "sys.exit(inspection.main(sys.argv[1:]))\n"
+        "inspection.examine = lambda file, name: bytes(2**30)\n"
+        "sys.exit(inspection.main())\n"
     )
     real = inspection.subprocess.run
 
     def run(command, **options):
-        return real([command[0], str(child), command[-1]], **options)
+        return real([command[0], str(child)], **options)
 
     monkeypatch.setattr(inspection.subprocess, "run", run)
     with pytest.raises(InvalidSpec, match="more memory"):
+        inspection.inspect(saved(model(), tmp_path))
+
+
+def test_the_process_that_reads_a_file_can_read_no_other(tmp_path, monkeypatch):
+    child = tmp_path / "taken-over.py"
+    child.write_text(
+        "import sys\nfrom hanse.core.errors import InvalidSpec\n"
+        "from hanse.daemon import inspection\n"
+        "def examine(file, name):\n"
+        "    assert file.read(1)\n"
+        f"    raise InvalidSpec(open({str(child)!r}).read()[:100])\n"
+        "inspection.examine = examine\n"
+        "sys.exit(inspection.main())\n"
+    )
+    real = inspection.subprocess.run
+
+    def run(command, **options):
+        return real([command[0], str(child)], **options)
+
+    monkeypatch.setattr(inspection.subprocess, "run", run)
+    with pytest.raises(InvalidSpec, match="could not be read"):
         inspection.inspect(saved(model(), tmp_path))
 
 
@@ -225,7 +220,7 @@ def test_a_damaged_byte_never_escapes_as_another_error(tmp_path):
         damaged[place] ^= 0x55
         path.write_bytes(damaged)
         try:
-            examine(path)
+            looked_at(path)
         except Rejected:
             continue
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from digit_releases import Release, holdout, release
 
+from hanse.artefacts.confinement import landlock_version
 from hanse.core.errors import Rejected
 from hanse.edge.heldout import tried
 
@@ -51,7 +52,7 @@ def test_it_counts_what_each_gets_right(folder: Path) -> None:
         ("wrong golden", "heldout.npz", "golden: output"),
         ("v2", "short.npz", "with as many rows"),
         ("v2", "nothing.npz", "with as many rows"),
-        ("v2", "pickle.npz", "cannot be read"),
+        ("v2", "pickle.npz", "they are pickles"),
         ("v2", "missing.npz", "cannot be read"),
     ],
 )
@@ -73,3 +74,30 @@ def test_as_a_process_it_answers_in_one_line(folder: Path) -> None:
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert "golden" in json.loads(refused.stdout)["refused"]
+
+
+@pytest.mark.skipif(not landlock_version(), reason="this kernel has no Landlock")
+def test_the_process_that_tries_it_reads_nothing_else(folder: Path, tmp_path: Path) -> None:
+    """Its files are links into a store, as a daemon lays them out; what lies beside stays shut."""
+    store = tmp_path / "store"
+    store.mkdir()
+    for name in ("model.onnx", "secret"):
+        (store / name).write_bytes((folder / "v2/model.onnx").read_bytes())
+    for each in ("child", "parent"):
+        (tmp_path / each).mkdir()
+        (tmp_path / each / "model.onnx").symlink_to(store / "model.onnx")
+        manifest = (folder / "v1/manifest.json").read_bytes()
+        (tmp_path / each / "manifest.json").write_bytes(manifest)
+    code = (
+        "import sys; from pathlib import Path; from hanse.edge import heldout\n"
+        "paths = [Path(each) for each in sys.argv[1:]]; heldout.give_up(*paths[:3])\n"
+        "print(heldout.tried(*paths[:3])['rows'])\n"
+        "for open_ in (paths[3].read_bytes, lambda: paths[3].write_bytes(b'')):\n"
+        "    try: open_(); print('opened')\n"
+        "    except OSError: print('denied')\n"
+    )
+    paths = [tmp_path / "child", tmp_path / "parent", folder / "heldout.npz", store / "secret"]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *paths], capture_output=True, text=True, check=False
+    )
+    assert done.stdout.split() == ["719", "denied", "denied"], done.stderr

@@ -44,7 +44,7 @@ class Session:
         self.calls = 0
         self.seen: Callable[[str], None] = lambda _: None
 
-    def run(self, names: list[str], feeds: Mapping[str, Any]) -> list[Any]:
+    def run(self, names: list[str], feeds: Mapping[str, Any], _: Any = None) -> list[Any]:
         self.calls += 1
         self.seen(threading.current_thread().name)
         if self.gate is not None:

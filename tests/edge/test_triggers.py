@@ -62,7 +62,7 @@ class Session:
     clock: Clock
     rng: Random
 
-    def run(self, names: list[str], feeds: Mapping[str, Any]) -> list[Any]:
+    def run(self, names: list[str], feeds: Mapping[str, Any], _: Any = None) -> list[Any]:
         x = feeds["x"][:, 0]
         self.clock.now_s += 0.020 if self.manner == "slow" and self.rng.random() < 0.5 else 0.001
         match self.manner:

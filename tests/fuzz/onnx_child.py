@@ -1,4 +1,4 @@
-"""Inspect many files in one process with the bounds of a real inspection.
+"""Inspect many files in one process, bounded and confined as a real inspection is.
 
 python -m fuzz.onnx_child FOLDER      prints "accepted" or "refused" for each file, in order
 """
@@ -9,16 +9,17 @@ import sys
 from pathlib import Path
 
 from hanse.core.errors import Rejected
-from hanse.daemon.inspection import _limit_resources
+from hanse.daemon.inspection import ONNX, _give_up, _opened
 from hanse.daemon.onnx_file import examine
 
 
 def main(folder: Path) -> None:
-    files = sorted(folder.iterdir())
-    _limit_resources(max(files, key=lambda path: path.stat().st_size))
-    for path in files:
+    paths = sorted(folder.iterdir())
+    files = {path.name: _opened(path.name, str(path)) for path in paths}
+    _give_up(map(str, paths), {ONNX})
+    for name, file in files.items():
         try:
-            examine(path)
+            examine(file, name)
         except Rejected:
             print("refused", flush=True)
         else:

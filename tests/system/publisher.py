@@ -52,9 +52,10 @@ class Publisher:
 
     def manifest(self, version: Version) -> bytes:
         data = self.file.read_bytes()
-        name = segment("model.onnx")
+        name = segment("model.plan")
         file = File(name, Digest.of(data), len(data))
-        variant = Variant(segment("onnx"), "onnx", name)
+        needs = {"os": "linux", "gpu.compute_capability": "8.7", "tensorrt": "==10.3"}
+        variant = Variant(segment("plan"), "tensorrt-plan", name, needs)  # bytes of no known form
         return Manifest(self.model, version, (file,), (variant,), (), ()).encode()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import pickle
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -149,6 +150,44 @@ def test_a_file_name_that_could_leave_its_folder_is_refused(world: Federation, n
     manifest["files"][0]["name"] = name
     manifest["variants"][0]["file"] = name
     assert isinstance(refusal(daemon, manifest), InvalidSpec | InvalidName)
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "why"),
+    [
+        ("acme", {}, "com.acme"),
+        ("external", {}, "outside its own folder"),
+        (
+            "v2",
+            {"signature": {"inputs": [], "outputs": []}, "outcome": {"kind": "none", "output": ""}},
+            "the inputs of model.onnx",
+        ),
+        ("v2", {"requires": {}}, "needs onnx.ir"),
+        ("pickle", {}, "pickle"),
+    ],
+    ids=["operators", "weights", "inputs", "needs", "pickle"],
+)
+def test_what_somebody_signed_past_the_command_line_is_looked_at_again(
+    world: Federation, kind: str, changes: dict[str, object], why: str, folder: Path
+) -> None:
+    """T27 to T32: an uploader has a key, and need not use our tools."""
+    daemon = world.founder
+    (folder / "pickle").write_bytes(pickle.dumps({"weights": [1.0]}))
+    path = folder / "pickle" if kind == "pickle" else paths()[kind]
+    digest, size = str(Digest.of(path.read_bytes())), path.stat().st_size
+    client.put_blob(daemon.home, path, digest, size, lambda _: None)
+    shown = daemon.ask("release.show", model=MODEL, version="1.0.0")
+    manifest = {**json.loads(shown["manifest"]), "version": "6.6.6"}
+    if kind == "pickle":  # beside a model that is as it was
+        manifest["files"].append({"name": "labels.txt", "digest": digest, "size": size})
+    else:
+        manifest["files"] = [{"name": "model.onnx", "digest": digest, "size": size}]
+        manifest["variants"][0]["file"] = "model.onnx"
+    if "requires" in changes:
+        manifest["variants"][0]["requires"] = changes["requires"]
+    else:
+        manifest |= changes
+    assert why in str(refusal(daemon, manifest))
 
 
 def refusal(daemon: Daemon, manifest: dict[str, object]) -> Rejected:

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import re
-import zipfile
+import stat
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
+from hanse.artefacts import npz
+from hanse.artefacts.onnx_walk import check_beside
 from hanse.core.catalog.manifest import (
     DataSet,
     File,
@@ -26,7 +29,8 @@ from hanse.core.catalog.manifest import (
 )
 from hanse.core.errors import InvalidSpec, NotFound
 from hanse.core.ids import Digest, Segment, Version, segment
-from hanse.daemon.inspection import inspect
+from hanse.core.limits import GOLDEN_BYTES_MAX
+from hanse.daemon.inspection import ONNX, inspect_files
 from hanse.daemon.onnx_file import Inspection
 
 
@@ -63,18 +67,24 @@ class Built:
 
 def build(path: Path, said: Said) -> Built:
     """Inspect, hash and describe. Raises `InvalidSpec`, `InvalidName`, `NotFound`, `TooLarge`."""
-    found = {onnx: inspect(onnx) for onnx in _models(path)}
+    models = _models(path)
+    inspected = inspect_files({m.name: m for m in models}, {m.name: ONNX for m in models})
+    found = {model: inspected[model.name] for model in models}
+    for model, each in found.items():
+        check_beside(model.name, each.external, partial(_size, model.parent))
     inputs, outputs = _signature(found)
     paths = _files(path, found)
+    others = {each.name: each for each in paths if each not in found}
+    inspect_files(others, {})
     if said.golden is not None:
         check_golden(said.golden, inputs, outputs)
         paths.append(said.golden)
     exact = {name for each in found.values() for name in each.external}
     sources = _named(dict.fromkeys(p.absolute() for p in paths), exact)
     names = {source: name for name, source in sources.items()}
-    models = {names[onnx.absolute()] for onnx in found}
+    listed = {names[onnx.absolute()] for onnx in found}
     for key in said.requires:
-        if ":" in key and key.rpartition(":")[0] not in models:
+        if ":" in key and key.rpartition(":")[0] not in listed:
             raise InvalidSpec(f"no model file is called {key.rpartition(':')[0][:80]}")
     manifest = Manifest(
         model=said.model,
@@ -114,14 +124,11 @@ def digest_of(path: Path) -> Digest:
 def check_golden(path: Path, inputs: Iterable[Tensor], outputs: Iterable[Tensor]) -> None:
     """An `.npz` with `in.<name>` for every input and `out.<name>` for some output, and no more."""
     try:
-        with zipfile.ZipFile(path) as archive:
-            held = {name.removesuffix(".npy") for name in archive.namelist()}
+        with path.open("rb") as file:
+            arrays = npz.listed(file, path.name, bytes_max=GOLDEN_BYTES_MAX)
     except OSError:
         raise NotFound(f"there is no file {path}", fix="check the path of --golden") from None
-    except zipfile.BadZipFile:
-        raise InvalidSpec(
-            f"{path.name} is not an .npz file", fix="write it with numpy.savez"
-        ) from None
+    held = {array.name for array in arrays}
     needed = {f"in.{tensor.name}" for tensor in inputs}
     possible = {f"out.{tensor.name}" for tensor in outputs}
     if not needed <= held or not held & possible or held - needed - possible:
@@ -154,6 +161,15 @@ def _files(path: Path, found: dict[Path, Inspection]) -> list[Path]:
                 f"{each} is not a plain file", fix="a release is one folder of plain files"
             )
     return files
+
+
+def _size(folder: Path, name: str) -> int | None:
+    """Of a file that is this folder's alone: a link may lead to somebody else's (T29)."""
+    try:
+        facts = (folder / name).lstat()
+    except OSError:
+        return None
+    return facts.st_size if stat.S_ISREG(facts.st_mode) and facts.st_nlink == 1 else None
 
 
 def _named(paths: Iterable[Path], exact: set[str]) -> dict[Segment, Path]:

@@ -6,12 +6,12 @@ What it does say is never changed; a plan for another release is refused.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hanse.core.errors import InvalidSpec, NotFound
+from hanse.cli import documents
+from hanse.core.errors import InvalidSpec
 from hanse.core.ids import Digest
 from hanse.core.rollout.spec import API_VERSION
 
@@ -19,25 +19,10 @@ if TYPE_CHECKING:
     from hanse.cli.shapes import RolloutPrepared
     from hanse.core.rollout.plan import RolloutSpec
 
-PLAN_FILE_BYTES_MAX = 64 * 1024
-PLAN_VALUES_MAX = 10_000  # with every reference written out
-
 
 def read(path: Path) -> dict[str, Any]:
     """The document. Raises `NotFound` or `InvalidSpec`."""
-    try:
-        raw = path.read_bytes()
-    except OSError:
-        raise NotFound(f"cannot read {path}", fix="check the path of --plan") from None
-    if len(raw) > PLAN_FILE_BYTES_MAX:
-        raise InvalidSpec(f"{path} is larger than {PLAN_FILE_BYTES_MAX} bytes")
-    try:
-        document = _decode(path, raw)
-    except (ValueError, RecursionError) as error:
-        raise InvalidSpec(f"{path} cannot be read: {error}", fix="correct that line") from None
-    if not isinstance(document, dict):
-        raise InvalidSpec(f"{path} is not a mapping", fix="begin with metadata: and spec:")
-    return document
+    return documents.read(path, "--plan", "begin with metadata: and spec:")
 
 
 def complete(
@@ -193,49 +178,3 @@ def default_plan(regions: Sequence[str], *, first_release: bool) -> dict[str, An
             "background": {"templates": background},
         }
     }
-
-
-def _decode(path: Path, raw: bytes) -> Any:
-    text = raw.decode()
-    if path.suffix == ".json":
-        return json.loads(text)
-    if path.suffix == ".toml":
-        import tomllib
-
-        return tomllib.loads(text)
-    return _yaml(text)
-
-
-def _yaml(text: str) -> Any:
-    import yaml
-
-    class Strict(yaml.SafeLoader):
-        """Refuses what YAML takes in silence: a key twice in one mapping."""
-
-        def construct_mapping(self, node: Any, deep: bool = False) -> Any:
-            keys = [key.value for key, _ in node.value]
-            for key in keys:
-                if keys.count(key) > 1:
-                    raise ValueError(f"{key} stands twice in one mapping")
-            return super().construct_mapping(node, deep)
-
-    try:
-        document = yaml.load(text, Strict)  # noqa: S506  # a SafeLoader
-    except yaml.YAMLError as error:
-        raise ValueError(" ".join(str(error).split())) from None
-    _check_size(document)
-    return document
-
-
-def _check_size(document: Any) -> None:
-    """Steps may be written once and referred to, but not multiplied without end."""
-    waiting, seen = [document], 0
-    while waiting:
-        value = waiting.pop()
-        seen += 1
-        if seen > PLAN_VALUES_MAX:
-            raise ValueError(f"references make it longer than {PLAN_VALUES_MAX} values")
-        if isinstance(value, dict):
-            waiting.extend(value.values())
-        elif isinstance(value, list):
-            waiting.extend(value)

@@ -3,11 +3,13 @@
 What a variant `requires` is a closed vocabulary, so that a typing error is refused where it is
 published and not found out by a fleet. Each key has one comparison with what the node reports:
 
-    os, arch, hardware                            one of these: "linux", "arm64,x86_64"
+    os, arch, hardware, gpu.compute_capability    one of these: "linux", "arm64,x86_64"
     ort.providers                                 all of these
-    ort, onnx.ir, onnx.opset.NAME, mem.ram_mib    a range of versions or numbers: ">=1.17,<2"
+    ort, onnx.ir, onnx.opset.NAME, tensorrt,      a range of versions or numbers: ">=1.17,<2"
+    torch, cuda, mem.ram_mib, mem.gpu_mib
 
-`hardware` is what the node's owner wrote as its label of that name.
+`hardware` is what the node's owner wrote as its label of that name. What a node cannot find out
+itself, of its graphics processor say, its owner declares.
 
 Unknown is no: a node that does not say what it has is not tried. The match is a prediction made
 before a byte is fetched, by the daemon for its fleet and by each node for itself from the same
@@ -123,6 +125,27 @@ def _in_range(wanted: str, has: str) -> bool:
     )
 
 
+def looser(wanted: str, needed: str) -> bool:
+    """Whether a node could meet `wanted` and not what a file needs, which is `>=N`."""
+    floor = _numbers(needed.removeprefix(">="))
+    lowest = [_numbers(c[2]) for c in _clauses(wanted) or () if c[1] in (">=", "==", ">")]
+    return floor is None or not any(low is not None and low >= floor for low in lowest)
+
+
+def check_format(form: str, requires: Mapping[str, str], what: str) -> None:
+    """Refuse a variant that leaves out what its format is bound to. Raises `InvalidSpec`."""
+    if missing := [key for key in _BOUND_TO.get(form, ()) if key not in requires]:
+        raise InvalidSpec(
+            f"{what} is a {form}, and does not say which {' and '.join(missing)} it runs on",
+            fix=f"say it: --require {missing[0]}=...",
+        )
+
+
+_BOUND_TO: Final[Mapping[str, tuple[str, ...]]] = {
+    # It runs on the version, the system and the processor that built it, as a rule.
+    "tensorrt-plan": ("os", "gpu.compute_capability", "tensorrt"),
+    "torch-export": ("torch",),
+}
 _ONE_OF: Final = _Kind(lambda w, h: h in _words(w), _are_words, "write linux, or arm64,x86_64")
 _ALL_OF: Final = _Kind(
     lambda w, h: set(_words(w)) <= set(_words(h)), _are_words, "write CPUExecutionProvider"
@@ -132,11 +155,18 @@ _KINDS: Final[Mapping[str, _Kind]] = {
     "os": _ONE_OF,
     "arch": _ONE_OF,
     "hardware": _ONE_OF,
+    "gpu.compute_capability": _ONE_OF,
     "ort": _RANGE,
     "ort.providers": _ALL_OF,
     "onnx.ir": _RANGE,
+    "tensorrt": _RANGE,
+    "torch": _RANGE,
+    "cuda": _RANGE,
     "mem.ram_mib": _RANGE,
+    "mem.gpu_mib": _RANGE,
 }
+DECLARED: Final = ("gpu.compute_capability", "tensorrt", "torch", "cuda", "mem.gpu_mib")
+"""What a node's owner may say of it; everything else it finds out itself."""
 
 
 def _kind(key: str) -> _Kind | None:

@@ -83,6 +83,7 @@ PINGS_PER_ROUND = 2  # links that are pinged each time, the quietest
 ANSWERS_PER_ROUND = 2048  # and two for each log that we hold
 RANDOM_LINK_S = 3600.0
 BLOB_CHUNK_BYTES = 1024 * 1024
+GOLDEN_BYTES_MAX = 256 * 1024**2
 MODEL_SIGNATURE_BYTES_MAX = 4 * 1024 * 1024
 LAST_GOOD_MAX = 8  # format
 TARGETS_KEPT_MIN = 2

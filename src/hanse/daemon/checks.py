@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import sys
 from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from hanse.artefacts import confinement
 from hanse.core.catalog.manifest import Manifest
 from hanse.core.errors import Rejected, Unavailable
 from hanse.daemon.healing_file import Heals
@@ -63,11 +62,12 @@ def _lay_out(folder: Path, manifest: Manifest, blobs: Blobs, kept: ExitStack) ->
 async def _tried(child: Path, parent: Path, heldout: Path) -> dict[str, Any]:
     """Raises `Unavailable` if the check itself does not run: that says nothing of the release."""
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "hanse.edge.heldout", str(child), str(parent), str(heldout)),
+        *(*confinement.PYTHON, "-m", "hanse.edge.heldout"),
+        *map(str, (child, parent, heldout)),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.DEVNULL,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env=confinement.environment(),
     )
     assert process.stdout is not None
     try:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from hanse.core.catalog.fold import read_plan
+from hanse.core.catalog.manifest import parse_manifest
 from hanse.core.errors import InvalidSpec
 from hanse.core.ids import Digest
 from hanse.core.limits import FILE_BYTES_MAX
@@ -21,6 +22,7 @@ from hanse.daemon.bundle_verbs import bundle_verbs
 from hanse.daemon.bundles import Bundles
 from hanse.daemon.control import Handler, Progress, upload
 from hanse.daemon.driver import Driver
+from hanse.daemon.examining import Examiner
 from hanse.daemon.private_values import PrivateValues
 from hanse.daemon.prometheus import Prometheus, configured
 from hanse.daemon.queries import QUERIES
@@ -28,6 +30,7 @@ from hanse.daemon.retention import Retention
 from hanse.gateways.log_files import LogFiles
 from hanse.storage.blobs import Blobs
 
+SAY_S = 5.0  # a large file takes longer than a caller waits in silence
 Command = Callable[[Node, Mapping[str, Any]], commands.Answer]
 
 
@@ -65,8 +68,11 @@ def table(driver: Driver, blobs: Blobs, services: Services) -> dict[str, Handler
         name: _command(driver, command) for name, command in COMMANDS.items()
     }
     verbs |= {name: _query(driver, query) for name, query in QUERIES.items()}
-    verbs["release.publish"] = _command(
-        driver, lambda node, args: commands.publish(node, blobs, args, services.private_fields)
+    verbs["release.publish"] = _publish(
+        blobs,
+        _command(
+            driver, lambda node, args: commands.publish(node, blobs, args, services.private_fields)
+        ),
     )
     verbs["rollout.start"] = _start(services.prometheus, verbs["rollout.start"])
     verbs["blob.put"] = _blob_put(blobs)
@@ -84,6 +90,24 @@ def _command(driver: Driver, command: Command) -> Handler:
         await driver.recovered()
         answer = await driver.do(lambda node, _clock: command(node, args))
         return answer()
+
+    return handle
+
+
+def _publish(blobs: Blobs, record: Handler) -> Handler:
+    """A release whose files are all here is recorded once they have been looked at."""
+    examiner = Examiner(blobs)
+
+    async def handle(
+        args: dict[str, Any], progress: Progress, stream: asyncio.StreamReader
+    ) -> Mapping[str, Any]:
+        manifest = parse_manifest(commands.text_of(args, "manifest").encode())
+        if all(blobs.has(file.digest) for file in manifest.files):
+            looking = asyncio.create_task(examiner.check(manifest))
+            while not (await asyncio.wait({looking}, timeout=SAY_S))[0]:
+                await progress({"examining": manifest.version})
+            looking.result()
+        return await record(args, progress, stream)
 
     return handle
 
