@@ -12,7 +12,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hanse.core.transfer import download as downloads
-from hanse.core.transfer.download import BATCH_BYTES_FIRST, BATCHES_MAX, Ask, Download, scattered
+from hanse.core.transfer.download import (
+    BATCH_BYTES_FIRST,
+    BATCHES_MAX,
+    NEIGHBOUR_SILENT_S,
+    POINTED_MAX,
+    Ask,
+    Download,
+    Drop,
+    scattered,
+)
 
 MB = 1_000_000
 LONG_S = 3600.0
@@ -257,3 +266,50 @@ def test_scattered_parts_are_all_there_in_runs(found: list[int], chance: Random)
     assert sorted(parts) == list(range(len(found)))
     jumps = sum(b != a + 1 for a, b in pairwise(parts))
     assert jumps <= sum(found) // BATCH_BYTES_FIRST + 1
+
+
+def test_a_source_is_believed_twice_that_others_have_a_part() -> None:
+    """The second time it may name others, and whoever waited for the part may have it by then."""
+    pointing = Peer(elsewhere=frozenset({0}), pace=50 * MB)
+    world = World([MB], {"daemon": pointing})
+    asked: list[bool] = []
+    step = world.download.step
+
+    def noted(now: float) -> list[Ask | Drop]:
+        steps = step(now)
+        asked.extend(each.insist for each in steps if isinstance(each, Ask))
+        return steps
+
+    world.download.step = noted  # type: ignore[method-assign]  # only to look
+    world.run()
+    assert asked == [False] * POINTED_MAX + [True]
+
+
+def test_nobody_hurries_because_a_neighbour_waits_for_the_part_itself() -> None:
+    download = Download([MB], [0])
+    download.join("daemon", 0.001)
+    (first,) = download.step(0.0)
+    assert isinstance(first, Ask)
+    download.lacks(first.batch, 0, elsewhere=True)
+    download.ended(first.batch)
+    download.join("near", 0.001, only=[0])
+    (second,) = download.step(0.0)
+    assert isinstance(second, Ask)
+    assert second.source == "near"
+    assert download.step(NEIGHBOUR_SILENT_S - 1) == []
+    (third,) = download.step(NEIGHBOUR_SILENT_S + 1)
+    assert isinstance(third, Ask)
+    assert third.source == "daemon"
+
+
+def test_who_is_named_again_may_have_it_by_now() -> None:
+    download = Download([MB], [0])
+    download.join("near", 0.0, only=[0])
+    (first,) = download.step(0.0)
+    assert isinstance(first, Ask)
+    download.lacks(first.batch, 0)
+    download.ended(first.batch)
+    assert download.stuck
+    download.join("near", 0.0, only=[0])
+    assert not download.stuck
+    assert download.step(1.0)

@@ -13,7 +13,9 @@
   owes. Whatever comes first counts; what nobody needs any more is dropped.
 - A source that fails is left alone for a while, longer each time, and then for good. One that is
   `out` is never asked again.
-- What a source would rather have fetched elsewhere it is asked for when nobody else has it.
+- What a source would rather have fetched elsewhere it is asked for again, and may name others,
+  once whoever it named does not have it; after that it is insisted on. Nobody hurries for that:
+  a neighbour that is slow, or waits for the part itself, still spares the source.
 
 Nothing that comes is judged here: a part has come once its digest was right. Times are seconds of
 the local monotonic clock.
@@ -36,6 +38,9 @@ USUAL = 1024**2
 """Bytes a second of whom nobody has measured, when it could help out somebody slower."""
 PATIENCE_S = 0.5
 SILENT_S = 2.0
+NEIGHBOUR_SILENT_S = 10.0
+POINTED_MAX = 2
+"""So often is a source believed that others have a part, then it is insisted on."""
 STRIKES_MAX = 4
 PAUSE_S = 0.5
 PACE_S = 0.2
@@ -62,7 +67,7 @@ class _Source:
     rtt_s: float
     only: frozenset[int] | None
     lacks: set[int] = field(default_factory=set)
-    elsewhere: set[int] = field(default_factory=set)
+    elsewhere: dict[int, int] = field(default_factory=dict)  # how often it said so
     batches: int = 0
     strikes: int = 0
     pause_until_s: float = 0.0
@@ -71,9 +76,9 @@ class _Source:
     since_s: float = 0.0
     heard_s: float = 0.0
 
-    def working(self, now: float) -> bool:
+    def working(self, now: float, silent_s: float = SILENT_S) -> bool:
         """Whether its pace still says something."""
-        return now >= self.pause_until_s and (not self.batches or now - self.heard_s <= SILENT_S)
+        return now >= self.pause_until_s and (not self.batches or now - self.heard_s <= silent_s)
 
     def needs_s(self, size: int, unmeasured: float = float("inf")) -> float:
         """Until so many bytes are here; a source whose pace is unknown is taken for that fast."""
@@ -141,6 +146,7 @@ class Download:
             self._sources[source] = _Source(rtt_s, None if only is None else frozenset(only))
         elif known.only is not None:
             known.only = None if only is None else known.only.union(only)
+            known.lacks.difference_update(only or ())
 
     # -- what became of it -------------------------------------------------------
 
@@ -166,7 +172,10 @@ class Download:
     def lacks(self, batch: int, part: int, *, elsewhere: bool = False) -> None:
         """It was not sent; `elsewhere`: the source has it, and names others who do."""
         if (source := self._sources.get(self._batches[batch].source)) is not None:
-            (source.elsewhere if elsewhere else source.lacks).add(part)
+            if elsewhere:
+                source.elsewhere[part] = source.elsewhere.get(part, 0) + 1
+            else:
+                source.lacks.add(part)
         self.again(batch, part)
 
     def again(self, batch: int, part: int) -> None:
@@ -239,14 +248,28 @@ class Download:
         late = self._late(source, others.values())
 
         def fits(part: int) -> bool:
-            if source.has(part):
-                return not (late and any(other.has(part) for other in better))
-            return source.has(part, insist=True) and not any(
-                other.has(part) for other in others.values()
-            )
+            return source.has(part) and not (late and any(other.has(part) for other in better))
 
-        parts = self._fill(source, filter(fits, self._waiting))
-        return parts or self._fill(source, self._overdue(name, source, now))
+        return (
+            self._fill(source, filter(fits, self._waiting))
+            or self._pointed_nowhere(name, source, now)
+            or self._fill(source, self._overdue(name, source, now))
+        )
+
+    def _pointed_nowhere(self, name: str, source: _Source, now: float) -> list[int]:
+        """What the source said to be elsewhere, and is not; all to be insisted on, or nothing."""
+        others = [
+            other
+            for n, other in self._sources.items()
+            if n != name and other.working(now, NEIGHBOUR_SILENT_S)
+        ]
+        missing = [
+            part
+            for part in self._waiting
+            if part in source.elsewhere and not any(other.has(part) for other in others)
+        ]
+        again = [part for part in missing if source.elsewhere[part] < POINTED_MAX]
+        return self._fill(source, again or missing)
 
     def _late(self, source: _Source, others: Iterable[_Source]) -> bool:
         """Whether the others would have everything here before it has one batch."""
@@ -266,10 +289,13 @@ class Download:
             size = sum(self._sizes[part] for part in batch.left)
             patience_s = SLOWER * source.needs_s(size, max(owner.pace or 0.0, USUAL))
             theirs_s = size / owner.pace if owner.pace else float("inf")
-            silent = now - batch.heard_s > PATIENCE_S + patience_s
+            silent_s = now - batch.heard_s
+            silent = silent_s > PATIENCE_S + patience_s
             slow = now - batch.asked_s > PATIENCE_S + patience_s and theirs_s > patience_s
             if not (silent or slow):
                 hopeful.update(batch.left)
+            if silent_s <= NEIGHBOUR_SILENT_S:
+                hopeful.update(source.elsewhere.keys() & batch.left.keys())
             for part in batch.left:
                 late_s[part] = min(theirs_s, late_s.get(part, theirs_s))
         found = [p for p in late_s if p not in hopeful and source.has(p, insist=True)]
@@ -297,7 +323,7 @@ class Download:
         self._batches[self._number] = _Batch(name, dict.fromkeys(parts), now, now)
         for part in parts:
             self._waiting.pop(part, None)
-        insist = any(part in source.elsewhere for part in parts)
+        insist = any(source.elsewhere.get(part, 0) >= POINTED_MAX for part in parts)
         return Ask(self._number, name, tuple(parts), insist)
 
 
