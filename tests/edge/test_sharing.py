@@ -29,7 +29,7 @@ from hanse.edge import sharing
 from hanse.edge.cache import Cache
 from hanse.edge.certificate import OwnCertificate
 from hanse.edge.config import Config
-from hanse.edge.sharing import SharedFiles, Sharing
+from hanse.edge.sharing import PolitePace, SharedFiles, Sharing
 from hanse.parts.payload import decode
 from hanse.parts.recipe import split
 from hanse.rpc import blob_client, certificates, tls
@@ -242,16 +242,15 @@ async def test_one_peer_has_so_many_streams_and_all_together_so_many(
     """Those of one peer are refused, those of others wait until a stream ends."""
     most = 0
 
-    async def elsewhere(self: SharedFiles, *_: object) -> dict[int, object]:
+    async def take(self: PolitePace, *_: object) -> None:
         nonlocal most, now
         now += 1
         most = max(most, now)
         await gate.wait()
         now -= 1
-        return {}
 
     gate, now = asyncio.Event(), 0
-    monkeypatch.setattr(SharedFiles, "elsewhere", elsewhere)
+    monkeypatch.setattr(PolitePace, "take", take)
     others = [daemons.node(f"edge-{n}", world.ca) for n in range(3, 6)]
     many = [
         asyncio.create_task(world.parts(each, ticket_for(each), FILE, 0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Hashable
 from pathlib import Path
 from typing import Any
@@ -233,3 +234,17 @@ async def test_every_byte_waits_for_its_turn_in_small_pieces(tmp_path: Path) -> 
     assert max(size for _, size in pace.taken) <= pace.piece_bytes + 2 < 70_000
     heads = 2 * len(recipe.parts)
     assert sum(s for _, s in pace.taken) == 2 * len(NEW) + len(recipe.encode()) + heads
+
+
+async def test_who_asks_at_the_same_time_waits_for_one_recipe(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[File] = []
+
+    def recipe(file: File) -> Recipe:
+        made.append(file)
+        return Shelf.recipe(world.shelf, file)
+
+    monkeypatch.setattr(world.shelf, "recipe", recipe)
+    found = await asyncio.gather(*(world.recipe() for _ in range(6)))
+    assert len(set(found)) == len(made) == 1

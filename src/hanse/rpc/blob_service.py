@@ -92,7 +92,7 @@ class BlobService:
     @translated
     async def fetch(self, request: pb.FetchRequest, context: Context) -> None:
         file = _file(request.digest, request.release)
-        async with self._admitted(file, context) as peer:
+        async with self._admitted(file, context) as peer, self._slots:
             await context.send_initial_metadata(())
             size, offset = await asyncio.to_thread(self._source.size, file.digest), request.offset
             if offset > size:
@@ -108,7 +108,7 @@ class BlobService:
     async def recipe(self, request: pb.RecipeRequest, context: Context) -> None:
         file = _file(request.digest, request.release)
         step = self._pace.piece_bytes
-        async with self._admitted(file, context) as peer:
+        async with self._admitted(file, context) as peer, self._slots:
             known = await self._payloads.recipe(file)
             raw = await asyncio.to_thread(known.recipe.encode)
             for at in range(0, len(raw), step):
@@ -140,9 +140,10 @@ class BlobService:
                 pieces = self._payloads.pieces(
                     place, base, packed=wanted.packed, bytes_max=self._pace.piece_bytes
                 )
-                async for data, last in pieces:
-                    message = pb.PartsResponse(part=number, data=data, last=last)
-                    await self._write(context, peer, message.SerializeToString(), len(data))
+                async with self._slots:  # not held by who waits for a part, or is sent elsewhere
+                    async for data, last in pieces:
+                        message = pb.PartsResponse(part=number, data=data, last=last)
+                        await self._write(context, peer, message.SerializeToString(), len(data))
 
     async def _bases(self, peer: Peer, wanted: Wanted, known: Known) -> dict[Digest, Place]:
         """None if the peer may not have the base: it gets what needs no base."""
@@ -164,10 +165,9 @@ class BlobService:
             )
         self._by_peer[peer.spki] += 1
         try:
-            async with self._slots:
-                if not self._allowed(peer, file, ticket):
-                    raise _not_found(file.digest)
-                yield peer
+            if not self._allowed(peer, file, ticket):
+                raise _not_found(file.digest)
+            yield peer
         except NotFound:  # dropped since the gate looked
             raise _not_found(file.digest) from None
         except Damaged as error:

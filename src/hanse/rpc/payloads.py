@@ -73,15 +73,25 @@ class Payloads:
         self._recipes = _Newest[Digest, Known](RECIPES_PARTS_MAX)
         self._bases = _Newest[tuple[Digest, Digest], dict[Digest, Place]](RECIPES_PARTS_MAX)
         self._kept = _Newest[object, bytes](KEPT_BYTES_MAX)
+        self._reading: dict[Digest, asyncio.Task[Known]] = {}
         self._making: dict[object, asyncio.Task[bytes]] = {}
         self._makers = asyncio.Semaphore(MAKERS_MAX)
 
     async def recipe(self, file: File) -> Known:
+        """Made once, however many ask at the same time, as nodes do that were told together."""
         found = self._recipes.get(file.digest)
-        if found is None:
-            found = await asyncio.to_thread(self._known, file)
-            self._recipes.put(file.digest, found, len(found.recipe.parts))
-        return found
+        if found is not None:
+            return found
+        if file.digest not in self._reading:
+            task = asyncio.create_task(asyncio.to_thread(self._known, file))
+            self._reading[file.digest] = task
+            task.add_done_callback(lambda done: self._recipe_made(file.digest, done))
+        return await asyncio.shield(self._reading[file.digest])
+
+    def _recipe_made(self, digest: Digest, done: asyncio.Task[Known]) -> None:
+        del self._reading[digest]
+        if not done.cancelled() and done.exception() is None:
+            self._recipes.put(digest, done.result(), len(done.result().recipe.parts))
 
     def _known(self, file: File) -> Known:
         recipe = self._source.recipe(file)
