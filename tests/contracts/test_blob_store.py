@@ -355,6 +355,69 @@ def test_damaged_bytes_have_no_recipe_and_are_gone(kind: Kind, store: Blobs) -> 
     assert store.recipe(DIGEST) == split(BYTES)
 
 
+def test_pieces_may_come_in_any_order_and_outlive_a_restart(kind: Kind, store: Blobs) -> None:
+    first = store.unfinished(len(BYTES), DIGEST)
+    assert not first.begun
+    first.write(6000, BYTES[6000:])
+    first.close()
+    again = kind.restart(store)
+    assert not again.has(DIGEST)
+    rest = again.unfinished(len(BYTES), DIGEST)
+    assert rest.begun
+    assert rest.read(6000, 100) == BYTES[6000:6100]
+    assert rest.read(0, 10) == bytes(10)
+    rest.write(0, BYTES[:6000])
+    rest.commit()
+    with again.open_verified(DIGEST) as file:
+        assert file.read() == BYTES
+    fresh = again.unfinished(len(BYTES), DIGEST)
+    assert not fresh.begun
+    fresh.abort()
+
+
+def test_what_is_not_the_blob_is_never_named_and_can_be_put_right(store: Blobs) -> None:
+    coming = store.unfinished(len(BYTES), DIGEST)
+    for start in range(0, len(BYTES), 1000):
+        coming.write(start, BYTES[start : start + 1000])
+    coming.write(5000, b"!")
+    for _ in range(2):
+        with pytest.raises(InvalidProof):
+            coming.commit()
+    assert store.list() == ()
+    coming.write(5000, BYTES[5000:5001])
+    coming.commit()
+    assert store.has(DIGEST)
+
+
+def test_what_is_kept_is_hashed_on_the_way_but_never_believed(store: Blobs) -> None:
+    coming = store.unfinished(len(BYTES), DIGEST)
+    coming.write(0, BYTES[:-1] + b"!")
+    coming.kept(0, BYTES[:100])
+    with pytest.raises(InvalidProof):
+        coming.commit()
+    coming.abort()
+
+
+def test_a_digest_comes_once_at_a_time_within_its_size(store: Blobs) -> None:
+    coming = store.unfinished(len(BYTES), DIGEST)
+    with pytest.raises(Unavailable):
+        store.unfinished(len(BYTES), DIGEST)
+    for start, data in ((len(BYTES), b"x"), (-1, b"x"), (len(BYTES) - 1, b"xx")):
+        with pytest.raises(TooLarge):
+            coming.write(start, data)
+    coming.abort()
+    again = store.unfinished(len(BYTES), DIGEST)
+    assert not again.begun
+    again.close()
+    with pytest.raises(TooLarge):
+        store.unfinished(2**50, DIGEST)
+
+
+def test_an_empty_file_comes_too(store: Blobs) -> None:
+    store.unfinished(0, Digest.of(b"")).commit()
+    assert store.has(Digest.of(b""))
+
+
 def test_a_blob_is_laid_out_as_a_file(store: Blobs) -> None:
     put(store)
     with store.laid_out(DIGEST) as path:
@@ -366,6 +429,8 @@ def test_a_full_disk_refuses_before_the_first_byte(kind: Kind) -> None:
     for digest in (DIGEST, None):
         with pytest.raises(Unavailable, match="no room"):
             full.writer(len(BYTES), digest)
+    with pytest.raises(Unavailable, match="no room"):
+        full.unfinished(len(BYTES), DIGEST)
     assert full.list() == ()
 
 

@@ -14,8 +14,8 @@ import pytest
 
 from hanse.core.errors import Broken, Unavailable
 from hanse.core.ids import Digest
-from hanse.storage import incoming
-from hanse.storage.blobs import BlobStore
+from hanse.storage import incoming, unfinished
+from hanse.storage.blobs import UNFINISHED_KEPT_S, BlobStore
 
 BYTES = os.urandom(4096) * 25
 DIGEST = Digest.of(BYTES)
@@ -140,8 +140,8 @@ CHILD = """
 import sys
 from pathlib import Path
 from hanse.core.ids import Digest
-from hanse.storage import incoming
-from hanse.storage.blobs import BlobStore
+from hanse.storage import incoming, unfinished
+from hanse.storage.blobs import UNFINISHED_KEPT_S, BlobStore
 incoming.MARK_EVERY_BYTES = 64 * 1024
 store = BlobStore(Path(sys.argv[1]))
 raw = bytes(1024) * 1024
@@ -261,3 +261,35 @@ def test_a_recipe_of_another_file_is_not_believed(tmp_path: Path) -> None:
     assert store.recipe(DIGEST).digest == DIGEST
     store.delete(DIGEST)
     assert files(recipes) == []
+
+
+def test_a_disk_that_fills_up_meanwhile_stops_a_fetch_and_keeps_what_came(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(unfinished, "LOOK_BYTES", 10_000)
+    store, usage = BlobStore(tmp_path), Usage(10**9, 0, 10**9)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    coming = store.unfinished(len(BYTES), DIGEST)
+    coming.write(0, BYTES[:50_000])
+    usage = Usage(10**9, 10**9, 1000)
+    with pytest.raises(Unavailable, match="no room"):
+        coming.write(50_000, BYTES[50_000:])
+    coming.close()
+    usage = Usage(10**9, 0, 10**9)
+    again = store.unfinished(len(BYTES), DIGEST)
+    assert again.begun
+    assert again.read(0, 50_000) == BYTES[:50_000]
+    again.write(50_000, BYTES[50_000:])
+    again.commit()
+    assert store._promised_bytes == 0
+
+
+def test_what_nobody_goes_on_with_is_swept_in_the_end(tmp_path: Path) -> None:
+    store = BlobStore(tmp_path)
+    for data in (b"old", b"new"):
+        with store.unfinished(3, Digest.of(data)) as coming:
+            coming.write(0, data)
+    old = tmp_path / "blobs/unfinished" / Digest.of(b"old").hex
+    os.utime(old, (0, old.stat().st_mtime - UNFINISHED_KEPT_S - 1))
+    assert store.sweep_temporaries() == 1
+    assert files(tmp_path / "blobs") == [f"unfinished/{Digest.of(b'new').hex}"]

@@ -7,6 +7,7 @@ by `open_verified`, because disks forget.
 
     <folder>/blobs/sha256/ab/cdef…     verified; read-only
     <folder>/blobs/parts/<hex>         what arrived of an interrupted fetch, see `parts`
+    <folder>/blobs/unfinished/<hex>    what came of a fetch by parts, see `unfinished`
     <folder>/blobs/incoming/           temporary files of unknown digest
     <folder>/blobs/pins/<hex>/<name>   empty files: who still needs the blob
     <folder>/blobs/damaged/<hex>       found not to match; until the next start
@@ -23,6 +24,7 @@ import os
 import shutil
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager
 from io import BufferedReader
@@ -35,6 +37,10 @@ from hanse.core.limits import BLOB_CHUNK_BYTES, DISK_FREE_SHARE_MIN, FILE_BYTES_
 from hanse.parts.recipe import Recipe
 from hanse.storage.incoming import BlobWriter, Part, disk_errors, mark_of, sync_folder
 from hanse.storage.recipes import External, keep_recipe, kept_recipe, made_recipe
+from hanse.storage.unfinished import Unfinished
+
+FOLDERS = ("sha256", "parts", "unfinished", "incoming", "pins", "damaged", "recipes")
+UNFINISHED_KEPT_S = 7 * 86_400.0
 
 
 class Writer(Protocol):
@@ -60,6 +66,19 @@ class Writer(Protocol):
     def __exit__(self, *_: object) -> None: ...
 
 
+class Arriving(Protocol):
+    """One blob on its way in, in pieces in any order; see `unfinished`."""
+
+    begun: bool
+
+    def read(self, start: int, length: int) -> bytes: ...
+    def write(self, start: int, data: bytes | memoryview) -> None: ...
+    def kept(self, start: int, data: bytes | memoryview) -> None: ...
+    def commit(self) -> Path: ...
+    def abort(self) -> None: ...
+    def close(self) -> None: ...
+
+
 class Blobs(Protocol):
     """Stores bytes under their digest. `NotFound` is raised for what is not here."""
 
@@ -69,6 +88,9 @@ class Blobs(Protocol):
         Raises `TooLarge` over `FILE_BYTES_MAX` and `Unavailable` when the disk would get too
         full or somebody else is writing the same digest.
         """
+
+    def unfinished(self, size: int, digest: Digest) -> Arriving:
+        """Begin a blob, or go on with what came of it. Raises as `writer` does."""
 
     def has(self, digest: Digest) -> bool: ...
     def size(self, digest: Digest) -> int: ...
@@ -144,14 +166,13 @@ class BlobStore:
         self._mutex = threading.RLock()  # guards `_promised_bytes` and pin against delete
         self._lost: set[Digest] = set()
         with disk_errors("create the blob folders"):
-            for name in ("sha256", "parts", "incoming", "pins", "damaged", "recipes"):
+            for name in FOLDERS:
                 (self.folder / name).mkdir(mode=0o700, parents=True, exist_ok=True)
             for made in (self.folder, folder, folder.parent):
                 sync_folder(made)
 
     def writer(self, size: int, digest: Digest | None = None) -> BlobWriter:
-        if not 0 <= size <= FILE_BYTES_MAX:
-            raise TooLarge(f"a blob of {size} bytes", fix=f"at most {FILE_BYTES_MAX} are taken")
+        check_size(size)
         with disk_errors("begin a blob"):
             if digest is None:
                 fd, name = tempfile.mkstemp(dir=self.folder / "incoming")
@@ -164,6 +185,19 @@ class BlobStore:
             os.close(part.fd)
             raise
         return BlobWriter(part, size, digest, self._place, self._release)
+
+    def unfinished(
+        self,
+        size: int,
+        digest: Digest,
+        published: Callable[[Digest], None] = lambda _: None,
+    ) -> Unfinished:
+        check_size(size)
+        path = self.folder / "unfinished" / digest.hex
+        with disk_errors("begin a blob"):
+            return Unfinished(
+                path, size, digest, self._place, self._promise, self._release, published
+            )
 
     def _promise(self, size: int) -> None:
         """Refuse before the first byte, while reads and holds still have room to go on (T48)."""
@@ -338,10 +372,22 @@ class BlobStore:
                 *(self.folder / "damaged").iterdir(),
                 *(parts - kept),
                 *(self.folder / "recipes").glob("*.tmp"),
+                *_stale(self.folder / "unfinished"),
             ]
             for file in swept:
                 file.unlink()
             return len(swept)
+
+
+def _stale(folder: Path) -> Iterator[Path]:
+    """What nobody has gone on with for so long."""
+    before_s = time.time() - UNFINISHED_KEPT_S
+    return (path for path in folder.iterdir() if path.stat().st_mtime < before_s)
+
+
+def check_size(size: int) -> None:
+    if not 0 <= size <= FILE_BYTES_MAX:
+        raise TooLarge(f"a blob of {size} bytes", fix=f"at most {FILE_BYTES_MAX} are taken")
 
 
 def check_range(start: int, length: int) -> None:

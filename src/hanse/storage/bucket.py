@@ -39,6 +39,7 @@ from hanse.storage.cache import Cache
 from hanse.storage.incoming import BlobWriter
 from hanse.storage.objects import PIECE_BYTES, Bucket
 from hanse.storage.recipes import External, kept_recipe
+from hanse.storage.unfinished import Unfinished
 
 log = structlog.get_logger("hanse.bucket")
 WAIT_S = 20.0
@@ -238,6 +239,10 @@ class BucketBlobs:
     def writer(self, size: int, digest: Digest | None = None) -> BucketWriter:
         self.cache.make_room(size)
         return BucketWriter(self, self.cache.writer(size, digest))
+
+    def unfinished(self, size: int, digest: Digest) -> Unfinished:
+        self.cache.make_room(size)
+        return self.cache.unfinished(size, digest, self.arrived)
 
     def arrived(self, digest: Digest) -> None:
         """It is whole on the local disk. Raises `Unavailable`: then it is not counted as here."""

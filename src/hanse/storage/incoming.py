@@ -64,6 +64,16 @@ def write_all(fd: int, data: bytes) -> None:
         view = view[os.write(fd, view) :]
 
 
+def publish(fd: int, path: Path, name: Path) -> None:
+    """Give the open file at `path` its name: only once its bytes are on the disk."""
+    os.fsync(fd)
+    os.fchmod(fd, 0o444)
+    name.parent.mkdir(mode=0o700, exist_ok=True)
+    path.replace(name)
+    sync_folder(name.parent)
+    sync_folder(name.parent.parent)
+
+
 class Part:
     """An open temporary file that is only ever appended to, and the digest of what it holds."""
 
@@ -123,12 +133,7 @@ class Part:
             self._marked = self.length
 
     def publish(self, path: Path) -> None:
-        os.fsync(self.fd)
-        os.fchmod(self.fd, 0o444)
-        path.parent.mkdir(mode=0o700, exist_ok=True)
-        self.path.replace(path)
-        sync_folder(path.parent)
-        sync_folder(path.parent.parent)
+        publish(self.fd, self.path, path)
         mark_of(self.path).unlink(missing_ok=True)
 
     def discard(self) -> None:

@@ -26,6 +26,7 @@ class MemoryBlobs:
         self.capacity_bytes = capacity_bytes
         self._blobs: dict[Digest, bytes] = {}
         self._parts: dict[Digest, bytes] = {}
+        self.unfinished_bytes: dict[Digest, bytearray] = {}
         self._recipes: dict[Digest, Recipe] = {}
         self._pins: dict[Digest, set[str]] = {}
         self._writing: set[Digest] = set()
@@ -38,6 +39,7 @@ class MemoryBlobs:
         after = MemoryBlobs(capacity_bytes=self.capacity_bytes)
         after._blobs = dict(self._blobs)
         after._parts = dict(self._parts)
+        after.unfinished_bytes = {d: bytearray(b) for d, b in self.unfinished_bytes.items()}
         after._came_s = dict(self._came_s)
         after._pins = {digest: set(names) for digest, names in self._pins.items()}
         return after
@@ -58,6 +60,11 @@ class MemoryBlobs:
         if used + self._promised_bytes + size - len(part) > self.capacity_bytes:
             raise Unavailable(f"no room for a blob of {size} bytes", fix="delete other blobs")
         return MemoryWriter(self, size, digest, part)
+
+    def unfinished(self, size: int, digest: Digest) -> MemoryUnfinished:
+        if digest in self._writing:
+            raise Unavailable(f"another fetch of {digest} is under way", fix="ask again later")
+        return MemoryUnfinished(self, self.writer(size), digest)
 
     def has(self, digest: Digest) -> bool:
         return digest in self._blobs
@@ -155,7 +162,7 @@ class MemoryWriter:
 
     def __init__(self, store: MemoryBlobs, size: int, digest: Digest | None, part: bytes) -> None:
         self._store = store
-        self._size = size
+        self.size = size
         self._digest = digest
         self._arrived = bytearray(part)
         self._promised = size - len(part)
@@ -170,16 +177,16 @@ class MemoryWriter:
 
     def write(self, chunk: bytes) -> None:
         self._check_open()
-        if len(self._arrived) + len(chunk) > self._size:
+        if len(self._arrived) + len(chunk) > self.size:
             self.abort()
-            raise TooLarge(f"more than the declared {self._size} bytes arrived")
+            raise TooLarge(f"more than the declared {self.size} bytes arrived")
         self._arrived += chunk
 
     def commit(self) -> Path:
         self._check_open()
-        if len(self._arrived) != self._size:
+        if len(self._arrived) != self.size:
             self.suspend()
-            raise InvalidProof(f"the blob ended after {self.offset} of {self._size} bytes")
+            raise InvalidProof(f"the blob ended after {self.offset} of {self.size} bytes")
         digest = Digest(hashlib.sha256(self._arrived).hexdigest())
         self.abort()
         if self._digest not in (None, digest):
@@ -215,6 +222,44 @@ class MemoryWriter:
 
     def __exit__(self, *_: object) -> None:
         self.suspend()
+
+
+class MemoryUnfinished:
+    """`Arriving` of one blob; `room` is what the store promised for it."""
+
+    def __init__(self, store: MemoryBlobs, room: MemoryWriter, digest: Digest) -> None:
+        self._store, self._room, self._digest = store, room, digest
+        kept = store.unfinished_bytes
+        self.begun = digest in kept
+        self._bytes = kept.setdefault(digest, bytearray(room.size))
+        store._writing.add(digest)
+
+    def read(self, start: int, length: int) -> bytes:
+        return bytes(self._bytes[start : start + length])
+
+    def write(self, start: int, data: bytes | memoryview) -> None:
+        if start < 0 or start + len(data) > len(self._bytes):
+            raise TooLarge(f"more than the declared {len(self._bytes)} bytes arrived")
+        self._bytes[start : start + len(data)] = data
+
+    def kept(self, start: int, data: bytes | memoryview) -> None:
+        """Nothing is hashed on the way."""
+
+    def commit(self) -> Path:
+        if Digest.of(bytes(self._bytes)) != self._digest:
+            raise InvalidProof(f"what has come is not {self._digest}")
+        self._room.write(bytes(self._bytes))
+        path = self._room.commit()
+        self.abort()
+        return path
+
+    def abort(self) -> None:
+        self._store.unfinished_bytes.pop(self._digest, None)
+        self.close()
+
+    def close(self) -> None:
+        self._room.abort()
+        self._store._writing.discard(self._digest)
 
 
 def _path(digest: Digest) -> Path:
