@@ -108,6 +108,13 @@ class Device:
         sources = self._memory.assignment.sources if self._memory.assignment else ()
         return tuple(sorted(sources, key=lambda s: self._rtt.get(s.address, _UNMEASURED_S)))
 
+    def distance_s(self, source: Source) -> float:
+        return self._rtt.get(source.address, _UNMEASURED_S)
+
+    @property
+    def region(self) -> Segment:
+        return self._region
+
     def unmeasured(self) -> tuple[Source, ...]:
         return tuple(s for s in self.sources() if s.address not in self._rtt)
 

@@ -48,6 +48,7 @@ _TABLE: dict[tuple[State, Happened], State] = {
     (State.FETCHING, Happened.REFUSED): State.FAILED,
     (State.STORED, Happened.LOAD): State.LOADING,
     (State.STORED, Happened.REFUSED): State.FAILED,
+    (State.STORED, Happened.LOST): State.ABSENT,
     (State.LOADING, Happened.LOADED): State.READY,
     (State.LOADING, Happened.REFUSED): State.FAILED,
     (State.LOADING, Happened.LOST): State.ABSENT,

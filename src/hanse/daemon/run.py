@@ -214,7 +214,7 @@ async def assemble(
     daemon.upkeep = upkeep = Upkeep(config, driver, blobs, daemon.fetch)
     node.damage = upkeep.scrubber.scrub.found
     gate = Gate(node, blobs, Neighbours(node, key))
-    gate.on_damage = upkeep.scrubber.suspect
+    gate.on_damage = transfers.on_damage = upkeep.scrubber.suspect
     enroller = Enroller(config, driver, now=now)
     services = (
         PeerService(transport, config.region),

@@ -1,32 +1,39 @@
 """Bringing releases here, if they may lie here.
 
-Residency is judged twice: by whoever serves, see `gate`, and here by whoever receives. Sources
-are asked in the order of their measured round trip, the next one when one fails; a blob enters
-the store only with the right digest and size.
+Residency is judged twice: by whoever serves, see `gate`, and here by whoever receives. How a file
+comes, from whom and what of it, is `transfer`'s; here is who may be asked, and how far they are.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from random import Random
 
 import structlog
 
+from hanse.core.catalog.manifest import File, Manifest
 from hanse.core.catalog.residency import may_lie
+from hanse.core.catalog.view import Release
 from hanse.core.effects import FetchRelease
 from hanse.core.errors import HanseError, NotPermitted, Unavailable
 from hanse.core.events import BlobHave
 from hanse.core.ids import Digest, MemberId
 from hanse.core.node import Node
 from hanse.core.retention import pin_of
+from hanse.core.transfer.wanted import File as Wanted
 from hanse.daemon.driver import Driver
 from hanse.rpc import blob_client
 from hanse.rpc.link import GrpcTransport
 from hanse.storage.blobs import Blobs
+from hanse.transfer.fetch import fetch_file
+from hanse.transfer.wish import Progress, Source, Wish, likely
 
 log = structlog.get_logger("hanse.transfers")
 RETRY_S = 2.0
 RETRY_MAX_S = 60.0
+FILES_AT_ONCE = 2
+UNSAID_S = 100.0
 
 
 class Transfers:
@@ -35,6 +42,11 @@ class Transfers:
     def __init__(self, driver: Driver, transport: GrpcTransport, blobs: Blobs, region: str) -> None:
         self._driver, self._transport, self._blobs = driver, transport, blobs
         self._region = region
+        self._chance = Random(driver.node.me.member)  # noqa: S311  # it only spreads what is asked for
+        self._at_once = asyncio.Semaphore(FILES_AT_ONCE)
+        self.progress: list[Progress] = []
+        """Of the files that are under way."""
+        self.on_damage: Callable[[Digest], None] = lambda _: None
         self._tasks: dict[Digest, asyncio.Task[None]] = {}
 
     def fetch(self, effect: FetchRelease) -> None:
@@ -76,7 +88,7 @@ class Transfers:
         for file in manifest.files:
             await asyncio.to_thread(self._blobs.pin, file.digest, pin_of(effect.release))
             if not self._blobs.has(file.digest):
-                await self._bring_file(effect.release, file.digest, file.size)
+                await self._bring_file(found, file)
         digests = tuple(f.digest for f in manifest.files)
 
         def arrived(node: Node, _: object) -> None:
@@ -87,48 +99,58 @@ class Transfers:
         await self._driver.do(arrived)
         log.info("release_fetched", release=effect.release.short, version=manifest.version)
 
-    async def _bring_file(self, release: Digest, digest: Digest, size: int) -> None:
-        ranked = await self._ranked(digest)
-        last: HanseError = Unavailable("no daemon is known to have it")
-        for _, member in ranked:
+    async def _bring_file(self, release: Release, file: File) -> None:
+        like = likely(file.name, file.digest, self._kin(release))
+        wish = Wish(Wanted(file.digest, release.digest), file.size, file.name, like)
+        async with self._at_once:
+            sources = await self._sources(file.digest)
+            progress = Progress(wish)
+            self.progress.append(progress)
             try:
-                await self._receive(member, release, digest, size)
-            except HanseError as error:
-                last = error
-            else:
-                return
-        raise last
+                await fetch_file(
+                    self._blobs,
+                    wish,
+                    sources,
+                    self._chance,
+                    progress=progress,
+                    on_damage=self.on_damage,
+                )
+            finally:
+                self.progress.remove(progress)
 
-    async def _ranked(self, digest: Digest) -> list[tuple[float, MemberId]]:
-        """Members that may give, those that said they have it first, each group nearest first."""
-        node, members = self._driver.node, self._driver.node.book.chain.current
-        hinted = set(node.catalog.serves(digest))
+    def _kin(self, release: Release) -> list[tuple[Digest, Manifest]]:
+        """Its parents, then the other releases of its model, the newest first."""
+        manifest = release.manifest
+        parents = {parent.release for parent in manifest.parents}
         others = [
-            m.id
-            for m in members.members
-            if m.id != node.me.member and members.may_give(m.region, self._region)
+            other
+            for other in self._driver.node.catalog.views[manifest.model].releases
+            if other.digest != release.digest
         ]
+        others.sort(key=lambda other: (other.digest not in parents, -other.counter))
+        return [(other.digest, other.manifest) for other in others]
+
+    async def _sources(self, digest: Digest) -> list[Source]:
+        """Other daemons by their round trip; last those that never said that they have it."""
+        node = self._driver.node
+        hinted = set(node.catalog.serves(digest))
+        others = [m.id for m in node.book.chain.current.members if m.id != node.me.member]
         probed = await asyncio.gather(*(self._probe(m) for m in others))
-        reachable = [(rtt, m) for rtt, m in zip(probed, others, strict=True) if rtt is not None]
-        return sorted(reachable, key=lambda pair: (pair[1] not in hinted, pair))
+        return [
+            Source(
+                member,
+                lambda member=member: self._transport.channel(member),  # type: ignore[misc]  # binds the loop variable
+                rtt_s if member in hinted else rtt_s + UNSAID_S,
+            )
+            for member, rtt_s in zip(others, probed, strict=True)
+            if rtt_s is not None
+        ]
 
     async def _probe(self, member: MemberId) -> float | None:
         try:
             return await blob_client.probe(self._transport.channel(member))
         except HanseError:
             return None
-
-    async def _receive(self, member: MemberId, release: Digest, digest: Digest, size: int) -> None:
-        """Stream into the store; an interrupted part stays and is continued next time."""
-        writer = await asyncio.to_thread(self._blobs.writer, size, digest)
-        try:
-            channel = self._transport.channel(member)
-            async for piece in blob_client.fetch(channel, digest, release, writer.offset):
-                await asyncio.to_thread(writer.write, piece)
-            await asyncio.to_thread(writer.commit)
-        except BaseException:
-            await asyncio.to_thread(writer.suspend)
-            raise
 
 
 def check_whole(blobs: Blobs, digests: Sequence[Digest]) -> None:

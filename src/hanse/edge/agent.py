@@ -30,7 +30,6 @@ from hanse.edge import status, switch
 from hanse.edge.cache import Cache
 from hanse.edge.certificate import OwnCertificate
 from hanse.edge.config import Config
-from hanse.edge.fetching import finished
 from hanse.edge.inference import runtime_facts
 from hanse.edge.outbox import Outbox
 from hanse.edge.router import Router
@@ -39,6 +38,7 @@ from hanse.edge.staging import Staging
 from hanse.edge.telemetry import Telemetry
 from hanse.rpc import edge_client
 from hanse.rpc.channels import Channel, Channels
+from hanse.transfer.fetch import finished
 
 STATE_FILE = "assignment.json"
 RECONNECT_FIRST_S = 0.25

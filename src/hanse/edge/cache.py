@@ -78,7 +78,7 @@ class Cache:
         for file in manifest.files:
             if not self.blobs.has(file.digest):
                 with contextlib.suppress(Unavailable):
-                    self.blobs.writer(file.size, file.digest).abort()
+                    self.blobs.unfinished(file.size, file.digest).abort()
 
 
 def _link(blob: Path, path: Path) -> None:

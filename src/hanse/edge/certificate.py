@@ -12,13 +12,13 @@ from collections.abc import Callable
 
 from hanse.core.errors import InvalidProof
 from hanse.edge.config import Config
-from hanse.edge.fetching import finished
 from hanse.edge.status import replace_file
 from hanse.rpc import certificates, enrol_client, tls
 from hanse.rpc.certificates import Identity
 from hanse.rpc.channels import Channel
 from hanse.rpc.doorkeeper import utc_now
 from hanse.rpc.renewal import renewal_due
+from hanse.transfer.fetch import finished
 
 
 class OwnCertificate:

@@ -1,25 +1,22 @@
-"""Getting the files of a release: from the nearest source that serves them, resumable.
+"""Getting the files of a release: from the nearest sources that serve them, resumable.
 
 What a source sends counts for nothing until its digest is right, so any source may be asked:
-one that sends wrong bytes only costs time, and the next one goes on.
+one that sends wrong bytes only costs time, and the others go on.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from random import Random
 
-from hanse.core.assignment import Source
-from hanse.core.catalog.manifest import File, Manifest
-from hanse.core.errors import Rejected, TooLarge, Unavailable
+from hanse.core.catalog.manifest import Manifest
+from hanse.core.errors import NotPermitted, TooLarge
 from hanse.core.ids import Digest
+from hanse.core.transfer.wanted import File
 from hanse.edge.cache import Cache
-from hanse.rpc import blob_client
-from hanse.rpc.channels import Channel
-
-T = TypeVar("T")
-ChannelTo = Callable[[Source], Channel]
+from hanse.transfer.fetch import fetch_file, finished
+from hanse.transfer.wish import ChannelTo, Progress, Source, Wish, likely
 
 
 async def fetch_release(
@@ -27,15 +24,23 @@ async def fetch_release(
     release: Digest,
     manifest: Manifest,
     sources: Sequence[Source],
-    channel_to: ChannelTo,
     *,
+    region: str,
+    held: Sequence[tuple[Digest, Manifest]],
     bytes_max: int,
+    chance: Random,
+    shown: list[Progress],
+    neighbour: ChannelTo | None = None,
+    on_damage: Callable[[Digest], None] = lambda _: None,
 ) -> None:
     """Fetch what is missing and lay the release out. What has arrived survives a failure.
 
-    Raises `TooLarge` if this node does not take releases of that size and `Unavailable` if no
-    source served a file.
+    `held` are other releases of the model, what is most like it first; what is under way is in
+    `shown`. Raises `NotPermitted` if it may not lie in this region, `TooLarge` if this node does
+    not take releases of that size and `Unavailable` if no source served a file.
     """
+    if not {"*", region} & set(manifest.residency):
+        raise NotPermitted(f"release {release.short} may not lie in {region}")
     size = sum(file.size for file in manifest.files)
     if size > bytes_max:
         raise TooLarge(
@@ -44,48 +49,20 @@ async def fetch_release(
         )
     for file in manifest.files:
         if not await asyncio.to_thread(cache.blobs.has, file.digest):
-            await _fetch_file(cache, release, file, sources, channel_to)
+            like = likely(file.name, file.digest, held)
+            wish = Wish(File(file.digest, release), file.size, file.name, like)
+            progress = Progress(wish)
+            shown.append(progress)
+            try:
+                await fetch_file(
+                    cache.blobs,
+                    wish,
+                    sources,
+                    chance,
+                    progress=progress,
+                    neighbour=neighbour,
+                    on_damage=on_damage,
+                )
+            finally:
+                shown.remove(progress)
     await finished(cache.lay_out, release, manifest)
-
-
-async def _fetch_file(
-    cache: Cache, release: Digest, file: File, sources: Sequence[Source], channel_to: ChannelTo
-) -> None:
-    refusals = []
-    for source in sources:
-        try:
-            await _fetch_from(cache, release, file, lambda s=source: channel_to(s))  # type: ignore[misc]  # binds the loop variable
-            return
-        except (Rejected, Unavailable) as error:
-            refusals.append(f"{source.address}: {error.message}")
-    raise Unavailable(f"no source served {file.name}: {'; '.join(refusals) or 'none is known'}")
-
-
-async def _fetch_from(
-    cache: Cache, release: Digest, file: File, channel: Callable[[], Channel]
-) -> None:
-    opening = asyncio.ensure_future(asyncio.to_thread(cache.blobs.writer, file.size, file.digest))
-    try:
-        writer = await asyncio.shield(opening)
-    except asyncio.CancelledError:
-        (await opening).suspend()
-        raise
-    try:
-        left = file.size - writer.offset
-        # Asked for only now: while the writer was opened, a renewal may have closed an older one.
-        pieces = blob_client.fetch(channel(), file.digest, release, writer.offset, bytes_max=left)
-        async for piece in pieces:
-            await finished(writer.write, piece)
-        await finished(writer.commit)
-    finally:
-        await finished(writer.suspend)
-
-
-async def finished(function: Callable[..., T], *args: Any) -> T:
-    """Run it in a thread and wait for its end even if cancelled: the next call may follow it."""
-    task = asyncio.ensure_future(asyncio.to_thread(function, *args))
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await asyncio.wait([task])
-        raise

@@ -22,12 +22,15 @@ from hanse.core.device_step import DeviceStep, Effect, Fetch, Forget, Load
 from hanse.core.errors import Broken, Rejected, TooLarge, Unavailable
 from hanse.core.ids import Digest
 from hanse.edge.cache import Cache
-from hanse.edge.fetching import fetch_release, finished
+from hanse.edge.fetching import fetch_release
 from hanse.edge.inference import LoadedModel, load, selftest
 from hanse.edge.router import Router
 from hanse.edge.served import Served
 from hanse.rpc import blob_client
 from hanse.rpc.channels import Channels
+from hanse.transfer.fetch import finished
+from hanse.transfer.wish import Progress
+from hanse.transfer.wish import Source as From
 
 FETCHES_AT_ONCE = 2
 log = structlog.get_logger("hanse.edge")
@@ -57,6 +60,9 @@ class Staging:
         self._work: dict[Digest, asyncio.Task[None]] = {}
         self._fetches = asyncio.Semaphore(FETCHES_AT_ONCE)
         self._loads = asyncio.Semaphore(1)
+        self.progress: list[Progress] = []
+        """Of the files that are under way."""
+        self._damaged: set[Digest] = set()
         self._disk = asyncio.Lock()  # forgetting against verifying
         self.broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -103,9 +109,13 @@ class Staging:
                     self._cache,
                     release,
                     manifest,
-                    self._device.sources(),
-                    self._channels.to_source,
+                    self._sources(),
+                    region=self._device.region,
+                    held=self._held(manifest),
                     bytes_max=self._release_bytes_max,
+                    chance=self._random,
+                    shown=self.progress,
+                    on_damage=self._damaged.add,
                 )
             except asyncio.CancelledError:
                 if release not in self._device.held():
@@ -120,6 +130,40 @@ class Staging:
             else:
                 step = self._device.fetched(release, time.monotonic())
         self._apply(step)
+        await self._look_at_damage()
+
+    async def _look_at_damage(self) -> None:
+        """Releases of which a file was found to have rotted are fetched again, if they have."""
+        damaged, self._damaged = self._damaged, set()
+        for release in self._device.held():
+            manifest = self._device.manifest(release)
+            if manifest is None or damaged.isdisjoint(file.digest for file in manifest.files):
+                continue
+            try:
+                async with self._disk:
+                    await finished(self._cache.verify, release, manifest)
+            except Unavailable as error:
+                log.error("files_damaged", release=str(release), reason=str(error))
+                self._apply(self._device.lost(release, time.monotonic()))
+
+    def _sources(self) -> list[From]:
+        """Whoever the region names; those that nobody measured, or that did not answer, last."""
+        return [
+            From(
+                source.address,
+                lambda source=source: self._channels.to_source(source),  # type: ignore[misc]  # binds the loop variable
+                self._device.distance_s(source),
+            )
+            for source in self._device.sources()
+        ]
+
+    def _held(self, manifest: Manifest) -> list[tuple[Digest, Manifest]]:
+        """The releases of that model that are here: parents first, then what answers."""
+        parents = {parent.release for parent in manifest.parents}
+        stable = self._device.route(manifest.model).stable
+        held = [(d, self._device.manifest(d)) for d in sorted(self._device.held())]
+        found = [(d, m) for d, m in held if m is not None and m.model == manifest.model]
+        return sorted(found, key=lambda each: (each[0] not in parents, each[0] != stable))
 
     async def _load(self, release: Digest, manifest: Manifest) -> None:
         async with self._loads:
