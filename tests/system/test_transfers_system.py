@@ -1,0 +1,74 @@
+"""A fine-tuned model reaches a node that holds its ancestor: only what is new leaves the daemon."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from digit_releases import paths
+from digit_users import Users
+from onnx import numpy_helper
+from plan_texts import FIRST
+from system_federation import MODEL, NODES, REGIONS, Federation, done
+
+pytestmark = pytest.mark.system
+BALLAST_FLOATS = 1_000_000
+
+
+def weighty(path: Path, tuned: float, to: Path) -> Path:
+    """The digit model with a layer of 4 MB beside it, of which some rows were tuned."""
+    rng = np.random.default_rng(11)
+    ballast = rng.standard_normal(BALLAST_FLOATS).astype("f4")
+    ballast[: int(tuned * BALLAST_FLOATS)] += np.float32(1e-4)
+    model = onnx.load(path)
+    model.graph.initializer.append(numpy_helper.from_array(ballast, "ballast"))
+    onnx.save(model, to)
+    return to
+
+
+@pytest.fixture(scope="module")
+def federation(folder: Path) -> Iterator[Federation]:
+    """One region with one node, not started."""
+    made = Federation(folder)
+    try:
+        made.found(NODES[:1], REGIONS[:1])
+        yield made
+    finally:
+        made.close()
+
+
+def test_a_fine_tune_travels_as_what_is_new(federation: Federation, folder: Path) -> None:
+    daemon, node = federation.founder, federation.nodes[0]
+    plan = folder / "plan.yaml"
+    plan.write_text(FIRST)
+    federation.start(REGIONS[:1])
+
+    def sent() -> int:
+        return int(daemon.ask("status")["counters"]["blob_bytes_sent"])
+
+    def stored(version: str) -> bool:
+        digest = daemon.ask("release.show", model=MODEL, version=version)["release"]
+        models = node.status()["models"]
+        return any(digest in (*m["ready"], m["running"], m["candidate"]) for m in models)
+
+    first = weighty(paths()["v1"], 0.0, folder / "first.onnx")
+    federation.publish(first, "1.0.0")
+    rollout = federation.roll_out("1.0.0", plan)
+    with Users([node.address]):
+        federation.until(
+            "1.0.0 is proven", lambda: daemon.state_in(rollout, daemon.region) == "healthy"
+        )
+    whole = sent()
+    assert whole >= first.stat().st_size
+
+    tuned = weighty(paths()["v1"], 0.1, folder / "tuned.onnx")
+    federation.publish(tuned, "1.1.0", parent="1.0.0")
+    federation.roll_out("1.1.0", plan)
+    federation.until("the node has 1.1.0", lambda: stored("1.1.0"))
+    assert sent() - whole < 0.15 * tuned.stat().st_size
+    shown = json.loads(done("agent", "status", "--home", node.home, "-o", "json"))
+    assert not shown["models"][0]["failed"]
