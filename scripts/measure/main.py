@@ -23,6 +23,7 @@ BENCHES = (
     "bytes",
     "decisions",
     "slices",
+    "fanout",
 )
 HEAD = """# Performance
 

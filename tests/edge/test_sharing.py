@@ -23,7 +23,7 @@ from hanse.core.ids import Digest, Segment, Version, segment
 from hanse.core.limits import TICKET_S
 from hanse.core.signing import SigningKey
 from hanse.core.ticket import Ticket, sign
-from hanse.core.transfer.wanted import File, Wanted
+from hanse.core.transfer.wanted import Elsewhere, File, Wanted
 from hanse.edge import config as configs
 from hanse.edge import sharing
 from hanse.edge.cache import Cache
@@ -32,10 +32,11 @@ from hanse.edge.config import Config
 from hanse.edge.sharing import PolitePace, SharedFiles, Sharing
 from hanse.parts.payload import decode
 from hanse.parts.recipe import split
-from hanse.rpc import blob_client, certificates, tls
-from hanse.rpc.blob_client import Came
+from hanse.rpc import blob_client, blob_service, certificates, tls
+from hanse.rpc.blob_client import Came, Pointed
 from hanse.rpc.certificates import NODE_NAME, Identity
 from hanse.rpc.pacing import Pace
+from hanse.transfer.underway import Underway
 
 KEY, OTHER_KEY = SigningKey(bytes(range(32))), SigningKey(bytes(32))
 DATA = safetensors({f"t{n}": ("U8", [2_000_000], bytes([n]) * 2_000_000) for n in range(3)})
@@ -83,8 +84,13 @@ class World:
             writer.write(DATA)
             writer.commit()
         self.now_ms, self.answers = NOW_MS, 0
+        self.underway = Underway()
         self.files = SharedFiles(
-            self.cache, {RELEASE: MANIFEST}.get, self.config.daemon_key, lambda: self.now_ms
+            self.cache,
+            {RELEASE: MANIFEST}.get,
+            self.underway,
+            self.config.daemon_key,
+            lambda: self.now_ms,
         )
         own = OwnCertificate(self.config)
         self.sharing = Sharing(
@@ -97,14 +103,18 @@ class World:
         self.channels.append(channel)
         return channel
 
+    async def answers_to(
+        self, identity: Identity, ticket: bytes, file: File, *numbers: int
+    ) -> list[Came | Pointed]:
+        wanted = Wanted(file, Digest.of(RECIPE.encode()), numbers, ticket=ticket)
+        sizes = [RECIPE.parts[n].size for n in numbers]
+        return [each async for each in blob_client.parts(self.channel(identity), wanted, sizes)]
+
     async def parts(
         self, identity: Identity, ticket: bytes = b"", file: File = FILE, *numbers: int
     ) -> list[bytes]:
-        numbers = numbers or (0, 1, 2)
-        wanted = Wanted(file, Digest.of(RECIPE.encode()), numbers, ticket=ticket)
-        sizes = [RECIPE.parts[n].size for n in numbers]
         found = []
-        async for answer in blob_client.parts(self.channel(identity), wanted, sizes):
+        for answer in await self.answers_to(identity, ticket, file, *(numbers or (0, 1, 2))):
             assert isinstance(answer, Came)
             part = RECIPE.parts[answer.part]
             found.append(bytes(decode(part, answer.payload, lambda _: None)))
@@ -140,6 +150,52 @@ async def test_whoever_has_a_ticket_gets_the_parts(world: World, asker: Identity
     assert told["tickets_refused"] == 0
     assert isinstance(told["bytes_given"], int)
     assert told["bytes_given"] >= len(DATA)
+
+
+class HalfHere:
+    """Bytes of a file under way: what has not come yet is zeros."""
+
+    def __init__(self) -> None:
+        self.data = bytearray(len(DATA))
+
+    def take(self, number: int) -> None:
+        start = sum(part.size for part in RECIPE.parts[:number])
+        end = start + RECIPE.parts[number].size
+        self.data[start:end] = DATA[start:end]
+
+    def read(self, start: int, length: int) -> bytes:
+        return bytes(self.data[start : start + length])
+
+
+async def test_what_has_come_of_a_file_under_way_is_given_and_what_comes_is_waited_for(
+    world: World, asker: Identity, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.cache.blobs.delete(RECIPE.digest)
+    half = HalfHere()
+    monkeypatch.setattr(blob_service, "WAIT_S", 0.2)
+    with world.underway.coming(RECIPE, half) as coming:
+        half.take(0)
+        coming.came(0)
+        asked = asyncio.create_task(world.answers_to(asker, ticket_for(asker), FILE, 0, 1, 2))
+        await asyncio.sleep(0)
+        half.take(1)
+        coming.came(1)
+        first, second, third = await asked
+        assert isinstance(first, Came)
+        assert isinstance(second, Came)
+        assert third == Pointed(2, Elsewhere()), "it did not come"
+    with pytest.raises(NotFound):
+        await world.parts(asker, ticket_for(asker), FILE, 0)
+
+
+async def test_bytes_that_have_not_come_are_not_given_whatever_is_believed_of_them(
+    world: World, asker: Identity
+) -> None:
+    world.cache.blobs.delete(RECIPE.digest)
+    with world.underway.coming(RECIPE, HalfHere()) as coming:
+        coming.came(0)
+        with pytest.raises(Unavailable, match="damaged"):
+            await world.parts(asker, ticket_for(asker), FILE, 0)
 
 
 SPOILT: dict[str, Callable[[Identity], bytes]] = {

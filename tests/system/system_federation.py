@@ -209,12 +209,14 @@ class Federation:
         for name in nodes:
             self.nodes.append(self.enrol(name, f"127.0.0.1:{next(ports)}"))
 
-    def enrol(self, name: str, address: str, region: str = REGIONS[0]) -> Node:
+    def enrol(
+        self, name: str, address: str, region: str = REGIONS[0], more: Sequence[str] = ()
+    ) -> Node:
         """A node that reports often, so that tests need not wait for it."""
         home = self.home / name
         done(
             *("agent", "enroll", "--via", self.daemons[region].home, "--node", name),
-            *("--home", home, "--listen", address),
+            *("--home", home, "--listen", address, *more),
         )
         settings = (home / "agent.toml").read_text()
         usual = "# report_interval_s = 5.0"

@@ -31,6 +31,7 @@ from hanse.edge.cache import Cache
 from hanse.edge.certificate import OwnCertificate
 from hanse.edge.config import Config
 from hanse.edge.inference import runtime_facts
+from hanse.edge.near import Near
 from hanse.edge.outbox import Outbox
 from hanse.edge.router import Router
 from hanse.edge.sharing import SharedFiles, Sharing
@@ -69,6 +70,7 @@ class Agent:
         )
         self._own = own
         self._channels = Channels(own.identity)
+        self._near = Near(own.identity, self._edge_ca)
         self._staging = Staging(
             self.device,
             cache,
@@ -78,8 +80,9 @@ class Agent:
             release_bytes_max=config.release_bytes_max,
             facts=self._facts,
             jitter=self._random,
+            near=self._near,
         )
-        files = SharedFiles(cache, self.device.manifest, config.daemon_key)
+        files = SharedFiles(cache, self.device.manifest, self._near.underway, config.daemon_key)
         self._sharing = Sharing(config, own, files, self._edge_ca, lambda: self.router.answers)
         self._outbox = Outbox(config.node)
         self._status = status.StatusFile(config.state)
@@ -119,6 +122,7 @@ class Agent:
                 self._seal()
                 await self._send_reports()
         await self._channels.close()
+        await self._near.close()
 
     def on_assignment(self, raw: bytes, signature: bytes) -> None:
         """Verify, then obey. Raises `Rejected` for what this node must not obey."""
@@ -233,6 +237,7 @@ class Agent:
             try:
                 if self._own.reread() or await self._own.renew_if_due(self._daemon()):
                     self._channels.renew(self._own.identity)
+                    self._near.renew(self._own.identity)
                     log.info("certificate_renewed", until=self._own.until.isoformat())
                     await self._write_status()
             except (Rejected, Unavailable) as error:

@@ -16,6 +16,7 @@ from hanse.core.ids import Digest
 from hanse.core.transfer.wanted import File
 from hanse.edge.cache import Cache
 from hanse.transfer.fetch import fetch_file, finished
+from hanse.transfer.underway import Underway
 from hanse.transfer.wish import ChannelTo, Progress, Source, Wish, likely
 
 
@@ -31,6 +32,7 @@ async def fetch_release(
     chance: Random,
     shown: list[Progress],
     neighbour: ChannelTo | None = None,
+    underway: Underway | None = None,
     on_damage: Callable[[Digest], None] = lambda _: None,
 ) -> None:
     """Fetch what is missing and lay the release out. What has arrived survives a failure.
@@ -61,6 +63,7 @@ async def fetch_release(
                     chance,
                     progress=progress,
                     neighbour=neighbour,
+                    underway=underway,
                     on_damage=on_damage,
                 )
             finally:

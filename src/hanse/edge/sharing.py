@@ -18,7 +18,7 @@ import structlog
 from hanse.core import ticket
 from hanse.core.catalog.manifest import Manifest
 from hanse.core.counters import zeros
-from hanse.core.errors import Rejected, Unavailable
+from hanse.core.errors import NotFound, Rejected, Unavailable
 from hanse.core.fleet import SHARE_FACT
 from hanse.core.ids import Digest, Segment
 from hanse.core.ticket import Ticket
@@ -35,6 +35,7 @@ from hanse.rpc.pacing import Pace
 from hanse.rpc.server import Server, build_server
 from hanse.rpc.tls import Peer
 from hanse.storage.recipes import recipe_in
+from hanse.transfer.underway import Underway
 
 STREAMS_MAX = 4
 STREAMS_PER_PEER_MAX = 2
@@ -66,18 +67,21 @@ class PolitePace(Pace):
 
 
 class SharedFiles:
-    """What lies in the node's store, for whoever shows a ticket (`rpc.blob_service.BlobSource`)."""
+    """What lies in the node's store or has come of what is under way, for whoever shows a ticket
+    (`rpc.blob_service.BlobSource`)."""
 
     def __init__(
         self,
         cache: Cache,
         manifest_of: Callable[[Digest], Manifest | None],
+        underway: Underway,
         daemon_key: bytes,
         now_ms: Callable[[], int] = wall_ms,
     ) -> None:
         self._blobs, self._manifest_of = cache.blobs, manifest_of
+        self._underway = underway
         self._daemon_key, self._now_ms = daemon_key, now_ms
-        self.size, self.read_range = self._blobs.size, self._blobs.read_range
+        self.size = self._blobs.size
         self.refused = 0
 
     def may_fetch(self, peer: Peer, file: File, raw: bytes = b"") -> bool:
@@ -88,20 +92,29 @@ class SharedFiles:
             self.refused += 1
             log.warning("ticket_refused", node=peer.name, file=str(file.digest), why=str(error))
             return False
-        return self._blobs.has(file.digest)
+        return self._underway.get(file.digest) is not None or self._blobs.has(file.digest)
 
     def may_lean(self, peer: Peer, base: File) -> bool:
         """It has shown a ticket; and what one node of a region may hold all others there may."""
         return self._blobs.has(base.digest)
 
+    def read_range(self, digest: Digest, start: int, length: int) -> bytes:
+        try:
+            return self._underway.read(digest, start, length)
+        except NotFound:
+            return self._blobs.read_range(digest, start, length)
+
     def recipe(self, file: File) -> Recipe:
+        if coming := self._underway.get(file.digest):
+            return coming.recipe
         return recipe_in(self._blobs, self._manifest_of(file.release), file.digest)
 
     async def elsewhere(self, peer: Peer, wanted: Wanted) -> Mapping[int, Elsewhere]:
         return {}
 
     async def has_part(self, file: File, part: int, until_s: float) -> bool:
-        return True
+        coming = self._underway.get(file.digest)
+        return await coming.has(part, until_s) if coming else True
 
     def on_damage(self, digest: Digest) -> None:
         """Whoever loads it hashes it, and fetches it anew."""

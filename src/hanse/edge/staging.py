@@ -24,6 +24,7 @@ from hanse.core.ids import Digest
 from hanse.edge.cache import Cache
 from hanse.edge.fetching import fetch_release
 from hanse.edge.inference import LoadedModel, load, selftest
+from hanse.edge.near import Near
 from hanse.edge.router import Router
 from hanse.edge.served import Served
 from hanse.rpc import blob_client
@@ -51,9 +52,10 @@ class Staging:
         release_bytes_max: int,
         facts: Mapping[str, str],
         jitter: random.Random,
+        near: Near,
     ) -> None:
         self._device, self._cache, self._router = device, cache, router
-        self._facts = facts
+        self._facts, self._near = facts, near
         self._channels, self._apply = channels, apply
         self._release_bytes_max = release_bytes_max
         self._random = jitter
@@ -115,6 +117,8 @@ class Staging:
                     bytes_max=self._release_bytes_max,
                     chance=self._random,
                     shown=self.progress,
+                    neighbour=self._near.channel_to if self._near.known else None,
+                    underway=self._near.underway,
                     on_damage=self._damaged.add,
                 )
             except asyncio.CancelledError:

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from itertools import accumulate
 from random import Random
 from typing import Any, TypeVar
 
@@ -31,14 +30,16 @@ from hanse.core.errors import (
 )
 from hanse.core.ids import Digest
 from hanse.core.transfer.download import Ask, Download, Drop, scattered
-from hanse.core.transfer.wanted import Elsewhere, File, Wanted
+from hanse.core.transfer.wanted import File, Wanted
 from hanse.parts import payload
 from hanse.parts.payload import Method
 from hanse.parts.recipe import Part, Recipe
 from hanse.rpc import blob_client
-from hanse.rpc.blob_client import Came
+from hanse.rpc.blob_client import Came, Pointed
 from hanse.storage.blobs import Arriving, Blobs
 from hanse.transfer.held import Held, Rotten
+from hanse.transfer.places import Places
+from hanse.transfer.underway import Coming, Underway
 from hanse.transfer.wish import ChannelTo, Progress, Source, Wish
 
 STREAMED_BYTES_MAX = 256 * 1024
@@ -62,6 +63,7 @@ async def fetch_file(
     *,
     progress: Progress | None = None,
     neighbour: ChannelTo | None = None,
+    underway: Underway | None = None,
     on_damage: Callable[[Digest], None] = lambda _: None,
 ) -> None:
     """Raises `Unavailable` if nobody serves it, or there is no room; what came stays."""
@@ -76,6 +78,7 @@ async def fetch_file(
     try:
         fetch = _Fetch(blobs, coming, wish, sources, chance, progress or Progress(wish))
         fetch.neighbour, fetch.on_damage = neighbour, on_damage
+        fetch.underway = underway or fetch.underway
         await fetch.run()
     finally:
         await finished(coming.close)
@@ -99,6 +102,7 @@ class _Fetch:
         self._rotten: set[File] = set()
         self.writing = asyncio.Lock()
         self.neighbour: ChannelTo | None = None
+        self.underway = Underway()
         self.on_damage: Callable[[Digest], None] = lambda _: None
 
     async def run(self) -> None:
@@ -134,9 +138,10 @@ class _Fetch:
         if named in tried:
             raise Unavailable("it has the same recipe as others")
         tried[named] = True
-        await self._by_parts(recipe, named)
-        tried[named] = False
-        await finished(self._coming.commit)
+        with self.underway.coming(recipe, self._coming) as coming:
+            await self._by_parts(recipe, named, coming)
+            tried[named] = False
+            await finished(self._coming.commit)
 
     def near(self) -> list[Source]:
         """Those that are about as near as the nearest."""
@@ -172,15 +177,17 @@ class _Fetch:
 
     # -- by parts ----------------------------------------------------------------
 
-    async def _by_parts(self, recipe: Recipe, named: Digest) -> None:
+    async def _by_parts(self, recipe: Recipe, named: Digest, coming: Coming) -> None:
         held = await finished(Held, self._blobs, recipe, self.wish.like)
         self.progress.done = 0
         places = Places(recipe)
         missing = await self._take_stock(places, held)
+        for number in set(places.first).difference(missing):
+            coming.came(number)
         self._begun = True
         if len(self.sources) > 1 or self.neighbour:
             missing = scattered(missing, places.sizes, self._chance)
-        await _Parts(self, places, named, held, Download(places.sizes, missing)).run()
+        await _Parts(self, places, named, held, Download(places.sizes, missing), coming).run()
 
     async def _take_stock(self, places: Places, held: Held) -> list[int]:
         """What neither came before nor is here; in slices, so that one can stop in between."""
@@ -235,33 +242,20 @@ class _Fetch:
         self.on_damage(file.digest)
 
 
-class Places:
-    """The parts of a recipe and where each goes; one that occurs again is fetched once."""
-
-    def __init__(self, recipe: Recipe) -> None:
-        self.parts = recipe.parts
-        self.sizes = [part.size for part in recipe.parts]
-        starts = list(accumulate(self.sizes, initial=0))
-        first: dict[Digest, int] = {}
-        self._again: dict[int, list[int]] = {}
-        for number, part in enumerate(recipe.parts):
-            if (same := first.setdefault(part.digest, number)) != number:
-                self._again.setdefault(same, [starts[same]]).append(starts[number])
-        self.first = list(first.values())
-        self._starts = starts
-
-    def starts_of(self, number: int) -> list[int]:
-        return self._again.get(number) or [self._starts[number]]
-
-
 class _Parts:
     """The parts that are missing, from whoever has them."""
 
     def __init__(
-        self, fetch: _Fetch, places: Places, named: Digest, held: Held, download: Download
+        self,
+        fetch: _Fetch,
+        places: Places,
+        named: Digest,
+        held: Held,
+        download: Download,
+        coming: Coming,
     ) -> None:
         self._fetch, self._places, self._named = fetch, places, named
-        self._held, self._download = held, download
+        self._held, self._download, self._coming = held, download, coming
         self._sources: dict[str, Source] = {}
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._news = asyncio.Event()
@@ -331,13 +325,17 @@ class _Parts:
         try:
             async for answer in blob_client.parts(source.channel(), wanted, sizes):
                 if not isinstance(answer, Came):
-                    self._pointed(ask.batch, answer.part, answer.elsewhere)
+                    self._pointed(ask.batch, source, answer)
                 elif download.needs(answer.part):
                     await self._take(ask.batch, answer)
                 self._news.set()
         except Rejected as error:  # it lies, or has nothing for us
             self._fetch.refused(source.name, error)
-            download.out(source.name)
+            if source.ticket and not isinstance(error, LIES):  # too early or too late: ask anew
+                for part in ask.parts:
+                    download.lacks(ask.batch, part)
+            else:
+                download.out(source.name)
             download.ended(ask.batch)
         except Unavailable as error:
             self._fetch.refused(source.name, error)
@@ -364,18 +362,21 @@ class _Parts:
             await finished(self._fetch.write, self._places, came.part, data)
         self._fetch.count(0, came=len(came.payload))
         self._download.came(batch, came.part, self._loop.time())
+        self._coming.came(came.part)
 
-    def _pointed(self, batch: int, part: int, elsewhere: Elsewhere) -> None:
+    def _pointed(self, batch: int, source: Source, pointed: Pointed) -> None:
+        """By a neighbour, to others: nobody said that it may."""
+        named = () if source.ticket else pointed.elsewhere.neighbours
         if channel_to := self._fetch.neighbour:
-            for each in elsewhere.neighbours:
-                source = Source(
+            for each in named:
+                near = Source(
                     f"{each.node}@{each.address}",
                     lambda each=each: channel_to(each),  # type: ignore[misc]  # binds the loop variable
                     0.0,
-                    elsewhere.ticket,
+                    pointed.elsewhere.ticket,
                 )
-                self._join(source, [part])
-        self._download.lacks(batch, part, elsewhere=bool(elsewhere.neighbours))
+                self._join(near, [pointed.part])
+        self._download.lacks(batch, pointed.part, elsewhere=bool(named))
 
 
 def _opened(part: Part, raw: bytes, held: Held) -> bytes | memoryview:
