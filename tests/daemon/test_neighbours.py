@@ -17,7 +17,9 @@ from hanse.core.telemetry import ModelReport, Report
 from hanse.core.ticket import Ticket
 from hanse.core.transfer.handed import COPIES
 from hanse.core.transfer.wanted import Elsewhere, File, Wanted
+from hanse.daemon import gate as gates
 from hanse.daemon import neighbours
+from hanse.daemon.gate import Gate
 from hanse.daemon.neighbours import Neighbours
 from hanse.rpc.tls import Peer
 
@@ -111,6 +113,22 @@ async def test_only_nodes_of_this_region_are_sent_to_each_other(
         assert world.ask("far", **who) == {}  # type: ignore[arg-type]  # chosen by name
     assert "far" not in world.named("n3")
     assert world.node.counters["tickets_signed"] == 1, "that of n3"
+
+
+async def test_residency_is_judged_before_anybody_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A node of a region that may not have the release is not even counted."""
+    monkeypatch.setattr(gates.tls, "check_known", lambda peer, _: None)
+    async with lonely(HERE, chain()) as daemon:
+        release = await daemon.publish("1.0.0", b"file", residency=(HERE,))
+        world = World(daemon)
+        world.watch("n1", "n2")
+        gate = Gate(daemon.node, daemon.blobs, world.neighbours)
+        file, known = File(Digest.of(b"file"), release), daemon.node.me.federation
+        for name, region, may in (("n1", HERE, True), ("far", THERE, False)):
+            peer = Peer(known, region, "edge", name, spki(name))
+            assert gate.may_fetch(peer, file) == may
+        assert daemon.node.counters["fetches_denied"] == 1
+        assert daemon.node.counters["tickets_signed"] == 0
 
 
 async def test_nodes_that_report_the_release_on_their_disk_are_named(world: World) -> None:

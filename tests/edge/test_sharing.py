@@ -84,10 +84,10 @@ class World:
             writer.write(DATA)
             writer.commit()
         self.now_ms, self.answers = NOW_MS, 0
-        self.underway = Underway()
+        self.underway, self.manifests = Underway(), {RELEASE: MANIFEST}
         self.files = SharedFiles(
             self.cache,
-            {RELEASE: MANIFEST}.get,
+            self.manifests.get,
             self.underway,
             self.config.daemon_key,
             lambda: self.now_ms,
@@ -150,6 +150,28 @@ async def test_whoever_has_a_ticket_gets_the_parts(world: World, asker: Identity
     assert told["tickets_refused"] == 0
     assert isinstance(told["bytes_given"], int)
     assert told["bytes_given"] >= len(DATA)
+
+
+async def test_what_both_hold_is_built_on_between_neighbours_too(
+    world: World, asker: Identity
+) -> None:
+    tuned = bytearray(DATA)
+    tuned[-1] ^= 1
+    release = Digest.of(b"the next one")
+    file = File(Digest.of(bytes(tuned)), release)
+    recipe = split(bytes(tuned))
+    with world.cache.blobs.writer(len(tuned), file.digest) as writer:
+        writer.write(bytes(tuned))
+        writer.commit()
+    named = Named(segment("model.safetensors"), file.digest, len(tuned))
+    world.manifests[release] = replace(MANIFEST, files=(named,))
+    last = len(recipe.parts) - 1
+    ticket = ticket_for(asker, release=release, digest=file.digest)
+    wanted = Wanted(file, Digest.of(recipe.encode()), (last,), base=FILE, ticket=ticket)
+    channel = world.channel(asker)
+    (came,) = [a async for a in blob_client.parts(channel, wanted, [recipe.parts[last].size])]
+    assert isinstance(came, Came)
+    assert len(came.payload) < 1000
 
 
 class HalfHere:

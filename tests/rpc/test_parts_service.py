@@ -22,7 +22,7 @@ from hanse.core.transfer.wanted import ASKED_MAX, Elsewhere, File, Neighbour, Wa
 from hanse.parts import payload
 from hanse.parts.payload import Base, Method
 from hanse.parts.recipe import Recipe, split
-from hanse.rpc import blob_client, tls
+from hanse.rpc import blob_client, payloads, tls
 from hanse.rpc.blob_client import Came, Pointed
 from hanse.rpc.blob_service import BlobService
 from hanse.rpc.pacing import Pace
@@ -152,6 +152,27 @@ async def test_a_part_may_be_elsewhere_and_can_be_insisted_on(world: World) -> N
     assert answers[:2] == [Pointed(0, Elsewhere()), Pointed(1, near)]
     assert isinstance(answers[2], Came)
     assert len(methods(await world.parts(1, 2, insist=True))) == 2
+
+
+async def test_what_is_small_and_at_hand_is_sent_wherever_else_it_may_be(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(payloads, "SMALL_SHARE", 4)
+    near = Elsewhere((Neighbour("edge-1", "10.0.0.7:7500"),), b"ticket")
+    world.shelf.pointed = dict.fromkeys(EVERY, near)
+    assert all(isinstance(a, Pointed) for a in await world.parts(*EVERY, base=BASE))
+    await world.parts(*EVERY, base=BASE, insist=True)
+    answers = await world.parts(*EVERY, base=BASE)
+    assert [a.part for a in answers if isinstance(a, Came)] == [1], "the tuned tensor alone"
+    assert all(isinstance(a, Pointed) for a in await world.parts(*EVERY))
+
+
+async def test_who_may_not_have_a_file_learns_of_nobody_who_has_it(world: World) -> None:
+    near = Elsewhere((Neighbour("edge-1", "10.0.0.7:7500"),), b"ticket")
+    world.shelf.pointed = dict.fromkeys(EVERY, near)
+    world.shelf.secret.add(FILE.digest)
+    with pytest.raises(NotFound):
+        await world.parts(*EVERY)
 
 
 async def test_not_for_you_not_here_and_dropped_are_one_answer(

@@ -1,9 +1,11 @@
-"""Six nodes have a release from each other: real processes, and one neighbour that is hostile."""
+"""Six nodes have a release from each other, and nobody from them without a ticket."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +14,17 @@ from digit_releases import paths
 from digit_users import answers
 from parts.models import safetensors
 from plan_texts import FIRST
-from system_federation import MODEL, REGIONS, Federation
+from system_federation import MODEL, REGIONS, Federation, done
 from tour.federation import free_ports
 
+from hanse.core import limits
+from hanse.core.errors import NotFound, NotPermitted
 from hanse.core.ids import Digest
-from hanse.core.transfer.wanted import File
+from hanse.core.transfer.wanted import File, Wanted
+from hanse.parts.recipe import split
+from hanse.rpc import blob_client, certificates, tls
+from hanse.rpc.blob_client import Came, Pointed
+from hanse.rpc.certificates import Identity
 
 pytestmark = pytest.mark.system
 HERE = REGIONS[0]
@@ -29,12 +37,9 @@ def world(folder: Path) -> Iterator[Federation]:
     made = Federation(folder)
     try:
         made.found(nodes=(), regions=(HERE,))
-        for name, inference, share in zip(NAMES, free_ports(6), free_ports(12)[6:], strict=True):
-            made.nodes.append(
-                made.enrol(
-                    *(name, f"127.0.0.1:{inference}"), more=("--share-listen", f"127.0.0.1:{share}")
-                )
-            )
+        ports = [f"127.0.0.1:{port}" for port in free_ports(2 * len(NAMES))]
+        for name, listen, share in zip(NAMES, ports[::2], ports[1::2], strict=True):
+            made.nodes.append(made.enrol(name, listen, more=("--share-listen", share)))
         made.start((HERE,))
         yield made
     finally:
@@ -82,3 +87,51 @@ def test_every_node_serves_what_left_the_daemon_three_times_at_most(
     assert after["tickets_signed"] > 0
     given = [node.status()["sharing"]["bytes_given"] for node in world.nodes]
     assert sum(given) >= 3 * 12 * TENSOR_BYTES
+
+
+async def asked(
+    world: Federation, name: str, address: str, authority: bytes, shown: str, wanted: Wanted
+) -> Came | Pointed:
+    """What somebody with the key and certificate of that node is answered."""
+    keys = world.founder.home.parent / name / "keys"
+    identity = Identity((keys / "tls.crt").read_bytes(), (keys / "tls.key").read_bytes())
+    async with tls.open_channel(address, identity, authority, shown) as channel:
+        (answer,) = [
+            each async for each in blob_client.parts(channel, wanted, [limits.PART_BYTES_MAX])
+        ]
+        return answer
+
+
+async def test_a_ticket_is_good_for_one_node_and_who_is_revoked_gets_none(
+    world: Federation,
+) -> None:
+    home = world.founder.home
+    recipe = split((home.parent / "1.0.0/weights.safetensors").read_bytes())
+    shown = world.founder.ask("release.show", model=MODEL, version="1.0.0")
+    file = File(recipe.digest, Digest.parse(shown["release"]))
+    wanted = Wanted(file, Digest.of(recipe.encode()), (3,))
+    daemon = partial(
+        asked,
+        world,
+        address=world.founder.address,
+        authority=(home / "keys/tls.crt").read_bytes(),
+        shown=certificates.SERVER_NAME,
+        wanted=wanted,
+    )
+    pointed = await daemon("n6")
+    assert isinstance(pointed, Pointed)
+    near = pointed.elsewhere.neighbours[0]
+    neighbour = partial(
+        asked,
+        world,
+        address=near.address,
+        authority=(home / "keys/edge-ca.crt").read_bytes(),
+        shown=certificates.NODE_NAME,
+        wanted=replace(wanted, ticket=pointed.elsewhere.ticket),
+    )
+    assert isinstance(await neighbour("n6"), Came)
+    with pytest.raises(NotFound):
+        await neighbour("n5" if near.node != "n5" else "n4")
+    done("agent", "revoke", "n6", "--reason", "stolen", "--yes", home=home)
+    with pytest.raises(NotPermitted, match="stolen"):
+        await daemon("n6")

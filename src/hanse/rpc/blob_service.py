@@ -129,14 +129,14 @@ class BlobService:
             pointed = await self._source.elsewhere(peer, wanted)
             until_s = asyncio.get_running_loop().time() + WAIT_S
             for number in wanted.parts:
-                where = pointed.get(number)
+                place = known.place(number)
+                base = bases.get(place.part.digest)
+                where = None if self._payloads.is_small(place, base) else pointed.get(number)
                 if where is None and not await self._source.has_part(wanted.file, number, until_s):
                     where = Elsewhere()
                 if where is not None:
                     await self._write(context, peer, elsewhere_message(number, where), 0)
                     continue
-                place = known.place(number)
-                base = bases.get(place.part.digest)
                 pieces = self._payloads.pieces(
                     place, base, packed=wanted.packed, bytes_max=self._pace.piece_bytes
                 )

@@ -24,6 +24,7 @@ from hanse.parts.recipe import Part, Recipe
 
 KEPT_BYTES_MAX = 32 * 1024**2
 RECIPES_PARTS_MAX = 2 * PARTS_MAX
+SMALL_SHARE = 32
 MAKERS_MAX = 2
 """Payloads made at once; each takes a core, and some tens of MiB beside the part."""
 SLOW_PIECE_BYTES = 64 * 1024
@@ -106,6 +107,11 @@ class Payloads:
             found = await asyncio.to_thread(_paired, target.recipe, base)
             self._bases.put(key, found, len(found))
         return found
+
+    def is_small(self, place: Place, base: Place | None) -> bool:
+        """Whether its payload is at hand and so small that sending it is less than the detour."""
+        kept = (self._kept.get((place.part, base.part)) if base else None) or RAW
+        return kept != RAW and len(kept) * SMALL_SHARE <= place.part.size
 
     async def pieces(
         self, place: Place, base: Place | None, *, packed: bool, bytes_max: int = BLOB_CHUNK_BYTES
