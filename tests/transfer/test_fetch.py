@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable
 from contextlib import AsyncExitStack
 from pathlib import Path
 from random import Random
@@ -24,6 +24,7 @@ from hanse.core.transfer import download
 from hanse.core.transfer.wanted import Elsewhere, File, Neighbour
 from hanse.parts.recipe import split
 from hanse.rpc.blob_service import BlobService
+from hanse.rpc.pacing import Pace
 from hanse.storage.blobs import BlobStore
 from hanse.transfer import fetch as fetching
 from hanse.transfer.fetch import fetch_file
@@ -133,6 +134,21 @@ async def test_who_holds_an_ancestor_fetches_what_is_new(world: World) -> None:
     await world.fetch(one, like=True)
     untouched = 4 * 200_000  # four tensors are new, three are tuned, five are the same
     assert one.sent < 1.25 * untouched
+
+
+@pytest.mark.parametrize("like", [False, True])
+async def test_every_byte_that_comes_waits_for_our_own_line(world: World, like: bool) -> None:
+    if like:
+        world.hold()
+    taken: list[int] = []
+
+    class Line(Pace):
+        async def take(self, caller: Hashable, size: int) -> None:
+            assert caller == FILE.digest
+            taken.append(size)
+
+    progress = await world.fetch(await world.peer("one"), like=like, line=Line())
+    assert sum(taken) == progress.came
 
 
 async def test_a_rotten_ancestor_is_found_reported_and_does_no_harm(world: World) -> None:

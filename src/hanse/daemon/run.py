@@ -204,7 +204,7 @@ async def assemble(
     driver = Driver(node, store, transport, tick_interval_s=config.tick_interval_s)
     transport.accept(driver.converse, driver.second_link)
     node.set_room(await asyncio.to_thread(reserve.measure))
-    transfers = Transfers(driver, transport, blobs, config.region)
+    transfers = Transfers(driver, transport, blobs, config.region, config.blob_fetch_bytes_per_s)
     edge = EdgeService(config.federation, config.region, Nodes(driver), node.counters)
     daemon = Daemon(driver, edge, transfers, doors, reserve)
     driver.outside = daemon

@@ -25,6 +25,7 @@ from hanse.core.transfer.wanted import File as Wanted
 from hanse.daemon.driver import Driver
 from hanse.rpc import blob_client
 from hanse.rpc.link import GrpcTransport
+from hanse.rpc.pacing import Pace
 from hanse.storage.blobs import Blobs
 from hanse.transfer.fetch import fetch_file
 from hanse.transfer.wish import Progress, Source, Wish, likely
@@ -39,7 +40,15 @@ UNSAID_S = 100.0
 class Transfers:
     """Fetches releases, one task each; owned by the composition root."""
 
-    def __init__(self, driver: Driver, transport: GrpcTransport, blobs: Blobs, region: str) -> None:
+    def __init__(
+        self,
+        driver: Driver,
+        transport: GrpcTransport,
+        blobs: Blobs,
+        region: str,
+        bytes_per_s: int = 0,
+    ) -> None:
+        self._line = Pace(bytes_per_s)
         self._driver, self._transport, self._blobs = driver, transport, blobs
         self._region = region
         self._chance = Random(driver.node.me.member)  # noqa: S311  # it only spreads what is asked for
@@ -114,6 +123,7 @@ class Transfers:
                     self._chance,
                     progress=progress,
                     on_damage=self.on_damage,
+                    line=self._line,
                 )
             finally:
                 self.progress.remove(progress)

@@ -81,6 +81,7 @@ class Agent:
             facts=self._facts,
             jitter=self._random,
             near=self._near,
+            fetch_bytes_per_s=config.fetch_bytes_per_s,
         )
         files = SharedFiles(cache, self.device.manifest, self._near.underway, config.daemon_key)
         self._sharing = Sharing(config, own, files, self._edge_ca, lambda: self.router.answers)

@@ -88,6 +88,11 @@ SETTINGS = {
         "Bytes a second that it gives at most, all neighbours together; 0, the default: no limit.",
         0,
     ),
+    "fetch_bytes_per_s": Setting(
+        "Bytes of model files a second that it fetches at most; at least 65536, or 0: no limit.\n"
+        "Default 0. Assignments and rollbacks are never held up.",
+        0,
+    ),
     "report_interval_s": Setting(
         "Seconds between reports of counts to the daemon; 0.1 to 3600. Default 5. Changes of\n"
         "state are reported at once. Larger: less traffic, but verdicts come that much later.",
@@ -130,6 +135,7 @@ class Config:
     share_listen: str
     share_address: str
     share_bytes_per_s: int
+    fetch_bytes_per_s: int
     report_interval_s: float
     probe_interval_s: float
     release_bytes_max: int
@@ -201,6 +207,7 @@ def _parse(document: dict[str, Any], folder: Path) -> Config:
             share_listen=_address(reader, "share_listen"),
             share_address=_address(reader, "share_address"),
             share_bytes_per_s=pace_of(reader, "share_bytes_per_s"),
+            fetch_bytes_per_s=pace_of(reader, "fetch_bytes_per_s"),
             report_interval_s=_number(reader, "report_interval_s", 0.1, 3600.0),
             probe_interval_s=_number(reader, "probe_interval_s", 1.0, 86400.0),
             release_bytes_max=reader.integer(

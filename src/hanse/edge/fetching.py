@@ -15,6 +15,8 @@ from hanse.core.errors import NotPermitted, TooLarge
 from hanse.core.ids import Digest
 from hanse.core.transfer.wanted import File
 from hanse.edge.cache import Cache
+from hanse.rpc import blob_client
+from hanse.rpc.pacing import Pace
 from hanse.transfer.fetch import fetch_file, finished
 from hanse.transfer.underway import Underway
 from hanse.transfer.wish import ChannelTo, Progress, Source, Wish, likely
@@ -34,6 +36,7 @@ async def fetch_release(
     neighbour: ChannelTo | None = None,
     underway: Underway | None = None,
     on_damage: Callable[[Digest], None] = lambda _: None,
+    line: Pace = blob_client.AS_IT_COMES,
 ) -> None:
     """Fetch what is missing and lay the release out. What has arrived survives a failure.
 
@@ -65,6 +68,7 @@ async def fetch_release(
                     neighbour=neighbour,
                     underway=underway,
                     on_damage=on_damage,
+                    line=line,
                 )
             finally:
                 shown.remove(progress)

@@ -29,6 +29,7 @@ from hanse.edge.router import Router
 from hanse.edge.served import Served
 from hanse.rpc import blob_client
 from hanse.rpc.channels import Channels
+from hanse.rpc.pacing import Pace
 from hanse.transfer.fetch import finished
 from hanse.transfer.wish import Progress
 from hanse.transfer.wish import Source as From
@@ -53,9 +54,11 @@ class Staging:
         facts: Mapping[str, str],
         jitter: random.Random,
         near: Near,
+        fetch_bytes_per_s: int = 0,
     ) -> None:
         self._device, self._cache, self._router = device, cache, router
         self._facts, self._near = facts, near
+        self._line = Pace(fetch_bytes_per_s)
         self._channels, self._apply = channels, apply
         self._release_bytes_max = release_bytes_max
         self._random = jitter
@@ -120,6 +123,7 @@ class Staging:
                     neighbour=self._near.channel_to if self._near.known else None,
                     underway=self._near.underway,
                     on_damage=self._damaged.add,
+                    line=self._line,
                 )
             except asyncio.CancelledError:
                 if release not in self._device.held():

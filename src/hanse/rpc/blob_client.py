@@ -26,6 +26,7 @@ from hanse.core.transfer.wanted import (
     Wanted,
 )
 from hanse.parts.recipe import Recipe, parse_recipe
+from hanse.rpc.pacing import Pace
 from hanse.rpc.status import error_of, reraise_if_ours
 from hanse.v1 import blob_pb2, sync_pb2
 
@@ -38,6 +39,7 @@ PROBE_S = 5.0
 PACE_S = 60.0
 PACE_BYTES_MIN = 64 * 1024
 """Whoever sends less in `PACE_S` of waiting for it only holds us up."""
+AS_IT_COMES = Pace()
 _PAYLOAD_HEAD_BYTES = 2
 _Call: TypeAlias = "grpc.aio.UnaryStreamCall[bytes, bytes]"
 M = TypeVar("M", bound=Message)
@@ -66,16 +68,18 @@ async def fetch(
     offset: int = 0,
     *,
     bytes_max: int = limits.FILE_BYTES_MAX,
+    line: Pace = AS_IT_COMES,
 ) -> AsyncIterator[bytes]:
     """The blob from `offset` on, in pieces of at most 1 MiB.
 
-    `bytes_max` is what the manifest leaves to come. Raises `TooLarge` at the first byte
-    beyond it, `NotFound` if the peer has no such blob *for us*, `Unavailable` if the peer
-    breaks off or is too slow: go on elsewhere from what has come.
+    `bytes_max` is what the manifest leaves to come; `line` is ours. Raises `TooLarge` at the
+    first byte beyond it, `NotFound` if the peer has no such blob *for us*, `Unavailable` if the
+    peer breaks off or is too slow: go on elsewhere from what has come.
     """
     request = blob_pb2.FetchRequest(digest=digest.raw, offset=offset, release=release.raw)
     async for piece in _pieces(channel, FETCH, request, digest, bytes_max):
         yield piece
+        await line.take(digest, len(piece))
 
 
 async def recipe(channel: grpc.aio.Channel, file: File, size: int) -> tuple[Recipe, Digest]:
@@ -94,7 +98,7 @@ async def recipe(channel: grpc.aio.Channel, file: File, size: int) -> tuple[Reci
 
 
 async def parts(
-    channel: grpc.aio.Channel, wanted: Wanted, sizes: Sequence[int]
+    channel: grpc.aio.Channel, wanted: Wanted, sizes: Sequence[int], line: Pace = AS_IT_COMES
 ) -> AsyncIterator[Came | Pointed]:
     """The parts in the order asked for; `sizes` are theirs.
 
@@ -104,7 +108,10 @@ async def parts(
     pace = _Pace()
     try:
         for part, size in zip(wanted.parts, sizes, strict=True):
-            yield await _part(call, pace, part, size + _PAYLOAD_HEAD_BYTES)
+            answer = await _part(call, pace, part, size + _PAYLOAD_HEAD_BYTES)
+            yield answer
+            if isinstance(answer, Came):
+                await line.take(wanted.file.digest, len(answer.payload))
         if await pace.read(call):
             raise TooLarge("the peer sends more parts than were asked for")
     finally:

@@ -20,14 +20,7 @@ from typing import Any, TypeVar
 
 import structlog
 
-from hanse.core.errors import (
-    HanseError,
-    InvalidProof,
-    InvalidSpec,
-    Rejected,
-    TooLarge,
-    Unavailable,
-)
+from hanse.core.errors import HanseError, InvalidProof, InvalidSpec, Rejected, TooLarge, Unavailable
 from hanse.core.ids import Digest
 from hanse.core.transfer.download import Ask, Download, Drop, scattered
 from hanse.core.transfer.wanted import File, Wanted
@@ -36,6 +29,7 @@ from hanse.parts.payload import Method
 from hanse.parts.recipe import Part, Recipe
 from hanse.rpc import blob_client
 from hanse.rpc.blob_client import Came, Pointed
+from hanse.rpc.pacing import Pace
 from hanse.storage.blobs import Arriving, Blobs
 from hanse.transfer.held import Held, Rotten
 from hanse.transfer.places import Places
@@ -65,6 +59,7 @@ async def fetch_file(
     neighbour: ChannelTo | None = None,
     underway: Underway | None = None,
     on_damage: Callable[[Digest], None] = lambda _: None,
+    line: Pace = blob_client.AS_IT_COMES,
 ) -> None:
     """Raises `Unavailable` if nobody serves it, or there is no room; what came stays."""
     opening = asyncio.ensure_future(
@@ -77,7 +72,7 @@ async def fetch_file(
         raise
     try:
         fetch = _Fetch(blobs, coming, wish, sources, chance, progress or Progress(wish))
-        fetch.neighbour, fetch.on_damage = neighbour, on_damage
+        fetch.neighbour, fetch.on_damage, fetch.line = neighbour, on_damage, line
         fetch.underway = underway or fetch.underway
         await fetch.run()
     finally:
@@ -103,6 +98,7 @@ class _Fetch:
         self.writing = asyncio.Lock()
         self.neighbour: ChannelTo | None = None
         self.underway = Underway()
+        self.line = blob_client.AS_IT_COMES
         self.on_damage: Callable[[Digest], None] = lambda _: None
 
     async def run(self) -> None:
@@ -156,12 +152,12 @@ class _Fetch:
             log.warning("source_lied", source=name, why=str(error))
 
     async def _stream(self, source: Source) -> None:
-        file, done = self.wish.file, 0
+        file, size, done = self.wish.file, self.wish.size, 0
         self._begun = True
         self.progress.peers.add(source.name)
         self.progress.done = 0
         pieces = blob_client.fetch(
-            source.channel(), file.digest, file.release, bytes_max=self.wish.size
+            source.channel(), file.digest, file.release, bytes_max=size, line=self.line
         )
         async for piece in pieces:
             await finished(self._coming.write, done, piece)
@@ -323,7 +319,8 @@ class _Parts:
         )
         sizes = [self._places.sizes[part] for part in ask.parts]
         try:
-            async for answer in blob_client.parts(source.channel(), wanted, sizes):
+            line = self._fetch.line
+            async for answer in blob_client.parts(source.channel(), wanted, sizes, line):
                 if not isinstance(answer, Came):
                     self._pointed(ask.batch, source, answer)
                 elif download.needs(answer.part):
