@@ -90,7 +90,7 @@ class Front:
 
     def __init__(self) -> None:
         self.seen: list[str] = []
-        self.faults: list[str] = []  # "503", "cut": for the requests that come
+        self.faults: list[str] = []  # a status, or "cut": for the requests that come
         self._behind = DomainDispatcherApplication(create_backend_app)
 
     def __call__(self, environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
@@ -98,8 +98,8 @@ class Front:
             f"{environ['REQUEST_METHOD']} {environ['PATH_INFO']}?{environ['QUERY_STRING']}"
         )
         match self.faults.pop(0) if self.faults else "":
-            case "503":
-                start("503 Slow Down", [("Content-Length", "0")])
+            case "429" | "500" | "503" as code:
+                start(f"{code} Not Now", [("Content-Length", "0")])
                 return [b""]
             case "cut":
                 environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)

@@ -21,6 +21,7 @@ BENCHES = (
     "rollback",
     "cli",
     "bytes",
+    "folding",
     "decisions",
     "slices",
     "fanout",

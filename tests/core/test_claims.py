@@ -184,6 +184,7 @@ def test_a_look_tells_what_is_whose() -> None:
     assert [copy.size for copy in found.relied[both]] == [1]
     assert set(found.pinned) == {mine, both, doubtful}
     assert found.doubtful == (doubtful,)
+    assert found.unfinished == (mine,)
     assert found.others == {both: (MEMBERS[1],)}
     assert set(found.left) == {left}
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 
@@ -109,6 +111,23 @@ def test_what_is_needed_again_before_the_bucket_heard_of_it_stays(
     store.pin(digest, "release-1")
     store.settle()
     assert read(store, digest) == CONTENTS[0]
+
+
+def test_a_look_while_a_file_is_uploaded_takes_nothing_back(tmp_path: Path) -> None:
+    """Its pin is there, no copy yet, and nobody has named a release that needs it."""
+
+    class Looking(Bucket):
+        def upload(self, key: str, file: Path) -> None:
+            store.look()
+            super().upload(key, file)
+
+    bucket = Looking(memory_bucket()._store, "looking")
+    store = blobs_in(bucket, tmp_path)
+    digest = put(store, CONTENTS[0])
+    store.settle()
+    store.look()
+    assert store.has(digest)
+    assert len(keys(bucket, "blobs")) == 1
 
 
 def test_what_a_dead_daemon_left_is_found_by_the_next_collection(tmp_path: Path) -> None:
@@ -356,7 +375,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(objects, "TRIES", 2)
 
 
-@pytest.mark.parametrize("fault", ["503", "cut"])
+@pytest.mark.parametrize("fault", ["429", "500", "503", "cut"])
 def test_a_service_that_fails_a_while_is_asked_again(
     moto: S3Server, tmp_path: Path, fault: str
 ) -> None:
@@ -461,3 +480,71 @@ def test_credentials_may_be_written_as_each_cloud_writes_them(tmp_path: Path) ->
     assert Place("az://b", "", file).secrets() == {"account_name": "n", "account_key": "k"}
     file.write_text('{"type": "service_account"}')
     assert Place("gs://b", "", file).secrets() == {"service_account_key": file.read_text()}
+
+
+class Killed(BaseException):
+    pass
+
+
+class Mortal(Bucket):
+    """Its daemon ends before the `left`-th request, or just behind it."""
+
+    def __init__(self, like: Bucket, left: int, *, behind: bool) -> None:
+        super().__init__(like._store, like.name)
+        self.left, self._behind = left, behind
+
+    @contextlib.contextmanager
+    def _errors(self, deed: str) -> Iterator[None]:
+        self.left -= 1
+        if self.left == 0 and not self._behind:
+            raise Killed
+        with super()._errors(deed):
+            yield
+        if self.left == 0:
+            raise Killed
+
+
+def live(store: BucketBlobs) -> None:
+    """What a daemon does with a release: brings it, pins it, and gives it up in the end."""
+    for content in CONTENTS[:2]:
+        store.pin(put(store, content), "release-1")
+    store.renew(DIGESTS[0])
+    store.cache.forget(DIGESTS[1])
+    read(store, DIGESTS[1])
+    for digest in DIGESTS[:2]:
+        store.unpin(digest, "release-1")
+        store.delete(digest)
+    store.settle()
+
+
+@pytest.mark.parametrize("behind", [False, True])
+def test_killed_between_any_two_requests_a_daemon_believes_only_what_is_there(
+    tmp_path: Path, behind: bool
+) -> None:
+    last = 0
+    while True:
+        last += 1
+        bucket, folder = memory_bucket(), tmp_path / f"{last}"
+        other = blobs_in(bucket, folder / "other", 1)
+        other.pin(put(other, CONTENTS[1]), "release-2")
+        mortal = Mortal(bucket, last, behind=behind)
+        try:
+            live(blobs_in(mortal, folder / "one"))
+        except Killed:
+            done = False
+        else:
+            done = True
+        one = blobs_in(bucket, folder / "one")
+        for digest, content in zip(DIGESTS[:2], CONTENTS, strict=False):
+            assert not one.has(digest) or read(one, digest) == content
+        assert read(other, DIGESTS[1]) == CONTENTS[1]
+        for store in (one, other):
+            for digest in store.list():
+                for pin in store.pins(digest):
+                    store.unpin(digest, pin)
+                store.delete(digest)
+            store.settle()
+        assert [keys(bucket, kind) for kind in ("blobs", "pins", "going")] == [[], [], []]
+        if done:
+            break
+    assert last > 25

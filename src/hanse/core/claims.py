@@ -132,6 +132,8 @@ class Standing:
     """Its own pins, of blobs that are there or not."""
     doubtful: tuple[Digest, ...]
     """Somebody is removing them: to be relied on anew."""
+    unfinished: tuple[Digest, ...]
+    """Marked by itself: it died while it removed them, or is doing it now."""
     others: Mapping[Digest, tuple[str, ...]]
     """Who else needs a blob."""
     left: Mapping[Digest, Objects]
@@ -150,6 +152,7 @@ def look(member: MemberId) -> Generator[Request, Objects, Standing]:
         if (other := owner_of(pin.key)) != member:
             others[digest_of(pin.key)] = (*others.get(digest_of(pin.key), ()), other)
     marked = {digest_of(mark.key) for mark in going if owner_of(mark.key) != member}
+    mine = {digest_of(mark.key) for mark in going if owner_of(mark.key) == member}
     relied: dict[Digest, Objects] = {}
     left: dict[Digest, Objects] = {}
     for copy in copies:
@@ -158,7 +161,8 @@ def look(member: MemberId) -> Generator[Request, Objects, Standing]:
             relied[digest] = (*relied.get(digest, ()), copy)
         elif digest not in own and digest not in others:
             left[digest] = (*left.get(digest, ()), copy)
-    return Standing(relied, own, tuple(sorted(marked & own.keys())), others, left)
+    doubtful = tuple(sorted(marked & own.keys()))
+    return Standing(relied, own, doubtful, tuple(sorted(mine)), others, left)
 
 
 def _ours(found: Objects) -> Objects:

@@ -38,13 +38,11 @@ from hanse.storage.blobs import absent, check_range, check_unpinned, damaged
 from hanse.storage.cache import Cache
 from hanse.storage.incoming import BlobWriter
 from hanse.storage.objects import PIECE_BYTES, Bucket
+from hanse.storage.one_at_a_time import OneAtATime
 from hanse.storage.recipes import External, kept_recipe
 from hanse.storage.unfinished import Unfinished
 
 log = structlog.get_logger("hanse.bucket")
-WAIT_S = 20.0
-WAITING_MAX = 2
-"""Readers that wait for the same download; all others ask again, so that no pool fills up."""
 AGAIN_S = 15.0
 OWNER_KEY = "owner"
 
@@ -71,9 +69,7 @@ class BucketBlobs:
         self._left: dict[Digest, Objects] = {}
         self._leaving: set[Digest] = set()
         self._changed: set[Digest] = set()  # since the look that is under way began
-        self._free = threading.Condition(self._mutex)
-        self._busy: set[Digest] = set()  # somebody talks with the bucket about these
-        self._waiting = 0
+        self._turns = OneAtATime()  # at the bucket
         self._lost: set[Digest] = set()
         self._away_s: float | None = None  # when it was found to be away, on the monotonic clock
         self._looking = threading.Lock()
@@ -91,6 +87,7 @@ class BucketBlobs:
         try:
             self._check_owner()
             self.look()
+            self.settle()  # what an earlier life has begun
         except Unavailable as error:
             log.warning("bucket_away", bucket=self._bucket.name, why=str(error))
             self._away_s = time.monotonic()
@@ -130,8 +127,14 @@ class BucketBlobs:
                 empty = found.pinned.keys() - found.relied.keys() - {*found.doubtful} - changed
                 self._leaving |= {digest for digest in empty if not self.cache.pins(digest)}
             for digest in found.doubtful:
-                with self._alone(digest):
+                with self._turns.alone(digest):
                     self._rely(digest)
+            for digest in found.unfinished:
+                with self._turns.alone(digest):
+                    if self.has(digest):
+                        self._bucket.delete(claims.going_key(digest, self._member))
+                    elif digest not in changed:
+                        self._leaving.add(digest)
         self._remember()
 
     def has(self, digest: Digest) -> bool:
@@ -150,9 +153,10 @@ class BucketBlobs:
         return self._came_s.get(digest, copies[0].came_s)
 
     def renew(self, digest: Digest) -> None:
-        if self.has(digest):
-            self._bucket.put(claims.pin_key(digest, self._member))
-            self._note(digest)
+        with self._turns.alone(digest):
+            if self.has(digest):
+                self._bucket.put(claims.pin_key(digest, self._member))
+                self._note(digest)
 
     def needed_elsewhere(self, digest: Digest) -> tuple[str, ...]:
         return self._others.get(digest, ())
@@ -179,7 +183,7 @@ class BucketBlobs:
     def pin(self, digest: Digest, name: str) -> None:
         self.cache.pin(digest, name)
         if not self.has(digest):
-            with self._alone(digest):
+            with self._turns.alone(digest):
                 self._rely(digest)
                 if not self.has(digest) and self.cache.has(digest):
                     self._upload(digest)  # it came while the bucket was away
@@ -228,10 +232,10 @@ class BucketBlobs:
 
     def settle(self) -> None:
         for digest in tuple(self._leaving):
-            with self._alone(digest):
-                if digest in self._leaving:
+            with self._turns.alone(digest):
+                if digest in self._leaving and not self.has(digest):  # it may have come meanwhile
                     self._bucket.carry_out(claims.give_up(digest, self._member))
-                    self._leaving.discard(digest)
+                self._leaving.discard(digest)
         self._remember()
 
     # -- bytes -------------------------------------------------------------------
@@ -246,7 +250,7 @@ class BucketBlobs:
 
     def arrived(self, digest: Digest) -> None:
         """It is whole on the local disk. Raises `Unavailable`: then it is not counted as here."""
-        with self._alone(digest):
+        with self._turns.alone(digest):
             self.cache.used(digest)
             self._rely(digest)
             if not self.has(digest):
@@ -299,7 +303,7 @@ class BucketBlobs:
         if self.cache.has(digest):
             self.cache.used(digest)
             return
-        with self._alone(digest):
+        with self._turns.alone(digest):
             if self.cache.has(digest):
                 return
             for copy in self._copies(digest):
@@ -346,7 +350,7 @@ class BucketBlobs:
         bad = [copy for copy in self._copies(digest) if not self._is_whole(digest, copy, read)]
         if not bad:
             return tuple(found)
-        with self._alone(digest):
+        with self._turns.alone(digest):
             if self.cache.has(digest):
                 self._upload(digest)
             for copy in bad:
@@ -379,31 +383,6 @@ class BucketBlobs:
                     where[digest] = left
             if digest not in self._relied:
                 self._lost.add(digest)
-
-    # -- small helpers -----------------------------------------------------------
-
-    @contextlib.contextmanager
-    def _alone(self, digest: Digest) -> Iterator[None]:
-        with self._free:
-            if digest in self._busy:
-                self._waiting += 1
-                try:
-                    if self._waiting > WAITING_MAX or not self._free.wait_for(
-                        lambda: digest not in self._busy, WAIT_S
-                    ):
-                        raise Unavailable(
-                            f"{digest} is on its way from the bucket or to it",
-                            fix="ask again in a moment",
-                        )
-                finally:
-                    self._waiting -= 1
-            self._busy.add(digest)
-        try:
-            yield
-        finally:
-            with self._free:
-                self._busy.discard(digest)
-                self._free.notify_all()
 
     def _remember(self) -> None:
         with self._mutex:
