@@ -50,7 +50,10 @@ ceph-mon -i a
 osd=$(cat /proc/sys/kernel/random/uuid)
 timeout 20 ceph osd new "$osd"
 ceph-osd -i 0 --mkfs --osd-uuid "$osd"
-ceph-osd -i 0
+for _ in 1 2 3 4 5; do  # its monitor may not know yet who it is
+  ceph-osd -i 0 && break
+  sleep 0.5
+done
 for _ in $(seq 100); do timeout 10 ceph osd stat | grep -q '1 up' && break; sleep 0.1; done
 timeout 60 radosgw-admin user create --uid=hanse --display-name=hanse \
   --access-key=testkey --secret=testsecret

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 from lonely import Lonely, chain, lonely
@@ -96,12 +97,23 @@ async def test_a_collection_counts_what_lies_on_the_disk(tmp_path: Path) -> None
 
 async def test_nothing_is_folded_while_files_are_removed(tmp_path: Path) -> None:
     async with publisher(tmp_path) as (_, store, folding, _):
+        begun: list[object] = []
+        do = folding._background.do
+
+        async def noted(*args: Any) -> Any:
+            begun.append(args)
+            return await do(*args)
+
+        folding._background.do = noted  # type: ignore[method-assign]
         async with folding._still:
             looking = asyncio.create_task(folding.look())
-            for _ in range(50):
-                await asyncio.sleep(0)
-            assert store.leans_on(DIGESTS["3.0.0"]) == ()
+            for _ in range(1000):
+                if begun or folding._still._waiters:  # type: ignore[attr-defined]
+                    break
+                await asyncio.sleep(0.001)
+            assert begun == []
         assert await looking > 0
+        assert store.leans_on(DIGESTS["3.0.0"])
 
 
 def used(store: FoldedBlobs) -> int:

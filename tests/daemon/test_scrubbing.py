@@ -132,6 +132,7 @@ async def test_what_is_not_mended_at_the_end_is_mended_after_the_next_start(
         await it.scrubber.mend()
         await it.scrubber.mend()
         assert it.shown == [(bad, "file", True)]
+        assert it.daemon.blobs.has(bad)
 
 
 async def test_what_nobody_needs_any_more_is_not_fetched(tmp_path: Path) -> None:

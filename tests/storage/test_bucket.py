@@ -184,6 +184,17 @@ def test_a_copy_of_another_size_is_damage(tmp_path: Path, size: int) -> None:
     assert not other.has(DIGESTS[0])
 
 
+def test_a_copy_that_shrinks_behind_our_back_is_damage(bucket: Bucket, tmp_path: Path) -> None:
+    put(blobs_in(bucket, tmp_path / "0", 0), CONTENTS[0])
+    other = blobs_in(bucket, tmp_path / "1", 1)
+    other.pin(DIGESTS[0], "release-1")
+    bucket.put(keys(bucket, "blobs")[0], CONTENTS[0][:-1])
+    with pytest.raises(Unavailable, match="damaged"):
+        other.open_verified(DIGESTS[0])
+    assert other.lost() == (DIGESTS[0],)
+    assert list((other.cache.folder / "parts").iterdir()) == []
+
+
 def test_a_check_makes_a_copy_good_from_the_cache(bucket: Bucket, tmp_path: Path) -> None:
     store = blobs_in(bucket, tmp_path)
     digest = put(store, CONTENTS[0])

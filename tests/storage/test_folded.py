@@ -17,7 +17,7 @@ from hanse.core.ids import Digest
 from hanse.parts.recipe import split
 from hanse.storage import folded
 from hanse.storage.folded import FoldedBlobs
-from hanse.storage.places import parse_places
+from hanse.storage.places import Head, parse_places
 from hanse.storage.sealed import read_sealed
 
 MIB = 1024**2
@@ -165,6 +165,35 @@ def test_what_is_laid_out_is_not_folded_meanwhile(tmp_path: Path) -> None:
         assert store.fold(tuned, base) == 0
         assert path.read_bytes() == TUNED
     assert store.fold(tuned, base) > 0
+
+
+class Racing(FoldedBlobs):
+    """Something happens when all has been written and nothing has been left out yet."""
+
+    def race(self) -> None: ...
+
+    def _leave_out(self, digest: Digest, base: Digest, head: Head) -> int:
+        race, self.race = self.race, lambda: None  # type: ignore[method-assign]
+        race()
+        return super()._leave_out(digest, base, head)
+
+
+@pytest.mark.parametrize("race", ["the base goes", "something leans on it", "the base is folded"])
+def test_what_happens_at_the_last_moment_leaves_it_whole(race: str, tmp_path: Path) -> None:
+    store = Racing(tmp_path)
+    base, tuned = put(store, BASE), put(store, TUNED)
+    third = put(store, model(1, (2, 5)))
+    deeds = {
+        "the base goes": lambda: store.delete(base),
+        "something leans on it": lambda: store.fold(third, tuned),
+        "the base is folded": lambda: store.fold(base, third),
+    }
+    store.race = deeds[race]  # type: ignore[method-assign, assignment]
+    assert store.fold(tuned, base) == 0
+    assert store.leans_on(tuned) == ()
+    for digest in store.list():
+        assert store.check(digest, lambda _: None) == ()
+    assert read(store, tuned) == TUNED
 
 
 def test_a_file_that_comes_again_counts_more_than_what_is_folded(store: FoldedBlobs) -> None:
