@@ -12,6 +12,7 @@ from pathlib import Path
 
 import grpc
 import pytest
+from core.test_names import NAMES
 from digit_releases import paths
 from system_federation import EXIT_S, MODEL, Daemon, Federation, hanse
 
@@ -19,6 +20,7 @@ from hanse.cli import client
 from hanse.core.errors import InvalidName, InvalidProof, InvalidSpec, Rejected
 from hanse.core.ids import Digest
 from hanse.core.trust.statements import sign_release
+from hanse.daemon.queries import QUERIES
 from hanse.rpc import certificates, tls
 from hanse.rpc.certificates import Identity
 
@@ -198,6 +200,34 @@ def refusal(daemon: Daemon, manifest: dict[str, object]) -> Rejected:
     with pytest.raises(Rejected) as caught:
         daemon.ask("release.publish", manifest=raw.decode(), envelope=envelope, counter=2)
     return caught.value
+
+
+VERBS = {
+    "release.list": ("model",), "release.show": ("model", "version", "release"),
+    "release.prepare": ("model",), "release.uses": ("model", "version"), "lineage": ("model",),
+    "why": ("model", "version", "region"), "status": ("model",), "heal.status": ("model",),
+    "rollout.status": ("model", "rollout"), "rollout.explain": ("rollout", "model", "region"),
+    "rollback": ("model", "to"), "freeze": ("model",), "release.pin": ("model", "release"),
+    "release.unpin": ("model", "release"), "release.kill": ("model", "release"),
+    "bundle.export": ("region", "held"), "audit.read": ("path",), "blob.put": ("digest",),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_name_that_is_no_name_opens_nothing_over_the_control_socket(
+    world: Federation, verb: str
+) -> None:
+    """T28: by whatever argument; refused with a reason, not an accident of the daemon."""
+    daemon = world.founder
+    before = {path for path in world.home.rglob("*") if not path.name.startswith("events.db")}
+    base = {"model": MODEL, "reason": "x", "by": "x", "size": 4, "version": "1.0.0"}
+    for key in VERBS[verb]:
+        said = {k: v for k, v in base.items() if k in VERBS[verb] or verb not in QUERIES}
+        for name in NAMES:
+            with pytest.raises(Rejected):
+                daemon.ask(verb, **{**said, key: name or "\0"})
+    after = {path for path in world.home.rglob("*") if not path.name.startswith("events.db")}
+    assert after == before
 
 
 # -- names and settings --------------------------------------------------------

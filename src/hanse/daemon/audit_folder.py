@@ -28,7 +28,7 @@ Told = Callable[[int, int], None]
 def reader(folder: Path) -> Read:
     def read(path: str) -> bytes:
         file = folder / path
-        if file.is_symlink() or not file.is_file():
+        if not file.is_file() or file.resolve() != folder.resolve() / path:
             raise NotFound(f"there is no file {path}", fix="export again: something is missing")
         with file.open("rb") as stream:
             raw = stream.read(EXPORT_FILE_BYTES_MAX + 1)
