@@ -462,7 +462,7 @@ def test_watching_a_rollout_that_is_undecided_exits_with_4(home):
 def test_lineage_shows_parents_and_regions(home, capsys):
     child, parent = fake.NEW["release"], fake.OLD["release"]
     empty = {"counter": 1, "training_data": [], "barred": False, "proven": [], "by": "ann"}
-    empty["retired"] = ""
+    empty |= {"retired": "", "residency": ["*"]}
     answer = {
         "model": "ocr-rec",
         "nodes": [
@@ -474,6 +474,7 @@ def test_lineage_shows_parents_and_regions(home, capsys):
                 "parents": [{"release": parent, "relation": "retrained-from"}],
                 "regions": {},
                 "training_data": ["docs-2026q3"],
+                "residency": ["eu-north", "us-east"],
                 "barred": True,
             },
         ],
@@ -485,6 +486,8 @@ def test_lineage_shows_parents_and_regions(home, capsys):
     out = capsys.readouterr().out
     assert "3.0.0 (retrained-from)" in out
     assert "eu-north: active" in out
+    assert "every region" in out
+    assert "eu-north, us-east" in out
     assert "barred" in out
 
 

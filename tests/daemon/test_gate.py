@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 from lonely import chain, lonely
+from test_architecture import imports
 
 from hanse.core.errors import NotPermitted
 from hanse.core.ids import Digest, Segment
@@ -14,6 +17,7 @@ from hanse.core.transfer.wanted import File
 from hanse.daemon import gate as gates
 from hanse.daemon.gate import Gate
 from hanse.rpc.tls import Peer
+from hanse.v1 import blob_pb2
 
 HERE, THERE, FAR = map(Segment, ("eu-north", "us-east", "ap-south"))
 FILE = bytes(range(256)) * 8
@@ -108,3 +112,22 @@ async def test_a_stranger_is_refused_before_any_release_is_looked_for(
         monkeypatch.setattr(daemon.node.catalog, "release", lambda _: 1 / 0)
         with pytest.raises(NotPermitted):
             gate.may_fetch(peer(HERE), File(BLOB, release))
+
+
+def test_whoever_serves_files_has_no_way_to_ask_others_for_any() -> None:
+    """No call fetches on behalf of another: who serves knows no client, and no request names
+    anybody but what is wanted."""
+    source = Path(gates.__file__).parents[1]
+    for name in ("daemon/gate.py", "rpc/blob_service.py", "edge/sharing.py"):
+        modules = {m for m, _ in imports(ast.parse((source / name).read_text()))}
+        asking = ("blob_client", ".transfers", ".link", "transfer.fetch", "transfer.wish")
+        assert not {m for m in modules if m.endswith(asking)}, name
+    asked = {
+        field.name
+        for message in ("FetchRequest", "RecipeRequest", "PartsRequest")
+        for field in blob_pb2.DESCRIPTOR.message_types_by_name[message].fields
+    }
+    assert asked == {
+        "digest", "release", "offset", "recipe", "parts", "base", "base_release", "packed",
+        "insist", "ticket",
+    }  # fmt: skip

@@ -204,6 +204,7 @@ def test_lineage_shows_parents_first_unknown_ones_too_and_where_each_runs(
     assert nodes[str(mid)]["training_data"] == ["scans", f"receipts={Digest.of(b'data')}"]
     assert nodes[str(old)]["regions"] == dict.fromkeys([EU, US, AP], "active")
     assert nodes[str(lost)]["by"] == ""
+    assert (nodes[str(mid)]["residency"], nodes[str(lost)]["residency"]) == (["*"], [])
     assert {(e["child"], e["parent"]) for e in found["edges"]} >= {(str(mid), str(lost))}
     assert len(ask(town, "lineage", model=MODEL)["nodes"]) == 5
 

@@ -26,7 +26,7 @@ def lineage(release: dict[str, str], home: Path, form: str) -> None:
     found: Lineage = client.call(home, "lineage", **release)
     versions = {n["release"]: n["version"] or n["release"][:19] for n in found["nodes"]}
     table = Table(
-        ("VERSION", "RELEASE", "FROM", "TRAINED ON", "REGIONS", "STATE", "BY"),
+        ("VERSION", "RELEASE", "FROM", "TRAINED ON", "REGIONS", "FILES MAY LIE IN", "STATE", "BY"),
         [_row(node, versions) for node in found["nodes"]],
     )
     emit(form, "Lineage", dict(found), table, [n["release"] for n in found["nodes"]])
@@ -45,6 +45,7 @@ def _row(node: LineageNode, versions: dict[str, str]) -> tuple[str, ...]:
         ", ".join(parents) or "-",
         ", ".join(node["training_data"]) or "-",
         ", ".join(f"{region}: {word}" for region, word in sorted(node["regions"].items())) or "-",
+        "every region" if "*" in node["residency"] else ", ".join(node["residency"]) or "-",
         state if node["version"] else "not recorded here",
         node["by"] or "-",
     )

@@ -53,30 +53,14 @@ def list_releases(model: str | None, home: Path, form: str) -> None:
 @options.home
 @options.output
 def show(name: dict[str, str], save: Path | None, home: Path, form: str) -> None:
-    """Show one release: its files, needs, parents and signer."""
-    import json
+    """Show one release: all that its manifest says, who signed it, and where it is."""
+    from hanse.cli.release_shown import rows
 
     found: ReleaseShown = client.call(home, "release.show", **name)
     if save is not None:
         _save(found, save)
-    manifest = json.loads(found["manifest"])
-    facts = [
-        ("release", found["release"]),
-        ("state", found["state"]),
-        ("signed by", found["by"]),
-        ("recorded", f"{found['event']} by {found['recorded_by']} at {at(found['at_ms'])}"),
-        ("active in", ", ".join(found["active"]) or "-"),
-        ("proven in", ", ".join(found["proven"]) or "-"),
-        ("parents", ", ".join(found["parents"]) or "-"),
-        *(("file", f"{f['name']} {f['size']} {f['digest']}") for f in manifest["files"]),
-        *(
-            ("needs", f"{v['id']}: {key} {need}")
-            for v in manifest["variants"]
-            for key, need in v["requires"].items()
-        ),
-        ("here", "yes" if found["local"] else "no"),
-    ]
-    emit(form, "Release", dict(found), Table((), facts), [f"{found['model']}@{found['version']}"])
+    shown = Table((), rows(found))
+    emit(form, "Release", dict(found), shown, [f"{found['model']}@{found['version']}"])
 
 
 @release.command()

@@ -388,6 +388,7 @@ class LineageNode(TypedDict):
     parents: list[LineageParent]
     regions: dict[str, str]  # region -> active | canary | held | proven
     training_data: list[str]  # name, or name=sha256:…
+    residency: list[str]  # regions that release and trust let hold its files, or *
     barred: bool
     retired: str  # deprecated | retired | empty
     proven: list[str]

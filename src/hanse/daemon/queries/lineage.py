@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from hanse.core.catalog.residency import may_lie
 from hanse.core.catalog.view import Release
 from hanse.core.ids import Digest
 from hanse.core.node import Clock, Node
@@ -98,6 +99,7 @@ def _node(matter: Matter, digest: Digest, regions: dict[str, str]) -> Answer:
         ],
         "regions": dict(sorted(regions.items())),
         "training_data": _training_data(release),
+        "residency": _residency(matter, release),
         "barred": release.barred,
         "retired": release.retired,
         "proven": list(release.proven),
@@ -115,11 +117,18 @@ def _unrecorded(matter: Matter, digest: Digest) -> Answer:
         "parents": [],
         "regions": {},
         "training_data": [],
+        "residency": [],
         "barred": False,
         "retired": "",
         "proven": [],
         "by": "",
     }
+
+
+def _residency(matter: Matter, release: Release) -> list[str]:
+    members = matter.node.book.chain.current
+    found = [str(r.name) for r in members.regions if may_lie(release, r.name, members)]
+    return ["*"] if len(found) == len(members.regions) else found
 
 
 def _training_data(release: Release) -> list[str]:
