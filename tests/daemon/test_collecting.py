@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from buckets import blobs_in, memory_bucket
 from hand_federation import MODEL
 from lonely import Lonely, chain, lonely
 
@@ -75,6 +76,24 @@ async def test_what_goes_leaves_a_tombstone_and_is_offered_no_more() -> None:
         assert (await collector(daemon).collect(ALL, dry_run=True))["bytes"] > 0
         with pytest.raises(Conflict, match="not pinned"):
             await daemon.driver.do(lambda node, _: retention.unpin(node, word))
+
+
+async def test_what_another_daemon_needs_of_the_bucket_gives_nothing_back(tmp_path: Path) -> None:
+    bucket = memory_bucket()
+    async with lonely("eu-north", chain()) as daemon:
+        daemon.blobs = store = blobs_in(bucket, tmp_path / "0")  # type: ignore[assignment]
+        for version, data in FILES.items():
+            await daemon.publish(version, data)
+        shared, sizes = Digest.of(FILES["2.0.0"]), [len(data) for data in FILES.values()]
+        blobs_in(bucket, tmp_path / "1", 1).pin(shared, "release-2")
+        work = collector(daemon, store)  # type: ignore[arg-type]
+        said = await work.collect(ALL, dry_run=True)
+        assert said["bytes"] == sizes[0] + sizes[2]
+        assert len(bucket.find("blobs/")) == 3
+        done = await work.collect(ALL, dry_run=False)
+        assert (done["bytes"], done["kept_bytes"]) == (said["bytes"], 0)
+        assert [copy.size for copy in bucket.find("blobs/")] == [sizes[1]]
+        assert store.list() == ()
 
 
 class Killed(BaseException):

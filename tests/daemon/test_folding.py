@@ -116,6 +116,16 @@ async def test_nothing_is_folded_while_files_are_removed(tmp_path: Path) -> None
         assert store.leans_on(DIGESTS["3.0.0"])
 
 
+async def test_a_stop_ends_a_folding_that_is_under_way(tmp_path: Path) -> None:
+    async with publisher(tmp_path) as (_, store, folding, _):
+        folding._background._stop.set()  # as its owner does at the end
+        assert await folding.look() == 0
+        assert store.leans_on(DIGESTS["2.0.0"]) == ()
+        assert [
+            path for kind in ("folded", "places") for path in (store.folder / kind).iterdir()
+        ] == []
+
+
 def used(store: FoldedBlobs) -> int:
     kinds = [*(store.folder / "sha256").glob("*/*"), *(store.folder / "folded").iterdir()]
     return sum(path.stat().st_size for path in kinds)

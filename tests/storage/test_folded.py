@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from pathlib import Path
@@ -335,6 +336,31 @@ def test_places_say_all_that_a_reader_needs(store: FoldedBlobs) -> None:
     assert places.recipe == split(TUNED)
     assert {place.base for place in places.each if place.base} == {DIGESTS["b"]}
     assert sum(1 for place in places.each if place.length) == 3  # two tuned tensors, the header
+
+
+class Enough(Exception):
+    pass
+
+
+def test_a_folding_may_be_ended_at_any_part(tmp_path: Path) -> None:
+    store = FoldedBlobs(tmp_path)
+    base, tuned = put(store, BASE), put(store, TUNED)
+    parts = 0
+    while not store.leans_on(tuned):
+        parts += 1
+        left = iter(range(parts))
+
+        def read(_: int) -> None:
+            if next(left, None) is None:  # noqa: B023  # called within this turn
+                raise Enough
+
+        with contextlib.suppress(Enough):
+            store.fold(tuned, base, read=read)
+        assert store.sweep_temporaries() <= 2
+        for digest, raw in ((base, BASE), (tuned, TUNED)):
+            with store.open_verified(digest) as file:
+                assert file.read() == raw
+    assert parts > 10
 
 
 def test_a_folding_that_does_not_read_back_is_undone(

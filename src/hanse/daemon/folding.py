@@ -19,12 +19,13 @@ from hanse.core.errors import NotFound, Unavailable
 from hanse.core.ids import Digest
 from hanse.core.node import Node
 from hanse.daemon.driver import Driver
-from hanse.storage.background import Background
+from hanse.storage.background import Background, Stopped
 from hanse.storage.folded import FoldedBlobs
 from hanse.storage.recipes import external_of
 
 log = structlog.get_logger("hanse.folding")
 LOOK_S_MAX = 60.0
+AS_FAST_AS_IT_GOES = 2**50
 
 
 class Folding:
@@ -72,9 +73,10 @@ class Folding:
             ours = external_of(self._blobs, each.release.manifest, each.file.name)
             theirs = external_of(self._blobs, manifest, name)
             async with self._still:
-                work = self._background.do(self._blobs.fold, digest, base, ours, theirs)
+                read = self._background.pace(AS_FAST_AS_IT_GOES)
+                work = self._background.do(self._blobs.fold, digest, base, ours, theirs, read)
                 saved = await work
-        except NotFound:  # removed meanwhile
+        except (NotFound, Stopped):  # removed meanwhile; the process ends
             return 0
         except Unavailable as error:  # no room, or damaged
             log.warning("folding_waits", blob=str(digest), why=str(error))

@@ -117,7 +117,7 @@ class Scrubber:
         """Take down what was found, and have what is not whole fetched again."""
         suspects, self._suspects = self._suspects, set()
         for digest in suspects:
-            await self._check(digest, lambda _: None)
+            await self._check(digest, self._background.pace(2**50))
         for digest in await asyncio.to_thread(self._blobs.lost):
             log.error("blob_damaged", blob=str(digest), what="file", healed=False)
             await self._tell(Damage(digest, "file", self._now_ms()))

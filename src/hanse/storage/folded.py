@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import BinaryIO
 
@@ -85,9 +85,13 @@ class FoldedBlobs(Unfolding):
         base: Digest,
         external: External | None = None,
         base_external: External | None = None,
+        read: Callable[[int], None] = lambda _: None,
     ) -> int:
         """Keep of a whole file only what is new beside another whole one. How many bytes that
-        saves; 0 if too few, or something leans on it, and it stays as it is."""
+        saves; 0 if too few, or something leans on it, and it stays as it is.
+
+        `read` is told of bytes as they are read; what it raises ends this, and nothing is lost.
+        """
         if digest == base or self._leaning([digest]):
             return 0
         target = BlobStore.recipe(self, digest, external)
@@ -96,25 +100,28 @@ class FoldedBlobs(Unfolding):
         if most <= 0:
             return 0
         with self._setting_aside():
-            places = self._write_payloads(target, old, most)
+            places = self._write_payloads(target, old, most, read)
         if places is None:
             return 0
         with disk_errors("fold a blob"):
             write_sealed(self._path_of("places", digest), places.encode(), durable=True)
         try:
-            for _ in self._pieces(digest, places):
-                """Read back: what comes here is the blob, out of these very files."""
+            for piece in self._pieces(digest, places):
+                read(len(piece))  # back: what comes here is the blob, out of these very files
         except Rotten as error:
             log.error("folding_failed", blob=str(digest), found=str(error.digest))
             self._unlink_folded(digest)
             return 0
         return self._leave_out(digest, base, places.head)
 
-    def _write_payloads(self, target: Recipe, old: Recipe, most: int) -> Places | None:
+    def _write_payloads(
+        self, target: Recipe, old: Recipe, most: int, told: Callable[[int], None]
+    ) -> Places | None:
         """Durable under their name, if they are not too many."""
 
         def hashed(file: BinaryIO, digest: Digest) -> ReadPart:
             def read(part: Part, start: int) -> bytes:
+                told(part.size)
                 data = os.pread(file.fileno(), part.size, start)
                 if Digest.of(data) != part.digest:
                     raise Rotten(digest)
