@@ -14,11 +14,12 @@ import pytest
 from parts.models import safetensors
 from shelves import Shelf
 
+from hanse.core.errors import InvalidName
 from hanse.core.ids import Digest
 from hanse.core.transfer import download
 from hanse.core.transfer.wanted import Elsewhere, File, Neighbour, Wanted
 from hanse.parts.recipe import split
-from hanse.rpc import blob_service
+from hanse.rpc import blob_service, channels
 from hanse.rpc.blob_service import BlobService
 from hanse.rpc.certificates import Identity
 from hanse.rpc.channels import Channels
@@ -26,6 +27,7 @@ from hanse.rpc.server import Service, build_server
 from hanse.rpc.tls import Peer
 from hanse.storage.blobs import BlobStore
 from hanse.transfer.fetch import fetch_file
+from hanse.transfer.underway import Underway
 from hanse.transfer.wish import Source, Wish
 from hanse.v1 import blob_pb2 as pb
 
@@ -78,6 +80,7 @@ class World:
         self.store = BlobStore(folder / "store")
         self.channels = Channels(daemons.node("asker", self.ca))
         self.servers: list[grpc.aio.Server] = []
+        self.underway = Underway()
         self.address = ""
 
     async def serve(self, identity: Identity, service: Service) -> str:
@@ -100,6 +103,7 @@ class World:
             Wish(FILE, len(DATA), "weights"),
             [source],
             Random(1),
+            underway=self.underway,
             neighbour=lambda n: self.channels.to_neighbour(n.address, self.ca.cert_pem.decode()),
         )
         with self.store.open_verified(FILE.digest) as file:
@@ -151,21 +155,13 @@ async def no_such_ticket(request: pb.PartsRequest, context: Any) -> None:
     await context.abort(grpc.StatusCode.NOT_FOUND, "no blob")
 
 
-async def ask_others(request: pb.PartsRequest, context: Any) -> None:
-    """It names neighbours of its own, and so for ever."""
-    where = [pb.Neighbour(node="me", address="127.0.0.1:9")]
-    for number in request.parts:
-        message = pb.PartsResponse(part=number, elsewhere=where, last=True)
-        await context.write(message.SerializeToString())
-
-
 def _message(number: int, data: bytes, *, last: bool = False) -> bytes:
     return pb.PartsResponse(part=number, data=data, last=last).SerializeToString()
 
 
 HOSTILE = (
     wrong_bytes, more_than_there_is, a_byte_at_a_time, nothing_ever, half_and_then_nothing,
-    not_here, no_such_ticket, ask_others,
+    not_here, no_such_ticket,
 )  # fmt: skip
 
 
@@ -205,3 +201,79 @@ async def test_an_address_that_leads_nowhere_costs_a_detour(
     world.shelf.neighbours = (Neighbour("n1", address),)
     await world.fetch()
     assert world.shelf.insisted == set(range(len(RECIPE.parts)))
+
+
+async def test_a_neighbour_that_knew_nothing_yet_is_asked_again_when_it_is_named_again(
+    world: World, tmp_path: Path
+) -> None:
+    """It had not begun, or the ticket had ended: the daemon's next word counts."""
+    honest = Shelf(tmp_path / "honest")
+    honest.folder.mkdir()
+    await world.neighbour(BlobService(honest))
+    seen: list[bool] = []
+    may_fetch = honest.may_fetch
+
+    def later(peer: Peer, file: File, ticket: bytes = b"") -> bool:
+        seen.append(True)
+        honest.put(DATA)
+        return len(seen) > 1 and may_fetch(peer, file, ticket)
+
+    honest.may_fetch = later  # type: ignore[method-assign]  # only this one
+    await world.fetch()
+    assert world.shelf.insisted == set()
+
+
+async def test_nobody_is_sent_on_by_a_neighbour(world: World, tmp_path: Path) -> None:
+    """Whom it names was judged by nobody, and its ticket is signed by nobody."""
+    trap = Hostile(not_here)
+    address = await world.serve(daemons.node("trap", world.ca), trap)
+
+    async def sends_on(request: pb.PartsRequest, context: Any) -> None:
+        where = [pb.Neighbour(node="trap", address=address)]
+        for number in request.parts:
+            message = pb.PartsResponse(part=number, elsewhere=where, last=True)
+            await context.write(message.SerializeToString())
+
+    await world.neighbour(Hostile(sends_on))
+    await world.fetch()
+    assert not trap.asked
+
+
+async def test_what_has_come_is_there_for_others_while_the_rest_is_under_way(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    last, gate = len(RECIPE.parts) - 1, asyncio.Event()
+
+    async def has_part(file: File, part: int, until_s: float) -> bool:
+        if part == last:
+            await gate.wait()
+        return True
+
+    monkeypatch.setattr(world.shelf, "has_part", has_part)
+    fetching = asyncio.create_task(world.fetch())
+    soon_s = asyncio.get_running_loop().time() + 10
+    for _ in range(5000):
+        if coming := world.underway.get(FILE.digest):
+            break
+        await asyncio.sleep(0.001)
+    assert coming
+    assert await coming.has(0, soon_s)
+    assert coming.read(0, RECIPE.parts[0].size) == DATA[: RECIPE.parts[0].size]
+    assert not await coming.has(last, 0.0)
+    gate.set()
+    await fetching
+    assert world.underway.get(FILE.digest) is None
+
+
+async def test_whatever_a_neighbour_calls_its_address_it_is_a_host_and_a_port(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """gRPC would take `unix:80` for a socket, and others for services that resolve names."""
+    dialled: list[str] = []
+    monkeypatch.setattr(channels, "open_channel", lambda address, *_: dialled.append(address))
+    for address in ("10.0.0.7:80", "unix:80", "xds:1"):
+        world.channels.to_neighbour(address, "ca")
+    assert dialled == ["dns:///10.0.0.7:80", "dns:///unix:80", "dns:///xds:1"]
+    world.channels = Channels(daemons.node("asker", world.ca))  # those above were none
+    with pytest.raises(InvalidName):
+        world.channels.to_neighbour("unix:/tmp/x", "ca")

@@ -24,14 +24,12 @@ from hanse.core.errors import HanseError, InvalidProof, InvalidSpec, Rejected, T
 from hanse.core.ids import Digest
 from hanse.core.transfer.download import Ask, Download, Drop, scattered
 from hanse.core.transfer.wanted import File, Wanted
-from hanse.parts import payload
-from hanse.parts.payload import Method
 from hanse.parts.recipe import Part, Recipe
 from hanse.rpc import blob_client
 from hanse.rpc.blob_client import Came, Pointed
 from hanse.rpc.pacing import Pace
 from hanse.storage.blobs import Arriving, Blobs
-from hanse.transfer.held import Held, Rotten
+from hanse.transfer.held import Held, Rotten, opened
 from hanse.transfer.places import Places
 from hanse.transfer.underway import Coming, Underway
 from hanse.transfer.wish import ChannelTo, Progress, Source, Wish
@@ -39,6 +37,8 @@ from hanse.transfer.wish import ChannelTo, Progress, Source, Wish
 STREAMED_BYTES_MAX = 256 * 1024
 """Of files up to this size parts are not worth the question."""
 SOURCES_MAX = 4
+ASKED_MAX = 36
+"""Sources and neighbours together, of one file."""
 NEAR_TIMES, NEAR_S = 3.0, 0.02
 LOOK_S = 0.25
 SLICE_BYTES = 32 * 1024**2
@@ -348,7 +348,7 @@ class _Parts:
         part = self._places.parts[came.part]
         try:
             async with self._openers:
-                data = await finished(_opened, part, came.payload, self._held)
+                data = await finished(opened, part, came.payload, self._held)
         except Rotten as rotten:
             self._fetch.rotten(self._held, rotten.file)
             self._download.again(batch, came.part)
@@ -366,22 +366,17 @@ class _Parts:
         named = () if source.ticket else pointed.elsewhere.neighbours
         if channel_to := self._fetch.neighbour:
             for each in named:
+                name = f"{each.node}@{each.address}"
+                if name not in self._sources and len(self._sources) >= ASKED_MAX:
+                    continue
                 near = Source(
-                    f"{each.node}@{each.address}",
+                    name,
                     lambda each=each: channel_to(each),  # type: ignore[misc]  # binds the loop variable
                     0.0,
                     pointed.elsewhere.ticket,
                 )
                 self._join(near, [pointed.part])
         self._download.lacks(batch, pointed.part, elsewhere=bool(named))
-
-
-def _opened(part: Part, raw: bytes, held: Held) -> bytes | memoryview:
-    if payload.base_of(raw) is None and raw[1] == Method.RAW:
-        data = memoryview(raw)[2:]  # spares a copy
-        if len(data) == part.size and Digest.of(data) == part.digest:
-            return data
-    return payload.decode(part, raw, held.base_of)
 
 
 async def finished(function: Callable[..., T], *args: Any) -> T:
