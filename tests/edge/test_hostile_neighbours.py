@@ -214,8 +214,9 @@ async def test_a_neighbour_that_knew_nothing_yet_is_asked_again_when_it_is_named
     may_fetch = honest.may_fetch
 
     def later(peer: Peer, file: File, ticket: bytes = b"") -> bool:
+        if not seen:
+            honest.put(DATA)
         seen.append(True)
-        honest.put(DATA)
         return len(seen) > 1 and may_fetch(peer, file, ticket)
 
     honest.may_fetch = later  # type: ignore[method-assign]  # only this one
