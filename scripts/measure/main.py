@@ -25,6 +25,7 @@ BENCHES = (
     "decisions",
     "slices",
     "fanout",
+    "transfer",
 )
 HEAD = """# Performance
 
