@@ -17,9 +17,10 @@ import json
 import os
 import sys
 import time
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, cast
 
 import grpc
 
@@ -41,7 +42,9 @@ def main() -> None:
     kind, folder, *rest = sys.argv[1:]
     keys = Path(folder) / "keys"
     own = Identity((keys / "tls.crt").read_bytes(), (keys / "tls.key").read_bytes())
-    asyncio.run({"give": _give, "bare": _bare, "hanse": _hanse}[kind](Path(folder), own, *rest))
+    way: Callable[..., Coroutine[Any, Any, None]]
+    way = {"give": _give, "bare": _bare, "hanse": _hanse}[kind]
+    asyncio.run(way(Path(folder), own, *rest))
 
 
 async def _give(folder: Path, own: Identity, path: str) -> None:
@@ -86,7 +89,7 @@ async def _bare(folder: Path, own: Identity, port: str, size: str, sha256: str) 
             os.write(fd, piece)
 
         call = channel.unary_stream(METHOD, None, None)(b"")
-        while piece := await call.read():
+        while piece := cast(bytes, await call.read()):
             await asyncio.to_thread(keep, piece)
         await asyncio.to_thread(os.fsync, fd)
         os.close(fd)
@@ -95,7 +98,7 @@ async def _bare(folder: Path, own: Identity, port: str, size: str, sha256: str) 
 
     await _timed(take)
     (folder / "taken.whole").unlink()
-    await channel.close()
+    await channel.close(None)
 
 
 async def _hanse(
@@ -109,7 +112,7 @@ async def _hanse(
         lambda: fetch_file(store, wish, [Source("daemon", lambda: channel, 0.0)], Random(0))
     )
     store.delete(file.digest)
-    await channel.close()
+    await channel.close(None)
 
 
 async def _timed(take: Any) -> None:

@@ -139,6 +139,7 @@ def status(*regions: shapes.RegionStatus, own: str = "eu-north") -> shapes.Statu
             "started_ms": 1_780_000_000_000,
             "version": "0.1.0",
         },
+        "fetching": [],
         "peers": {"connected": 5, "of": 6, "oldest_s": 4.2},
         "members": [],
         "logs": [],

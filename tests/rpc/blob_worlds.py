@@ -38,6 +38,15 @@ class Scripted:
 @asynccontextmanager
 async def serving(service: Service) -> AsyncIterator[tuple[grpc.aio.Channel, daemons.Daemon]]:
     """A channel to the service, and who speaks over it."""
+    async with served(service) as (address, pinned, client):
+        channel = tls.open_channel(address, client.identity, pinned)
+        yield channel, client
+        await channel.close()
+
+
+@asynccontextmanager
+async def served(service: Service) -> AsyncIterator[tuple[str, bytes, daemons.Daemon]]:
+    """Where the service is, the certificate of its authority, and who may speak with it."""
     server_daemon, client = daemons.two_daemons()
     listed = [client.listed("")]
 
@@ -48,9 +57,5 @@ async def serving(service: Service) -> AsyncIterator[tuple[grpc.aio.Channel, dae
     services = [service, PeerService(transport, daemons.REGION)]
     server, port = await build_server(server_daemon.shown, daemons.doorkeeper(members), services)
     await server.start()
-    channel = tls.open_channel(
-        f"127.0.0.1:{port}", client.identity, server_daemon.authority.cert_pem
-    )
-    yield channel, client
-    await channel.close()
+    yield f"127.0.0.1:{port}", server_daemon.authority.cert_pem, client
     await server.stop(None)

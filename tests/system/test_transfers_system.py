@@ -13,7 +13,7 @@ from digit_releases import paths
 from digit_users import Users
 from onnx import numpy_helper
 from plan_texts import FIRST
-from system_federation import MODEL, NODES, REGIONS, Federation, done
+from system_federation import MODEL, NODES, REGIONS, Federation, done, hanse
 
 pytestmark = pytest.mark.system
 BALLAST_FLOATS = 1_000_000
@@ -70,5 +70,15 @@ def test_a_fine_tune_travels_as_what_is_new(federation: Federation, folder: Path
     federation.roll_out("1.1.0", plan)
     federation.until("the node has 1.1.0", lambda: stored("1.1.0"))
     assert sent() - whole < 0.15 * tuned.stat().st_size
+    to = folder / "fetched"
+    said = done("release", "fetch", f"{MODEL}@1.1.0", "--to", to, "-o", "json", home=daemon.home)
+    assert json.loads(said)["files"][0]["name"] == tuned.name
+    assert (to / tuned.name).read_bytes() == tuned.read_bytes()
+    again = hanse("release", "fetch", f"{MODEL}@1.1.0", "--to", to, home=daemon.home)
+    assert again.returncode != 0
+    assert "name another folder" in again.stderr
+    assert [path.name for path in to.iterdir()] == [tuned.name]
+
     shown = json.loads(done("agent", "status", "--home", node.home, "-o", "json"))
     assert not shown["models"][0]["failed"]
+    assert shown["fetching"] == daemon.ask("status")["fetching"] == []

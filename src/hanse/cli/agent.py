@@ -12,7 +12,7 @@ import click
 from hanse.cli import client, enrolling, options
 from hanse.cli.errors import OK, UNHEALTHY
 from hanse.cli.options import pairs
-from hanse.cli.output import Table, age, emit, note
+from hanse.cli.output import Table, age, emit, fetching, note
 from hanse.core.errors import Conflict, InvalidSpec, NotFound
 
 if TYPE_CHECKING:
@@ -154,6 +154,7 @@ def status(home: Path, form: str) -> int:
         ("MODEL", "RUNNING", "VERSION", "CANARY", "READY", "FAILED"),
         [_row(each) for each in models] or [("-",) * 6],
         foot=[
+            *map(fetching, found.get("fetching", [])),
             f"unchanged for {age(age_s)}; assignment {found['epoch']}/{found['serial']}",
             _certificate(found["certificate_until"]),
         ],

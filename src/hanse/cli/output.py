@@ -106,6 +106,16 @@ def at(unix_ms: int | None) -> str:
     return moment.strftime("%H:%M:%S" if today else "%Y-%m-%d %H:%M:%S")
 
 
+def fetching(file: Mapping[str, Any]) -> str:
+    """`fetching model.onnx: 12.3 of 90.9 MB, 8.1 MB/s from 2 peers`."""
+    done, of, rate = (file[key] / 1e6 for key in ("bytes", "of", "bytes_per_s"))
+    peers = len(file["from"])
+    return (
+        f"fetching {file['file']} of {str(file['release'])[:19]}: {done:.1f} of {of:.1f} MB, "
+        f"{rate:.1f} MB/s from {peers} peer{'s' if peers != 1 else ''}"
+    )
+
+
 def nodes(counts: Mapping[str, Any] | None) -> str:
     """`7/8 (1 offline, 2 unable)`; `-` where the nodes are another region's."""
     if counts is None:

@@ -1,4 +1,4 @@
-"""`hanse release`: publish, list, show, verify, kill."""
+"""`hanse release`: publish, fetch, list, show, verify, kill."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import click
 
 from hanse.cli import client, options
 from hanse.cli.errors import OK, UNHEALTHY
+from hanse.cli.fetch import fetch
 from hanse.cli.output import Table, age, at, emit, emit_change, note
 from hanse.cli.publish import publish
 from hanse.cli.verify import verify
@@ -24,6 +25,7 @@ def release() -> None:
     """Publish releases, look at them, verify them."""
 
 
+release.add_command(fetch)
 release.add_command(publish)
 release.add_command(verify)
 

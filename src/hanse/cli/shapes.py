@@ -151,7 +151,19 @@ class Status(TypedDict):
     members: list[MemberStatus]  # those who have spoken, by id
     logs: list[LogStatus]  # by origin; empty when all is well
     models: list[ModelStatus]  # worst first, then by name
+    fetching: list[Fetching]  # files that are on their way here
     counters: dict[str, int]  # how often each limit has bitten since the start
+
+
+class Fetching(TypedDict):
+    """One file on its way; also in the status of a node."""
+
+    release: str
+    file: str
+    bytes: int  # that are here
+    of: int
+    bytes_per_s: int  # from peers, since it began
+    # and "from": list[str], the peers that were asked
 
 
 class Counters(TypedDict):

@@ -11,7 +11,7 @@ import click
 
 from hanse.cli import client, options
 from hanse.cli.errors import OK, UNHEALTHY
-from hanse.cli.output import Table, age, emit, nodes
+from hanse.cli.output import Table, age, emit, fetching, nodes
 
 if TYPE_CHECKING:
     from hanse.cli.shapes import DamageStatus, DiskStatus, ModelStatus, RegionStatus, Status
@@ -68,6 +68,7 @@ def _table(found: dict[str, Any]) -> Table:
         head=[
             *_disk(daemon["disk"]),
             *_damaged(daemon["damage"]),
+            *map(fetching, found.get("fetching", [])),
             *(m["sentence"] for m in found["models"]),
         ],
         foot=[

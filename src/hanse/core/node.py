@@ -52,6 +52,7 @@ from hanse.core.rollout.stimuli import Cause
 from hanse.core.room import Level, Room, check_intake, check_room
 from hanse.core.signing import SigningKey
 from hanse.core.step import Head, PutTrust, Step, Write
+from hanse.core.transfer.wanted import Shown
 from hanse.core.trust.authority import judge
 from hanse.core.trust.chain import Chain
 
@@ -108,6 +109,7 @@ class Node:
         self.region = Region(me, key, self.catalog, self.fleet)
         self.room: Room | None = None  # on our disk; None until somebody has looked
         self.damage: tuple[Damage, ...] = ()  # the same: what was not what it had been
+        self.fetching: Sequence[Shown] = ()  # files that are on their way here
         self.region.waiting = self.finality.waiting
         self.bulletin = Bulletin(me, key, self.fleet, rng, self.counters)
         self.bulletin.measured = lambda: testimony.say(self.region.shares())

@@ -45,6 +45,7 @@ from hanse.daemon.outside_witness import OutsideWitness
 from hanse.daemon.private_files import read_seed
 from hanse.daemon.private_values import PrivateValues
 from hanse.daemon.prometheus import Prometheus
+from hanse.daemon.release_files import release_files
 from hanse.daemon.retention import Retention
 from hanse.daemon.transfers import Transfers, complete
 from hanse.daemon.trust_folder import read_files
@@ -214,6 +215,7 @@ async def assemble(
     daemon.upkeep = upkeep = Upkeep(config, driver, blobs, daemon.fetch)
     node.damage = upkeep.scrubber.scrub.found
     gate = Gate(node, blobs, Neighbours(node, key))
+    node.fetching = transfers.progress
     gate.on_damage = transfers.on_damage = upkeep.scrubber.suspect
     enroller = Enroller(config, driver, now=now)
     services = (
@@ -255,7 +257,9 @@ async def assemble(
     await stack.enter_async_context(
         control.serve(
             config.control_socket,
-            verbs.table(driver, blobs, behind) | enrol_verbs.table(enroller),
+            verbs.table(driver, blobs, behind)
+            | enrol_verbs.table(enroller)
+            | {"release.files": release_files(driver, blobs, transfers)},
         )
     )
     return daemon

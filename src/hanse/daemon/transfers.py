@@ -53,6 +53,7 @@ class Transfers:
         self._region = region
         self._chance = Random(driver.node.me.member)  # noqa: S311  # it only spreads what is asked for
         self._at_once = asyncio.Semaphore(FILES_AT_ONCE)
+        self.why: dict[Digest, str] = {}  # of those that could not be brought yet
         self.progress: list[Progress] = []
         """Of the files that are under way."""
         self.on_damage: Callable[[Digest], None] = lambda _: None
@@ -62,7 +63,11 @@ class Transfers:
         if effect.release not in self._tasks:
             task = asyncio.create_task(self._bring(effect))
             self._tasks[effect.release] = task
-            task.add_done_callback(lambda _: self._tasks.pop(effect.release, None))
+            task.add_done_callback(lambda _: self._done(effect.release))
+
+    def _done(self, release: Digest) -> None:
+        self._tasks.pop(release, None)
+        self.why.pop(release, None)
 
     @property
     def under_way(self) -> frozenset[Digest]:
@@ -81,6 +86,7 @@ class Transfers:
                 await self._bring_once(effect)
             except HanseError as error:
                 log.warning("fetch_failed", release=effect.release.short, why=str(error))
+                self.why[effect.release] = str(error)
                 await asyncio.sleep(pause_s)
                 pause_s = min(pause_s * 2, RETRY_MAX_S)
             else:

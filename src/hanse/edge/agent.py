@@ -256,6 +256,8 @@ class Agent:
             self._apply(self.device.tick(time.monotonic()))
             self._look_at_switch()
             self._sharing.look_again()
+            if self._staging.progress:
+                await self._write_status()
 
     def _look_at_switch(self) -> None:
         """A file goes once what it asks for is on the disk, so that no crash forgets it."""
@@ -287,6 +289,7 @@ class Agent:
                 "daemon": {"address": self._config.daemon, "connected": self._connected},
                 "certificate_until": self._own.until.isoformat(),
                 "sharing": self._sharing.describe(),
+                "fetching": [each.to_mapping() for each in self._staging.progress],
                 **status.describe(self.device),
             }
             await finished(self._status.write, document)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 from hanse.core.catalog.manifest import Manifest
 from hanse.core.ids import Digest
@@ -53,6 +54,17 @@ class Progress:
     came: int = 0
     begun_s: float = field(default_factory=time.monotonic)
     peers: set[str] = field(default_factory=set)
+
+    def to_mapping(self) -> dict[str, Any]:
+        """As people are shown it."""
+        return {
+            "release": str(self.wish.file.release),
+            "file": self.wish.name,
+            "bytes": self.done,
+            "of": self.wish.size,
+            "bytes_per_s": round(self.rate),
+            "from": sorted(self.peers),
+        }
 
     @property
     def slow(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 from hanse.core.ids import Digest
 
@@ -35,6 +36,12 @@ class Wanted:
     packed: bool = False
     insist: bool = False
     ticket: bytes = b""
+
+
+class Shown(Protocol):
+    """A file on its way, for people."""
+
+    def to_mapping(self) -> dict[str, Any]: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,7 @@ def status(node: Node, clock: Clock, args: Args) -> Answer:
         "members": _members(node, clock),
         "logs": logs(node, clock),
         "models": models,
+        "fetching": [each.to_mapping() for each in node.fetching],
         "counters": dict(node.counters),
     }
 
