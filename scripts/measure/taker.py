@@ -42,9 +42,9 @@ def main() -> None:
     kind, folder, *rest = sys.argv[1:]
     keys = Path(folder) / "keys"
     own = Identity((keys / "tls.crt").read_bytes(), (keys / "tls.key").read_bytes())
-    way: Callable[..., Coroutine[Any, Any, None]]
-    way = {"give": _give, "bare": _bare, "hanse": _hanse}[kind]
-    asyncio.run(way(Path(folder), own, *rest))
+    ways: dict[str, Callable[..., Coroutine[Any, Any, None]]]
+    ways = {"give": _give, "bare": _bare, "hanse": _hanse}
+    asyncio.run(ways[kind](Path(folder), own, *rest))
 
 
 async def _give(folder: Path, own: Identity, path: str) -> None:
