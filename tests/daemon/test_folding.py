@@ -95,6 +95,38 @@ async def test_a_collection_counts_what_lies_on_the_disk(tmp_path: Path) -> None
             assert file.read() == FILES["3.0.0"]
 
 
+async def test_without_room_for_what_leans_on_it_a_file_stays_and_others_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with publisher(tmp_path) as (_, store, folding, retention):
+        await folding.look()
+        store.pin(DIGESTS["3.0.0"], "somebody")
+        monkeypatch.setattr(store, "_reserve_bytes", 2**62)
+        before = used(store)
+        done = await retention.collect(Rules(1.0, origin=False), dry_run=False)
+        assert done["bytes"] == before - used(store) > 0
+        assert store.list() == tuple(sorted((DIGESTS["1.0.0"], DIGESTS["3.0.0"])))
+        monkeypatch.undo()
+        monkeypatch.setattr(folded, "SAVED_BYTES_MIN", 1)
+        await retention.collect(Rules(1.0, origin=False), dry_run=False)
+        assert store.list() == (DIGESTS["3.0.0"],)
+
+
+async def test_a_mistake_of_ours_ends_nothing_and_is_not_made_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with publisher(tmp_path, "1.0.0", "2.0.0") as (_, store, folding, _):
+        tries: list[object] = []
+
+        def fold(*args: object) -> int:
+            tries.append(args)
+            raise MemoryError
+
+        monkeypatch.setattr(store, "fold", fold)
+        assert await folding.look() == await folding.look() == 0
+        assert len(tries) == 1
+
+
 async def test_nothing_is_folded_while_files_are_removed(tmp_path: Path) -> None:
     async with publisher(tmp_path) as (_, store, folding, _):
         begun: list[object] = []

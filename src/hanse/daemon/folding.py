@@ -15,7 +15,7 @@ import structlog
 
 from hanse.core.catalog.kin import Kin, kin
 from hanse.core.catalog.manifest import Manifest
-from hanse.core.errors import NotFound, Unavailable
+from hanse.core.errors import Broken, NotFound, Unavailable
 from hanse.core.ids import Digest
 from hanse.core.node import Node
 from hanse.daemon.driver import Driver
@@ -81,6 +81,12 @@ class Folding:
         except Unavailable as error:  # no room, or damaged
             log.warning("folding_waits", blob=str(digest), why=str(error))
             return 0
+        except Broken:
+            raise
+        except Exception:
+            # A mistake of ours, or no memory. The file is whole: nothing has to end for this.
+            log.exception("work_failed", blob=str(digest))
+            saved = 0
         self._tried.add((digest, base))
         if saved:
             log.info("folded", blob=str(digest), base=str(base), saved_bytes=saved)

@@ -22,7 +22,7 @@ from typing import BinaryIO
 
 import structlog
 
-from hanse.core.errors import Conflict
+from hanse.core.errors import Conflict, Unavailable
 from hanse.core.ids import Digest
 from hanse.parts.recipe import Part, Recipe
 from hanse.storage.blobs import BlobStore, check_unpinned
@@ -188,15 +188,23 @@ class FoldedBlobs(Unfolding):
         self._forget_folded(digest)
 
     def stand_alone(self, going: Collection[Digest]) -> int:
+        """Those for which there is no room go on leaning, and what they lean on will stay."""
         grown = 0
         for digest, head in self._leaning(going):
-            grown += 0 if BlobStore.has(self, digest) else head.size - head.kept
-            self.unfold(digest)
+            try:
+                grown += self._grown(digest, head)
+            except Unavailable as error:
+                log.warning("folding_waits", blob=str(digest), why=str(error))
+        return grown
+
+    def _grown(self, digest: Digest, head: Head) -> int:
+        grown = 0 if BlobStore.has(self, digest) else head.size - head.kept
+        self.unfold(digest)
         return grown
 
     def delete(self, digest: Digest) -> int:
         check_unpinned(digest, self.pins(digest))
-        grown = self.stand_alone([digest])
+        grown = sum(self._grown(each, head) for each, head in self._leaning([digest]))
         with self._mutex, disk_errors("delete a blob"):
             check_unpinned(digest, self.pins(digest))
             if any(digest in head.bases for head in self._heads.values()):
