@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import aclosing, asynccontextmanager
 from typing import Any, Protocol
 
 import grpc
@@ -97,12 +97,33 @@ class BlobService:
             size, offset = await asyncio.to_thread(self._source.size, file.digest), request.offset
             if offset > size:
                 raise InvalidSpec(f"offset {offset} lies beyond the blob's {size} bytes")
-            while offset < size:
-                data = await asyncio.to_thread(
-                    self._source.read_range, file.digest, offset, self._pace.piece_bytes
-                )
-                await self._write(context, peer, piece_message(data), len(data))
-                offset += self._pace.piece_bytes
+            async with aclosing(self._ranges(file.digest, offset, size)) as messages:
+                async for message, count in messages:
+                    await self._write(context, peer, message, count)
+
+    async def _ranges(
+        self, digest: Digest, offset: int, size: int
+    ) -> AsyncGenerator[tuple[bytes, int], None]:
+        """The next one is read while the last is sent."""
+        step = self._pace.piece_bytes
+
+        def read(start: int) -> tuple[bytes, int]:
+            data = self._source.read_range(digest, start, step)
+            return piece_message(data), len(data)
+
+        ahead: asyncio.Future[tuple[bytes, int]] | None = None
+        try:
+            for start in range(offset, size, step):
+                if ahead is None:
+                    ahead = asyncio.ensure_future(asyncio.to_thread(read, start))
+                message = await ahead
+                ahead = None
+                if start + step < size:
+                    ahead = asyncio.ensure_future(asyncio.to_thread(read, start + step))
+                yield message
+        finally:
+            if ahead is not None:
+                ahead.cancel()
 
     @translated
     async def recipe(self, request: pb.RecipeRequest, context: Context) -> None:

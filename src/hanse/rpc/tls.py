@@ -43,6 +43,11 @@ _NO_COMPRESSION = ("grpc.compression_enabled_algorithms_bitset", 1)
 CHANNEL_OPTIONS: list[tuple[str, int | str]] = [
     _NO_COMPRESSION,
     ("grpc.max_receive_message_length", limits.BLOB_CHUNK_BYTES + 64 * 1024),
+    # What a peer may send of a stream before we have read it. Left to itself the window grows with
+    # the line, and a slow disk then has us hold hundreds of MiB (measured); at a round trip of
+    # 100 ms this much still is 40 MB/s.
+    ("grpc.http2.bdp_probe", 0),
+    ("grpc.http2.lookahead_bytes", 4 * limits.BLOB_CHUNK_BYTES),
     ("grpc.ssl_target_name_override", SERVER_NAME),
     ("grpc.keepalive_time_ms", 20_000),
     ("grpc.keepalive_timeout_ms", 10_000),

@@ -159,12 +159,21 @@ class _Fetch:
         pieces = blob_client.fetch(
             source.channel(), file.digest, file.release, bytes_max=size, line=self.line
         )
-        async for piece in pieces:
-            await finished(self._coming.write, done, piece)
-            done += len(piece)
-            self.count(len(piece), came=len(piece))
-            if len(self.sources) > 1 and self.progress.slow:
-                raise Unavailable(f"it brings {self.progress.rate:.0f} bytes a second")
+        writing: asyncio.Future[None] | None = None  # of the piece before, while the next comes
+        try:
+            async for piece in pieces:
+                if writing is not None:
+                    await asyncio.shield(writing)
+                writing = asyncio.ensure_future(asyncio.to_thread(self._coming.write, done, piece))
+                done += len(piece)
+                self.count(len(piece), came=len(piece))
+                if len(self.sources) > 1 and self.progress.slow:
+                    raise Unavailable(f"it brings {self.progress.rate:.0f} bytes a second")
+        finally:
+            if writing is not None:
+                await asyncio.wait([writing])
+        if writing is not None:
+            writing.result()
         await finished(self._coming.commit)
 
     def count(self, done: int, came: int = 0) -> None:
