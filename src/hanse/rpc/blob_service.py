@@ -207,12 +207,12 @@ class BlobService:
 
     async def _write(self, context: Context, peer: Peer, message: bytes, count: int) -> None:
         await self._pace.take(peer.spki, count)
+        self._counters["blob_bytes_sent"] += count  # before: who has it all hangs up meanwhile
         try:
             async with asyncio.timeout(WRITE_S):
                 await context.write(message)
         except TimeoutError:
             raise Unavailable(f"the caller took no piece for {WRITE_S:g} s") from None
-        self._counters["blob_bytes_sent"] += count
 
     def handler(self) -> grpc.GenericRpcHandler[Any, Any]:
         methods = {
