@@ -28,6 +28,7 @@ from hanse.core.errors import NotPermitted
 from hanse.core.ids import MemberId, Segment, parse_member_id, segment
 from hanse.core.trust.members import Member, Members
 from hanse.rpc.certificates import (
+    NODE_NAME,
     SERVER_NAME,
     UNREADABLE,
     Identity,
@@ -98,6 +99,8 @@ def open_channel(
         certificate_chain=identity.cert_pem,
     )
     options = dict(CHANNEL_OPTIONS) | {"grpc.ssl_target_name_override": name}
+    if name == NODE_NAME:  # who cannot be reached is given up after 3 s, not 20: there are more
+        options["grpc.min_reconnect_backoff_ms"] = 3_000
     return grpc.aio.secure_channel(address, credentials, options=list(options.items()))
 
 
