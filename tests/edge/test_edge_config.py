@@ -56,7 +56,7 @@ def test_every_setting_is_described_and_has_its_default_in_the_file() -> None:
 )
 def test_mistakes_are_named(line: str, reason: str, tmp_path: Path) -> None:
     with pytest.raises(HanseError, match=reason):
-        load(write(tmp_path, render(REQUIRED, {}).replace("[labels]", f"{line}\n[labels]")))
+        load(write(tmp_path, render(REQUIRED, {}).replace("[facts]", f"{line}\n[facts]")))
 
 
 @pytest.mark.parametrize("key", ["", "AAAA", "!" * 44, "ä" * 44])
@@ -75,3 +75,15 @@ def test_a_key_that_others_can_read_stops_the_start(tmp_path: Path) -> None:
 def test_a_missing_file_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(NotFound, match="enrol"):
         load(tmp_path / FILE_NAME)
+
+
+def test_an_owner_declares_what_the_machine_has_and_nothing_else(tmp_path: Path) -> None:
+    facts = 'tensorrt = "10.3.0"\n"gpu.compute_capability" = "8.7"\n"mem.gpu_mib" = "7620"'
+    text = render(REQUIRED, {}).replace("[facts]", f"[facts]\n{facts}")
+    assert load(write(tmp_path, text)).facts == {
+        "tensorrt": "10.3.0", "gpu.compute_capability": "8.7", "mem.gpu_mib": "7620"
+    }  # fmt: skip
+    whole = render(REQUIRED, {})
+    for line in ('ort = "1.30"', 'formats = "tensorrt-plan"', 'tensorrt = "new"', 'cuda = ""'):
+        with pytest.raises(HanseError, match="facts"):
+            load(write(tmp_path, whole.replace("[facts]", f"[facts]\n{line}")))

@@ -9,13 +9,14 @@ from __future__ import annotations
 import hashlib
 import re
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from hanse.artefacts import npz
 from hanse.artefacts.onnx_walk import check_beside
+from hanse.cli.release_file import SaidVariant, format_of
 from hanse.core.catalog.manifest import (
     DataSet,
     File,
@@ -27,10 +28,12 @@ from hanse.core.catalog.manifest import (
     Variant,
     parse_manifest,
 )
+from hanse.core.catalog.profile import Series
+from hanse.core.compat import check_format, looser
 from hanse.core.errors import InvalidSpec, NotFound
 from hanse.core.ids import Digest, Segment, Version, segment
 from hanse.core.limits import GOLDEN_BYTES_MAX
-from hanse.daemon.inspection import ONNX, inspect_files
+from hanse.daemon.inspection import inspect_files
 from hanse.daemon.onnx_file import Inspection
 
 
@@ -55,6 +58,13 @@ class Said:
     licence: str = ""
     code: str = ""
     residency: tuple[str, ...] = ("*",)
+    variants: tuple[SaidVariant, ...] = ()
+    """In order of preference; none: every model file of the folder, by name."""
+    written: Path | None = None
+    """The file that says all this: no part of the release, though it may lie beside it."""
+    profile: tuple[Series, ...] = ()
+    inputs: tuple[Tensor, ...] = ()
+    outputs: tuple[Tensor, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,32 +77,32 @@ class Built:
 
 def build(path: Path, said: Said) -> Built:
     """Inspect, hash and describe. Raises `InvalidSpec`, `InvalidName`, `NotFound`, `TooLarge`."""
-    models = _models(path)
-    inspected = inspect_files({m.name: m for m in models}, {m.name: ONNX for m in models})
-    found = {model: inspected[model.name] for model in models}
-    for model, each in found.items():
-        check_beside(model.name, each.external, partial(_size, model.parent))
-    inputs, outputs = _signature(found)
-    paths = _files(path, found)
-    others = {each.name: each for each in paths if each not in found}
-    inspect_files(others, {})
+    wanted = _variants(path, said)
+    models = {variant.file: path / variant.file if path.is_dir() else path for variant in wanted}
+    found = inspect_files(models, {variant.file: variant.format for variant in wanted})
+    for name, each in found.items():
+        check_beside(name, each.external, partial(_size, models[name].parent))
+    inputs, outputs = _signature(found, said)
+    paths = [each for each in _files(path, found) if each.absolute() != said.written]
+    inspect_files({each.name: each for each in paths if each.name not in models}, {})
     if said.golden is not None:
         check_golden(said.golden, inputs, outputs)
         paths.append(said.golden)
     exact = {name for each in found.values() for name in each.external}
     sources = _named(dict.fromkeys(p.absolute() for p in paths), exact)
     names = {source: name for name, source in sources.items()}
-    listed = {names[onnx.absolute()] for onnx in found}
+    labels = {file: names[source.absolute()] for file, source in models.items()}
     for key in said.requires:
-        if ":" in key and key.rpartition(":")[0] not in listed:
+        if ":" in key and key.rpartition(":")[0] not in labels.values():
             raise InvalidSpec(f"no model file is called {key.rpartition(':')[0][:80]}")
+    variants = tuple(_variant(labels[v.file], v, found.get(v.file), said) for v in wanted)
+    if len({variant.id for variant in variants}) != len(variants):
+        raise InvalidSpec("two variants have one id", fix="give them an id each, with --from")
     manifest = Manifest(
         model=said.model,
         version=said.version,
         files=tuple(_described(name, source) for name, source in sorted(sources.items())),
-        variants=tuple(
-            _variant(names[onnx.absolute()], each, said) for onnx, each in found.items()
-        ),
+        variants=variants,
         inputs=inputs,
         outputs=outputs,
         golden=_golden(names, said),
@@ -106,6 +116,7 @@ def build(path: Path, said: Said) -> Built:
         licence=said.licence,
         code=said.code,
         residency=said.residency,
+        profile=said.profile,
     )
     return Built(parse_manifest(manifest.encode()), sources)
 
@@ -139,28 +150,43 @@ def check_golden(path: Path, inputs: Iterable[Tensor], outputs: Iterable[Tensor]
         )
 
 
-def _models(path: Path) -> list[Path]:
-    if path.is_dir():
-        found = sorted(path.glob("*.onnx"))
-        if not found:
-            raise NotFound(f"there is no .onnx file in {path}", fix="name the file or its folder")
-        return found
+def _variants(path: Path, said: Said) -> tuple[SaidVariant, ...]:
+    """As the author orders them; else by name, every file of the folder that is a model."""
     if not path.exists():
         raise NotFound(f"there is no {path}", fix="name a model file or its folder")
-    return [path]
+    if not path.is_dir():
+        named = said.variants or (SaidVariant(path.name, format_of(path.name) or "onnx"),)
+        if any(variant.file != path.name for variant in named):
+            raise InvalidSpec(f"there are variants beside {path.name}", fix="name their folder")
+        return named
+    if said.variants:
+        for variant in said.variants:
+            if not _is_plain(path, variant.file):
+                raise NotFound(f"there is no file {variant.file} in {path}", fix="see variants")
+        return said.variants
+    found = [(each.name, format_of(each.name)) for each in sorted(path.iterdir())]
+    if not any(form for _, form in found):
+        raise NotFound(f"there is no model file in {path}", fix="name the file or its folder")
+    return tuple(SaidVariant(name, form) for name, form in found if form)
 
 
-def _files(path: Path, found: dict[Path, Inspection]) -> list[Path]:
+def _files(path: Path, found: Mapping[str, Inspection]) -> list[Path]:
     """The whole folder, or one model with the weights that it keeps beside it."""
     if not path.is_dir():
-        return [path, *(path.parent / name for name in found[path].external)]
+        beside = found[path.name].external if path.name in found else ()
+        return [path, *(path.parent / name for name in beside)]
     files = sorted(each for each in path.iterdir() if not each.name.startswith("."))
     for each in files:
-        if each.is_symlink() or not each.is_file():
+        if not _is_plain(path, each.name):
             raise InvalidSpec(
                 f"{each} is not a plain file", fix="a release is one folder of plain files"
             )
     return files
+
+
+def _is_plain(folder: Path, name: str) -> bool:
+    path = folder / name
+    return path.parent == folder and path.is_file() and not path.is_symlink()
 
 
 def _size(folder: Path, name: str) -> int | None:
@@ -187,16 +213,24 @@ def _named(paths: Iterable[Path], exact: set[str]) -> dict[Segment, Path]:
 
 
 def _signature(
-    found: dict[Path, Inspection],
+    found: Mapping[str, Inspection], said: Said
 ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-    (first, one), *others = found.items()
-    for path, other in others:
-        if (other.inputs, other.outputs) != (one.inputs, one.outputs):
+    """One for all variants: of the ONNX files, or as the author says it of others."""
+    of_files = [(name, (each.inputs, each.outputs)) for name, each in found.items()]
+    if said.inputs or said.outputs:
+        of_files.insert(0, ("signature", (said.inputs, said.outputs)))
+    if not of_files:
+        raise InvalidSpec(
+            "no file says what goes in and comes out", fix="write signature: into --from"
+        )
+    (first, one), *others = of_files
+    for name, other in others:
+        if other != one:
             raise InvalidSpec(
-                f"{path.name} and {first.name} have different inputs or outputs",
+                f"{name} and {first} have different inputs or outputs",
                 fix="variants of one release are interchangeable: publish them as two models",
             )
-    return one.inputs, one.outputs
+    return one
 
 
 def _described(name: Segment, path: Path) -> File:
@@ -206,17 +240,23 @@ def _described(name: Segment, path: Path) -> File:
     return File(name, digest_of(path), size)
 
 
-def _variant(name: Segment, found: Inspection, said: Said) -> Variant:
-    needs = {"ort": said.frameworks["onnxruntime"]} if "onnxruntime" in said.frameworks else {}
-    for key, wanted in said.requires.items():
-        file, _, need = key.rpartition(":")
-        if need in found.requires:
-            raise InvalidSpec(f"{need} is read from the file", fix="leave it out of --require")
-        if file in ("", name):
-            needs[need] = wanted
-    return Variant(
-        segment(name.removesuffix(".onnx"), "variant"), "onnx", name, {**found.requires, **needs}
-    )
+def _variant(name: Segment, asked: SaidVariant, found: Inspection | None, said: Said) -> Variant:
+    read = found.requires if found else {}
+    needs = dict(read)
+    if found and "onnxruntime" in said.frameworks:
+        needs["ort"] = said.frameworks["onnxruntime"]
+    needs |= {key: wanted for key, wanted in said.requires.items() if ":" not in key}
+    files = (key.rpartition(":") for key in said.requires)
+    needs |= {key: said.requires[f"{file}:{key}"] for file, _, key in files if file == name}
+    needs |= asked.requires
+    for key, least in read.items():
+        if needs[key] != least and looser(needs[key], least):
+            raise InvalidSpec(
+                f"{name} needs {key} {least}, as the file says", fix="leave it out, or tighten it"
+            )
+    check_format(asked.format, needs, name)
+    called = asked.id or PurePath(name).stem
+    return Variant(segment(called, "variant"), asked.format, name, needs)
 
 
 def _golden(names: dict[Path, Segment], said: Said) -> Golden | None:

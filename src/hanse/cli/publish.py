@@ -18,12 +18,16 @@ from hanse.core.catalog.manifest import RELATIONS, Outcome
 
 if TYPE_CHECKING:
     from hanse.cli.manifest_builder import Built, Said
+    from hanse.cli.release_file import Written
+
+FILE = "A .yaml, .toml or .json file that says what options do, and the order of variants"
 
 
 @click.command()
 @click.argument("path", type=click.Path(path_type=Path, exists=True))
-@click.option("-n", "--model", required=True, help="The model's name, such as ocr-rec.")
-@click.option("-v", "--version", required=True, help="The version, such as 4.0.0.")
+@click.option("--from", "file", type=click.Path(path_type=Path), help=f"{FILE}.")
+@click.option("-n", "--model", help="The model's name, such as ocr-rec.")
+@click.option("-v", "--version", help="The version, such as 4.0.0.")
 @click.option("--parent", multiple=True, help="Version or digest this one comes from.")
 @click.option(
     "--relation",
@@ -33,11 +37,10 @@ if TYPE_CHECKING:
     help="How it comes from its parents.",
 )
 @click.option("--golden", type=click.Path(path_type=Path), help="Inputs with expected outputs.")
-@click.option("--rtol", type=float, default=1e-3, show_default=True, help="For golden outputs.")
-@click.option("--atol", type=float, default=1e-4, show_default=True, help="For golden outputs.")
+@click.option("--rtol", type=float, help="For golden outputs.  [default: 0.001]")
+@click.option("--atol", type=float, help="For golden outputs.  [default: 0.0001]")
 @click.option(
     "--outcome",
-    default="none",
     help="How answers are compared with each other and with late labels: KIND:OUTPUT[,OPTION=N].",
 )
 @click.option("--label", multiple=True, callback=pairs, help="NAME=VALUE; may be repeated.")
@@ -51,8 +54,13 @@ if TYPE_CHECKING:
     callback=pairs,
     help="What nodes must have: hardware=orin; of one file: big.onnx:mem.ram_mib='>=4000'.",
 )
-@click.option("--licence", default="", help="The model's licence.")
-@click.option("--code", default="", help="Where the training code is, such as a commit.")
+@click.option("--licence", help="The model's licence.")
+@click.option("--code", help="Where the training code is, such as a commit.")
+@click.option(
+    "--profile",
+    type=click.Path(path_type=Path),
+    help="Reference histograms, the base of drift: a file of profile: and a list.",
+)
 @click.option(
     "--private", multiple=True, help="Only commit to this value: training.data, metrics.NAME, …"
 )
@@ -64,10 +72,6 @@ if TYPE_CHECKING:
 @options.output
 def publish(
     path: Path,
-    model: str,
-    parent: tuple[str, ...],
-    relation: str,
-    private: tuple[str, ...],
     dry_run: bool,
     draft: Path | None,
     key: Path | None,
@@ -77,13 +81,19 @@ def publish(
 ) -> None:
     """Publish a model file or folder as an immutable, signed release.
 
-    Needs, signature and digests are read from the files. Nothing runs the release before a
-    rollout says so.
+    Needs, signature and digests are read from the files. What only people know is said by options
+    or written down in a file (--from). Nothing runs the release before a rollout says so.
     """
     from hanse.cli.manifest_builder import build
+    from hanse.cli.release_file import read
 
-    parents = _parents(home, model, parent, relation)
-    built, openings = _hidden(build(path, _said(model, parents, rest)), private)
+    written = read(rest["file"])
+    model = rest["model"] or written.model
+    if not model or not (rest["version"] or written.version):
+        raise click.UsageError("which model and version? say --model and --version, or --from")
+    parents = _parents(home, model, rest, written)
+    private = rest["private"] or written.private
+    built, openings = _hidden(build(path, _said(model, parents, rest, written)), private)
     if dry_run:
         _show(built, form)
         return
@@ -113,33 +123,44 @@ def _outcome(text: str) -> Outcome:
     return Outcome(kind, output, **declared)
 
 
-def _said(model: str, parents: tuple[Any, ...], rest: dict[str, Any]) -> Said:
+def _said(model: str, parents: tuple[Any, ...], rest: dict[str, Any], written: Written) -> Said:
+    """Options first, then what stands in the file."""
     from hanse.cli.manifest_builder import Said
+    from hanse.cli.release_file import read_profile
     from hanse.core.catalog.manifest import DataSet
     from hanse.core.ids import Digest, segment, version
+
+    def first(*values: Any) -> Any:
+        return next((value for value in values if value is not None), values[-1])
 
     data = [each.partition("=") for each in rest["training_data"]]
     return Said(
         model=segment(model, "model"),
-        version=version(rest["version"]),
-        golden=rest["golden"],
-        rtol=rest["rtol"],
-        atol=rest["atol"],
-        outcome=_outcome(rest["outcome"]),
+        version=version(rest["version"] or written.version),
+        golden=rest["golden"] or written.golden,
+        rtol=first(rest["rtol"], written.rtol, 1e-3),
+        atol=first(rest["atol"], written.atol, 1e-4),
+        outcome=_outcome(rest["outcome"]) if rest["outcome"] else written.outcome or Outcome(),
         parents=parents,
-        training_data=tuple(DataSet(n, Digest.parse(d) if d else None) for n, _, d in data),
-        hyperparameters=rest["hyperparameter"],
-        metrics=rest["metric"],
-        frameworks=rest["framework"],
+        training_data=tuple(DataSet(n, Digest.parse(d) if d else None) for n, _, d in data)
+        or written.training_data,
+        hyperparameters={**written.hyperparameters, **rest["hyperparameter"]},
+        metrics={**written.metrics, **rest["metric"]},
+        frameworks={**written.frameworks, **rest["framework"]},
         requires=rest["require"],
-        labels=rest["label"],
-        licence=rest["licence"],
-        code=rest["code"],
-        residency=rest["residency"] or ("*",),
+        labels={**written.labels, **rest["label"]},
+        licence=first(rest["licence"], written.licence),
+        code=first(rest["code"], written.code),
+        residency=rest["residency"] or written.residency or ("*",),
+        variants=written.variants,
+        written=rest["file"].absolute() if rest["file"] else None,
+        profile=read_profile(rest["profile"]) if rest["profile"] else written.profile,
+        inputs=written.inputs,
+        outputs=written.outputs,
     )
 
 
-def _parents(home: Path, model: str, wanted: tuple[str, ...], relation: str) -> tuple[Any, ...]:
+def _parents(home: Path, model: str, rest: dict[str, Any], written: Written) -> tuple[Any, ...]:
     from hanse.core.catalog.manifest import Parent
     from hanse.core.ids import Digest
 
@@ -148,7 +169,8 @@ def _parents(home: Path, model: str, wanted: tuple[str, ...], relation: str) -> 
             return name
         return str(client.call(home, "release.show", model=model, version=name)["release"])
 
-    return tuple(Parent(Digest.parse(digest(name)), relation) for name in wanted)
+    said = [(name, rest["relation"]) for name in rest["parent"]] or written.parents
+    return tuple(Parent(Digest.parse(digest(name)), relation) for name, relation in said)
 
 
 def _hints(built: Built, counter: int) -> None:

@@ -76,6 +76,20 @@ def check_requires(requires: Mapping[str, str], path: str) -> None:
             raise InvalidSpec(f"{path}.{key}: {wanted[:80]!r} cannot be read", fix=kind.example)
 
 
+def check_declared(facts: Mapping[str, str], path: str) -> dict[str, str]:
+    """What a node's owner says of it, if it is something to be said. Raises `InvalidSpec`."""
+    for key, has in facts.items():
+        if key not in DECLARED:
+            raise InvalidSpec(
+                f"{path}.{key}: nothing that an owner declares", fix=f"known: {', '.join(DECLARED)}"
+            )
+        if (_KINDS[key] is _RANGE and _numbers(has) is None) or not _WORD.fullmatch(has):
+            raise InvalidSpec(
+                f"{path}.{key}: {has[:80]!r} cannot be read", fix="write 8.7 or 10.3.0"
+            )
+    return dict(facts)
+
+
 def _lacking(variant: Variant, facts: Facts) -> Iterator[str]:
     # A node that does not say what it runs is one of ours, and those run ONNX.
     if variant.format not in _words(facts.get(FORMATS_FACT, "onnx")):

@@ -303,7 +303,8 @@ class Agent:
 
 def facts_of(config: Config) -> dict[str, str]:
     """What this node says of itself, to its daemon and to its own judgement of releases."""
-    facts = {**runtime_facts(), **{f"label.{k}": v for k, v in config.labels.items()}}
+    labels = {f"label.{k}": v for k, v in config.labels.items()}
+    facts = {**runtime_facts(), **config.facts, **labels}
     facts[INTERVAL_FACT] = str(math.ceil(config.report_interval_s))
     return facts
 

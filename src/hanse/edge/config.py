@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hanse.core.compat import DECLARED, check_declared
 from hanse.core.encoding import strict_base64
 from hanse.core.errors import InvalidSpec, NotFound, NotPermitted
 from hanse.core.ids import Segment, check_address, segment
@@ -111,7 +112,7 @@ SETTINGS = {
     ),
     "log_level": Setting("debug, info, warning or error. Default info.", "info"),
 }
-"""All settings but `[labels]`, a table of texts by which rollouts select nodes."""
+"""All settings but two tables: `[facts]` and `[labels]`, texts by which rollouts select nodes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,6 +142,7 @@ class Config:
     release_bytes_max: int
     threads: int
     log_level: str
+    facts: dict[str, str]
     labels: dict[str, str]
 
 
@@ -169,6 +171,11 @@ def render(values: Mapping[str, str | int | float], labels: Mapping[str, str]) -
             lines.append(f"{key} = {_toml(values[key])}")
         else:
             lines.append(f"# {key} = {_toml(setting.default)}")
+    lines += [
+        "",
+        "# What this machine has and the agent cannot find out: it is held against what releases",
+    ]
+    lines += [f"# require. Known: {', '.join(DECLARED)}.", "[facts]"]
     lines += ["", "# Texts by which rollouts select nodes.", "[labels]"]
     lines += [f"{_toml(key)} = {_toml(value)}" for key, value in sorted(labels.items())]
     return "\n".join(lines) + "\n"
@@ -215,6 +222,7 @@ def _parse(document: dict[str, Any], folder: Path) -> Config:
             ),
             threads=reader.integer("threads", SETTINGS["threads"].default, low=1, high=64),
             log_level=reader.one_of("log_level", LOG_LEVELS, SETTINGS["log_level"].default),
+            facts=check_declared(reader.pairs("facts", count_max=LABELS_MAX), "facts"),
             labels=reader.pairs("labels", count_max=LABELS_MAX),
         )
 

@@ -12,9 +12,10 @@ import os
 import platform
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from threading import Timer
 from typing import Any
@@ -142,6 +143,9 @@ def runtime_facts() -> Mapping[str, str]:
         "onnx.ir": str(_highest(IR_VERSIONS, lambda ir: probe_model(ir_version=ir))),
         "onnx.opset.com.microsoft": "1",
     }
+    for package in ("tensorrt", "torch"):
+        with suppress(PackageNotFoundError):
+            facts[package] = version(package)
     for domain in ("ai.onnx", "ai.onnx.ml"):
         facts[f"onnx.opset.{domain}"] = str(_highest(OPSETS[domain], partial(probe_model, domain)))
     return facts

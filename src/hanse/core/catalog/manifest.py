@@ -201,8 +201,8 @@ def parse_manifest(raw: bytes) -> Manifest:
     with Reader(document, "manifest") as reader:
         reader.integer("schema", low=1, high=1)
         with reader.child("signature") as signature:
-            inputs = signature.items("inputs", _tensor, count_max=64)
-            outputs = signature.items("outputs", _tensor, count_max=64)
+            inputs = signature.items("inputs", parse_tensor, count_max=64)
+            outputs = signature.items("outputs", parse_tensor, count_max=64)
         with reader.child("training", {}) as training:
             data = training.items("data", _data_set, count_max=limits.LABELS_MAX)
             hyperparameters = training.pairs("hyperparameters", count_max=limits.LABELS_MAX)
@@ -216,7 +216,7 @@ def parse_manifest(raw: bytes) -> Manifest:
             inputs=inputs,
             outputs=outputs,
             golden=_golden(reader),
-            outcome=_outcome(reader),
+            outcome=parse_outcome(reader),
             parents=reader.items("parents", _parent, count_max=limits.PARENTS_MAX),
             training_data=data,
             hyperparameters=hyperparameters,
@@ -260,7 +260,7 @@ def _tensor_mapping(tensor: Tensor) -> dict[str, Any]:
     return {"name": tensor.name, "datatype": tensor.datatype, "shape": list(tensor.shape)}
 
 
-def _tensor(value: Any, path: str) -> Tensor:
+def parse_tensor(value: Any, path: str) -> Tensor:
     with Reader(value, path) as reader:
         shape = reader.raw("shape")
         if (
@@ -319,7 +319,7 @@ def _golden(reader: Reader) -> Golden | None:
         )
 
 
-def _outcome(reader: Reader) -> Outcome:
+def parse_outcome(reader: Reader) -> Outcome:
     with reader.child("outcome", {"kind": "none"}) as outcome:
         kind = outcome.one_of("kind", OUTCOMES)
         default = Outcome(kind, outcome.text("output", ""))
