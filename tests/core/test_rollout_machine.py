@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import event, given, settings
+from hypothesis import event, example, given, settings
 from hypothesis import strategies as st
 
 from hanse.core.errors import Conflict, NotFound, Rejected
@@ -290,6 +290,7 @@ ROLLED_BACK = """
 
 
 @given(starts, moods)
+@example(State.WEIGHTING, ["harm", *["good"] * 20, *MILD, "slow", "resumed", *GRAVE])
 @settings(max_examples=150)
 def test_no_sequence_of_facts_breaks_a_promise(start: State, sequence: list[str]) -> None:
     walk = walk_to(start)
