@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable, Hashable
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -25,6 +26,7 @@ from hanse.core.transfer.wanted import Elsewhere, File, Neighbour
 from hanse.parts.recipe import split
 from hanse.rpc.blob_service import BlobService
 from hanse.rpc.pacing import Pace
+from hanse.storage import unfinished
 from hanse.storage.blobs import BlobStore
 from hanse.transfer import fetch as fetching
 from hanse.transfer.fetch import fetch_file
@@ -359,6 +361,25 @@ async def test_no_room_is_said_before_the_first_byte(
     with pytest.raises(Unavailable, match="no room"):
         await world.fetch(one)
     assert one.sent == 0
+
+
+@pytest.mark.parametrize("sources", [1, 2])
+async def test_a_disk_that_fills_up_in_the_middle_keeps_what_came(
+    world: World, sources: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    peers = [await world.peer(f"p{n}") for n in range(sources)]
+    monkeypatch.setattr(unfinished, "LOOK_BYTES", 400_000)
+    usage = shutil.disk_usage(world.folder)
+    free = [usage.free, usage.free, *[0] * 100]
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=free.pop(0)))
+        with capture_logs() as lines, pytest.raises(Unavailable, match=r"^no room"):
+            await world.fetch(*peers)
+    assert not lines  # nobody is to blame
+    before = sum(peer.sent for peer in peers)
+    await world.fetch(*peers)
+    came = 800_000 if sources == 2 else 0  # streamed pieces are of a MiB: none was kept
+    assert sum(peer.sent for peer in peers) - before <= len(NEW) + 20_000 - came // 2
 
 
 def test_a_part_that_occurs_again_is_fetched_once() -> None:

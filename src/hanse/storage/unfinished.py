@@ -92,8 +92,8 @@ class Unfinished:
         self._release(given)
         self._looked += size
         if self._looked >= LOOK_BYTES:
-            self._looked = 0
             self._promise(0)
+            self._looked = 0
 
     def commit(self) -> Path:
         """Publish it. Raises `InvalidProof` if it is not the blob; all of it stays."""

@@ -75,8 +75,18 @@ async def fetch_file(
         fetch.neighbour, fetch.on_damage, fetch.line = neighbour, on_damage, line
         fetch.underway = underway or fetch.underway
         await fetch.run()
+    except Ours as ours:
+        raise ours.error from None
     finally:
         await finished(coming.close)
+
+
+class Ours(Exception):
+    """It is our own store that says no: nobody else is to be asked, or blamed."""
+
+    def __init__(self, error: Unavailable) -> None:
+        super().__init__(error.message)
+        self.error = error
 
 
 class _Fetch:
@@ -137,7 +147,7 @@ class _Fetch:
         with self.underway.coming(recipe, self._coming) as coming:
             await self._by_parts(recipe, named, coming)
             tried[named] = False
-            await finished(self._coming.commit)
+            await finished(self._commit)
 
     def near(self) -> list[Source]:
         """Those that are about as near as the nearest."""
@@ -164,7 +174,7 @@ class _Fetch:
             async for piece in pieces:
                 if writing is not None:
                     await asyncio.shield(writing)
-                writing = asyncio.ensure_future(asyncio.to_thread(self._coming.write, done, piece))
+                writing = asyncio.ensure_future(asyncio.to_thread(self._put, done, piece))
                 done += len(piece)
                 self.count(len(piece), came=len(piece))
                 if len(self.sources) > 1 and self.progress.slow:
@@ -174,7 +184,7 @@ class _Fetch:
                 await asyncio.wait([writing])
         if writing is not None:
             writing.result()
-        await finished(self._coming.commit)
+        await finished(self._commit)
 
     def count(self, done: int, came: int = 0) -> None:
         self.progress.done += done
@@ -235,8 +245,20 @@ class _Fetch:
 
     def write(self, places: Places, number: int, data: bytes | memoryview) -> None:
         for start in places.starts_of(number):
-            self._coming.write(start, data)
+            self._put(start, data)
         self.count(len(data) * len(places.starts_of(number)))
+
+    def _put(self, start: int, data: bytes | memoryview) -> None:
+        try:
+            self._coming.write(start, data)
+        except Unavailable as error:
+            raise Ours(error) from error
+
+    def _commit(self) -> None:
+        try:
+            self._coming.commit()
+        except Unavailable as error:
+            raise Ours(error) from error
 
     def rotten(self, held: Held, file: File) -> None:
         if file in self._rotten:
