@@ -173,9 +173,9 @@ def render(values: Mapping[str, str | int | float], labels: Mapping[str, str]) -
             lines.append(f"# {key} = {_toml(setting.default)}")
     lines += [
         "",
-        "# What this machine has and the agent cannot find out: it is held against what releases",
+        "# What this machine has and the agent cannot find out, for what releases require:",
     ]
-    lines += [f"# require. Known: {', '.join(DECLARED)}.", "[facts]"]
+    lines += [f"# {', '.join(DECLARED)}.", "[facts]"]
     lines += ["", "# Texts by which rollouts select nodes.", "[labels]"]
     lines += [f"{_toml(key)} = {_toml(value)}" for key, value in sorted(labels.items())]
     return "\n".join(lines) + "\n"
