@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
@@ -22,11 +23,17 @@ DEPTH_MAX = 16
 
 
 def parse_json(raw: bytes, what: str, *, bytes_max: int) -> Any:
-    """Decode JSON with no duplicate keys, no NaN, no half characters, bounded size and depth."""
+    """Decode JSON with no duplicate keys, no NaN, nothing infinite, no half characters, bounded
+    size and depth."""
     if len(raw) > bytes_max:
         raise TooLarge(f"{what} has {len(raw)} bytes", fix=f"keep it under {bytes_max}")
     try:
-        value = json.loads(raw.decode(), object_pairs_hook=_unique, parse_constant=_no_constant)
+        value = json.loads(
+            raw.decode(),
+            object_pairs_hook=_unique,
+            parse_constant=_no_constant,
+            parse_float=_finite,
+        )
         if _HALF_CHARACTER.search(raw):
             canonical_json(value)  # a surrogate without its other half is no character
     except (ValueError, RecursionError) as error:
@@ -146,6 +153,13 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(seen) != len(pairs):
         raise ValueError("a key stands twice in one object")
     return seen
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text[:40]} is larger than any number")
+    return value
 
 
 def _no_constant(name: str) -> Any:
