@@ -105,7 +105,7 @@ class BlobService:
         self, digest: Digest, offset: int, size: int
     ) -> AsyncGenerator[tuple[bytes, int], None]:
         """The next one is read while the last is sent."""
-        step = self._pace.piece_bytes
+        step, loop = self._pace.piece_bytes, asyncio.get_running_loop()
 
         def read(start: int) -> tuple[bytes, int]:
             data = self._source.read_range(digest, start, step)
@@ -115,11 +115,11 @@ class BlobService:
         try:
             for start in range(offset, size, step):
                 if ahead is None:
-                    ahead = asyncio.ensure_future(asyncio.to_thread(read, start))
+                    ahead = loop.run_in_executor(None, read, start)
                 message = await ahead
                 ahead = None
                 if start + step < size:
-                    ahead = asyncio.ensure_future(asyncio.to_thread(read, start + step))
+                    ahead = loop.run_in_executor(None, read, start + step)
                 yield message
         finally:
             if ahead is not None:

@@ -163,6 +163,7 @@ class _Fetch:
 
     async def _stream(self, source: Source) -> None:
         file, size, done = self.wish.file, self.wish.size, 0
+        loop = asyncio.get_running_loop()
         self._begun = True
         self.progress.peers.add(source.name)
         self.progress.done = 0
@@ -174,7 +175,7 @@ class _Fetch:
             async for piece in pieces:
                 if writing is not None:
                     await asyncio.shield(writing)
-                writing = asyncio.ensure_future(asyncio.to_thread(self._put, done, piece))
+                writing = loop.run_in_executor(None, self._put, done, piece)
                 done += len(piece)
                 self.count(len(piece), came=len(piece))
                 if len(self.sources) > 1 and self.progress.slow:
