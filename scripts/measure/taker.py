@@ -3,6 +3,7 @@
     python -m measure.taker give HOME FILE             prints its port
     python -m measure.taker bare FOLDER PORT SIZE SHA256
     python -m measure.taker hanse FOLDER ADDRESS SIZE SHA256 RELEASE
+    python -m measure.taker parts FOLDER ADDRESS SIZE SHA256 RELEASE
 
 Takers do the same with what arrives: hash, write, fsync, compare, rename. They print how many
 seconds that took and by how much they grew. FOLDER is that of an enrolled node, HOME a daemon's.
@@ -43,7 +44,7 @@ def main() -> None:
     keys = Path(folder) / "keys"
     own = Identity((keys / "tls.crt").read_bytes(), (keys / "tls.key").read_bytes())
     ways: dict[str, Callable[..., Coroutine[Any, Any, None]]]
-    ways = {"give": _give, "bare": _bare, "hanse": _hanse}
+    ways = {"give": _give, "bare": _bare, "hanse": _hanse, "parts": _parts}
     asyncio.run(ways[kind](Path(folder), own, *rest))
 
 
@@ -101,16 +102,28 @@ async def _bare(folder: Path, own: Identity, port: str, size: str, sha256: str) 
     await channel.close(None)
 
 
+async def _parts(folder: Path, own: Identity, *where: str) -> None:
+    """As a node that may have neighbours."""
+    await _hanse(folder, own, *where, by_parts=True)
+
+
 async def _hanse(
-    folder: Path, own: Identity, address: str, size: str, sha256: str, release: str
+    folder: Path,
+    own: Identity,
+    address: str,
+    size: str,
+    sha256: str,
+    release: str,
+    *,
+    by_parts: bool = False,
 ) -> None:
     pinned = (folder / "keys/daemon.crt").read_bytes()
     channel = tls.open_channel(address, own, pinned)
     store, file = BlobStore(folder / "taken"), File(Digest(sha256), Digest.parse(release))
     wish = Wish(file, int(size), "model.safetensors")
-    await _timed(
-        lambda: fetch_file(store, wish, [Source("daemon", lambda: channel, 0.0)], Random(0))
-    )
+    source = Source("daemon", lambda: channel, 0.0)
+    neighbour = (lambda _: channel) if by_parts else None
+    await _timed(lambda: fetch_file(store, wish, [source], Random(0), neighbour=neighbour))
     store.delete(file.digest)
     await channel.close(None)
 

@@ -71,10 +71,12 @@ def _measured(folder: Path) -> str:
             assert giver.stdout is not None
             bare_port = giver.stdout.readline().decode().strip()
             hanse = _taker("hanse", node, address, size, sha256, shown["release"])
+            parts = _taker("parts", node, address, size, sha256, shown["release"])
             bare = _taker("bare", node, bare_port, size, sha256)
             ways: dict[str, Callable[[], Taken]] = {
                 "bare": lambda: _taken(bare, giver.pid),
                 "hanse": lambda: _taken(hanse, daemon.pid),
+                "parts": lambda: _taken(parts, daemon.pid),
             }
             if web:
                 url = f"http://127.0.0.1:{web_port}/{WEIGHTS}"
@@ -134,7 +136,8 @@ def _curled(url: str, folder: Path) -> Taken:
 def _table(found: dict[str, list[Taken]], grew: float, size: int) -> str:
     names = {
         "bare": "bare grpc.aio stream, mutual TLS",
-        "hanse": "Hanse: daemon to node",
+        "hanse": "Hanse: daemon to node, as a stream",
+        "parts": "Hanse: daemon to node, by parts",
         "nginx": "nginx, plain HTTP, `curl \\| tee \\| openssl sha256`, sync",
     }
     bare = median(taken.seconds for taken in found["bare"])

@@ -70,7 +70,8 @@ class Agent:
         )
         self._own = own
         self._channels = Channels(own.identity)
-        self._near = Near(own.identity, self._edge_ca)
+        # Who gives may take: to look for neighbours costs a node more time than to be streamed to.
+        self._near = Near(own.identity, self._edge_ca if config.share_listen else str)
         self._staging = Staging(
             self.device,
             cache,

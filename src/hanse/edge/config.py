@@ -77,7 +77,7 @@ SETTINGS = {
     ),
     "share_listen": Setting(
         "host:port on which this node gives parts of model files to other nodes of its region, to\n"
-        "whom the daemon permits it; they speak mutual TLS. Default: none, it only takes.",
+        "whom the daemon permits it, and takes from them; they speak mutual TLS. Default: none.",
         "",
     ),
     "share_address": Setting(
