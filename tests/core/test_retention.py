@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from hand_federation import CAREFUL, FIRST, MODEL, REGIONS, Federation, serving
-from hypothesis import HealthCheck, Phase, event, given, settings
+from hypothesis import HealthCheck, Phase, event, example, given, settings
 from hypothesis import strategies as st
 from test_lineage import COUNT, DIGESTS, lineages, release, view
 from test_rollback_rules import brought, rules
@@ -100,12 +100,14 @@ def test_nothing_that_is_reached_ever_goes(
     known = replace(view(*releases, floor=floor), rollouts=(plan,), heads=(head(active),))
     beside = Beside(EU, SOMEBODY, (plan.plan,), {DIGESTS[i]: "an audit" for i in pinned})
     found = decided(known, beside, Rules(60.0, origin))
-    needed = {DIGESTS[active], DIGESTS[trial], DIGESTS[old], *(DIGESTS[i] for i in pinned)}
+    needed = {DIGESTS[active], DIGESTS[trial], *(DIGESTS[i] for i in pinned)}
     needed |= {r.digest for r in warm_targets(known, plan.plan, EU)}
     for bad in (DIGESTS[active], DIGESTS[trial]):
         needed |= {r.digest for r in [*rollback_targets(known, bad, EU)][:TARGETS_KEPT_MIN]}
     fallback = rule.get("fallback", "disable")
-    needed |= {Digest.parse(fallback)} if fallback != "disable" else set()
+    named = {DIGESTS[old], *([Digest.parse(fallback)] if fallback != "disable" else [])}
+    may_serve = (r for r in releases if not r.killed and r.counter >= floor)
+    needed |= named & {r.digest for r in may_serve}
     event(f"{len(lost(found, known))} go")
     assert not lost(found, known) & needed
     assert not lost(found, known) & staying(found)
@@ -235,12 +237,26 @@ STEPS = st.lists(
 )
 
 
+A_KILLED_PREDECESSOR = [
+    ("trial", segment("eu-north")),
+    ("kill", segment("eu-north")),
+    ("forward", segment("eu-north")),
+    ("trial", segment("ap-south")),
+    ("gc", segment("us-east")),
+    ("trial", segment("ap-south")),
+    ("back", segment("eu-north")),
+    ("forward", segment("us-east")),
+]
+"""Back at what followed it, nobody looks for a release that may never serve again."""
+
+
 @settings(
     deadline=None,
     max_examples=6,
     suppress_health_check=[HealthCheck.too_slow],
-    phases=[Phase.generate],
+    phases=[Phase.explicit, Phase.generate],
 )
+@example(A_KILLED_PREDECESSOR)
 @given(STEPS)
 def test_after_any_history_a_collection_leaves_every_way_back(
     steps: list[tuple[str, Segment]],

@@ -112,7 +112,7 @@ def reached(view: ModelView, region: str, plans: Sequence[RolloutSpec] = ()) -> 
         yield plan.release, f"rollout {plan.name} is not over"
         warm = warm_targets(view, plan, region)
         yield from ((r.digest, f"{plan.name} would go back to it") for r in warm)
-        yield from _named(plan)
+        yield from _named(view, plan)
         yield from _ways_back(view, plan.release, region)
     for healing in view.healings:
         if healing.region == region and not settled(view, healing):
@@ -127,14 +127,21 @@ def _ways_back(view: ModelView, bad: Digest, region: str) -> Iterator[Reason]:
     for target in islice(rollback_targets(view, bad, region), depth):
         yield target.digest, f"a way back from {known.version if known else bad.short}"
     if plan is not None:
-        yield from _named(plan)
+        yield from _named(view, plan)
 
 
-def _named(plan: RolloutSpec) -> Iterator[Reason]:
-    """What a plan names stays even while it is not fit: a hold may be lifted."""
+def _named(view: ModelView, plan: RolloutSpec) -> Iterator[Reason]:
+    """What a plan names stays even while it is not fit: a hold may be lifted, a kill may not."""
     for digest in (plan.predecessor, plan.rollback.target, plan.rollback.fallback):
         if isinstance(digest, Digest):
-            yield digest, f"the plan {plan.name} names it"
+            known = view.release(digest)
+            if known is None or not _ended(view, known):
+                yield digest, f"the plan {plan.name} names it"
+
+
+def _ended(view: ModelView, release: Release) -> bool:
+    """Nobody may start it or go back to it any more, and that for ever."""
+    return release.killed or release.retired == "retired" or release.counter < view.floor
 
 
 def decide(
@@ -190,10 +197,9 @@ def _local(view: ModelView, release: Release, beside: Beside, rules: Rules) -> I
         yield f"pinned: {beside.pins[digest]}"
     if digest in beside.arriving:
         yield "it is being fetched or copied"
-    if rules.origin and beside.member in {log.member for log in release.logs}:
-        over = release.killed or release.quarantined or release.retired == "retired"
-        if not over and release.counter >= view.floor:
-            yield "published here: others fetch it from here, until it is retired"
+    ours = beside.member in {log.member for log in release.logs}
+    if rules.origin and ours and not release.quarantined and not _ended(view, release):
+        yield "published here: others fetch it from here, until it is retired"
 
 
 def _held(blob: Stored, holders: Sequence[str], going: set[str], rules: Rules) -> Iterator[str]:
