@@ -381,6 +381,7 @@ def test_harm_rolls_back_from_anywhere_with_traffic(start: State, sequence: list
 
 
 @given(moods)
+@example([*["good"] * 17, "slow"])
 @settings(max_examples=60)
 def test_a_dry_run_metric_never_changes_the_course(sequence: list[str]) -> None:
     changed = document()

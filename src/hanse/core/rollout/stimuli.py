@@ -162,7 +162,8 @@ def _harm_together(view: View) -> Iterator[Verdict]:
 def _harm_here(view: View) -> list[Verdict]:
     if view.progress.watching:
         metrics = [row.metric for row in view.progress.evidence.rows]
-        verdict = judge(view.progress.evidence, metrics, alarm_level(len(metrics)))
+        deciding = sum(not metric.dry_run for metric in metrics)
+        verdict = judge(view.progress.evidence, metrics, alarm_level(max(1, deciding)))
         return [verdict] if verdict.kind is Kind.HARM else []
     return [
         verdict
