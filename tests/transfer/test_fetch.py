@@ -130,6 +130,16 @@ async def test_several_sources_share_the_work(
     assert sum(peer.sent for peer in peers) < 1.5 * len(NEW)
 
 
+@pytest.mark.parametrize("slow", [False, True])
+async def test_over_a_slow_line_what_has_no_ancestor_comes_packed(
+    world: World, monkeypatch: pytest.MonkeyPatch, slow: bool
+) -> None:
+    monkeypatch.setattr(Progress, "slow", slow)
+    one = await world.peer("one")
+    await world.fetch(one, neighbour=lambda _: one.source.channel())
+    assert (one.sent < 0.95 * len(NEW)) == slow
+
+
 async def test_who_holds_an_ancestor_fetches_what_is_new(world: World) -> None:
     world.hold()
     one = await world.peer("one")

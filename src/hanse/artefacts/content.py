@@ -133,6 +133,7 @@ def _check_zip(name: str, file: IO[bytes], *, tensors: int = 0) -> bool:
     """
     try:
         archive = zipfile.ZipFile(file)
+    # What zipfile raises for bytes that are no archive, or one of a kind that it does not know.
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
         return False
     entries = archive.infolist()

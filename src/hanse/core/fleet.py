@@ -142,10 +142,6 @@ class Fleet:
         """Those that can run it. The others keep what they have, and no gate counts them."""
         return [n for n in nodes if release is None or self.fit(n, release).variant is not None]
 
-    def on_order(self, nodes: Iterable[NodeStatus], order: tuple[int, int]) -> int:
-        """How many of these obey this assignment or a newer one."""
-        return sum(1 for node in nodes if node.order >= order)
-
     @property
     def obeyed(self) -> tuple[int, int]:
         """The newest assignment that any node says it obeys."""

@@ -12,7 +12,7 @@ import asyncio
 import datetime
 import os
 import signal
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from random import SystemRandom
@@ -20,10 +20,11 @@ from random import SystemRandom
 import structlog
 
 from hanse.core import counted, duty, enrolment, freeze, healing, keeping
+from hanse.core.counters import Counters
 from hanse.core.effects import FetchRelease, Heal, PublishAssignment
 from hanse.core.errors import Broken, HanseError, NotPermitted
 from hanse.core.gossip import statuses
-from hanse.core.ids import Digest, Origin, Segment, member_id
+from hanse.core.ids import Origin, Segment, member_id
 from hanse.core.node import Node
 from hanse.core.region import PROGRESS_SPACE
 from hanse.core.signing import SigningKey
@@ -64,7 +65,7 @@ from hanse.rpc.enrol_service import EnrolService
 from hanse.rpc.pacing import Pace
 from hanse.rpc.peer_service import PeerService
 from hanse.rpc.renewal import Renewed
-from hanse.rpc.server import build_server
+from hanse.rpc.server import Service, build_server
 from hanse.rpc.tls import Peer
 from hanse.storage.reserve import Reserve
 from hanse.storage.sqlite import SqliteEventStore
@@ -220,30 +221,14 @@ async def assemble(
     enroller = Enroller(config, driver, now=now)
     services = (
         PeerService(transport, config.region),
-        BlobService(
-            gate,
-            node.counters,
-            Pace(config.blob_send_bytes_per_s),
-        ),
+        BlobService(gate, node.counters, Pace(config.blob_send_bytes_per_s)),
         edge,
         EnrolService(enroller),
     )
-    server, _ = await build_server(
-        doors.shown,
-        doors.doorkeeper,
-        services,
-        address=config.listen,
-        admission=Admission(node.counters),
-    )
-    await server.start()
-    stack.push_async_callback(server.stop, STOP_S)
+    await _open_port(config, stack, doors, services, node.counters)
     files = LogFiles(store, config.federation)
     await _look_outside(config, stack, daemon, files)
     bundles = Bundles(driver, store, blobs, key)
-
-    def under_way() -> frozenset[Digest]:
-        return transfers.under_way | bundles.under_way
-
     behind = verbs.Services(
         files,
         bundles,
@@ -254,15 +239,28 @@ async def assemble(
             driver, blobs, lambda: transfers.under_way | bundles.under_way, still=upkeep.still
         ),
     )
-    await stack.enter_async_context(
-        control.serve(
-            config.control_socket,
-            verbs.table(driver, blobs, behind)
-            | enrol_verbs.table(enroller)
-            | {"release.files": release_files(driver, blobs, transfers)},
-        )
-    )
+    table = verbs.table(driver, blobs, behind) | enrol_verbs.table(enroller)
+    table["release.files"] = release_files(driver, blobs, transfers)
+    await stack.enter_async_context(control.serve(config.control_socket, table))
     return daemon
+
+
+async def _open_port(
+    config: Config,
+    stack: AsyncExitStack,
+    doors: Doors,
+    services: Sequence[Service],
+    counters: Counters,
+) -> None:
+    server, _ = await build_server(
+        doors.shown,
+        doors.doorkeeper,
+        services,
+        address=config.listen,
+        admission=Admission(counters),
+    )
+    await server.start()
+    stack.push_async_callback(server.stop, STOP_S)
 
 
 async def _look_outside(

@@ -158,9 +158,6 @@ class BucketBlobs:
                 self._bucket.put(claims.pin_key(digest, self._member))
                 self._note(digest)
 
-    def needed_elsewhere(self, digest: Digest) -> tuple[str, ...]:
-        return self._others.get(digest, ())
-
     def occupied(self, digest: Digest) -> int:
         return sum(copy.size for copy in self._copies(digest))
 

@@ -346,6 +346,7 @@ class _Parts:
             self._named,
             ask.parts,
             base=self._held.base,
+            packed=self._fetch.progress.slow,
             insist=ask.insist,
             ticket=source.ticket,
         )
