@@ -247,6 +247,7 @@ def test_every_verb_of_the_control_socket_is_listed() -> None:
     assert listed == {
         *COMMANDS,
         *QUERIES,
+        "release.file",
         "release.files",
         "release.publish",
         "blob.put",

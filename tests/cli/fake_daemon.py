@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,10 @@ Answer = Any | Exception | Callable[[dict[str, Any]], Any]
 
 
 class FakeDaemon:
-    """`answers` maps a verb to a result, an error to raise, or a function of the arguments."""
+    """`answers` maps a verb to a result, an error to raise, or a function of the arguments.
+
+    What such a function yields is progress; a `ConnectionError` hangs up.
+    """
 
     def __init__(self, answers: dict[str, Answer]) -> None:
         self.answers = answers
@@ -34,7 +37,8 @@ class FakeDaemon:
             answer = self.answers[verb]
             if isinstance(answer, Exception):
                 raise answer
-            return answer(args) if callable(answer) else answer
+            found = answer(args) if callable(answer) else answer
+            return await _played(found, progress) if isinstance(found, Generator) else found
 
         return handle
 
@@ -47,6 +51,15 @@ class FakeDaemon:
         assert digest == f"sha256:{hashlib.sha256(raw).hexdigest()}"
         self.blobs[digest] = raw
         return {"digest": digest, "size": size, "stored": True}
+
+
+async def _played(answers: Generator[Any, None, Any], progress: control.Progress) -> Any:
+    while True:
+        try:
+            said = next(answers)
+        except StopIteration as end:
+            return end.value
+        await progress(said)
 
 
 @contextmanager

@@ -49,7 +49,14 @@ async def put(args, progress, stream):
     return {"digest": hashed.hexdigest(), "size": args["size"], "stored": True}
 
 
-VERBS = {"echo": echo, "refuse": refuse, "crash": crash, "blob.put": put}
+async def give(args, progress, stream):
+    await progress({"data": b"", "of": 3})
+    await progress({"data": b"\n{}", "of": 3})
+    await progress({"data": bytes(CONTROL_LINE_BYTES_MAX), "of": 3})
+    return {}
+
+
+VERBS = {"echo": echo, "refuse": refuse, "crash": crash, "give": give, "blob.put": put}
 
 
 @pytest.fixture
@@ -82,6 +89,11 @@ async def test_arguments_arrive_and_progress_precedes_the_result(home):
     seen, result = await asyncio.to_thread(ask)
     assert seen == [{"step": 1}, {"step": 2}]
     assert result == {"args": {"model": "ocr-rec", "n": 3}}
+
+
+async def test_bytes_follow_their_line_as_they_are(home):
+    seen = await asyncio.to_thread(lambda: [said["data"] for said in client.stream(home, "give")])
+    assert seen == [b"", b"\n{}", bytes(CONTROL_LINE_BYTES_MAX)]
 
 
 async def test_an_error_keeps_its_class_its_message_and_its_fix(home):

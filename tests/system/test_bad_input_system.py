@@ -208,6 +208,7 @@ VERBS = {
     "why": ("model", "version", "region"), "status": ("model",), "heal.status": ("model",),
     "rollout.status": ("model", "rollout"), "rollout.explain": ("rollout", "model", "region"),
     "rollback": ("model", "to"), "freeze": ("model",), "release.pin": ("model", "release"),
+    "release.file": ("model", "release", "file"), "release.files": ("model", "release"),
     "release.unpin": ("model", "release"), "release.kill": ("model", "release"),
     "bundle.export": ("region", "held"), "audit.read": ("path",), "blob.put": ("digest",),
 }  # fmt: skip

@@ -13,7 +13,7 @@ from digit_releases import paths
 from digit_users import Users
 from onnx import numpy_helper
 from plan_texts import FIRST
-from system_federation import MODEL, NODES, REGIONS, Federation, done, hanse
+from system_federation import MODEL, NODES, REGIONS, Federation, done
 
 pytestmark = pytest.mark.system
 BALLAST_FLOATS = 1_000_000
@@ -74,9 +74,6 @@ def test_a_fine_tune_travels_as_what_is_new(federation: Federation, folder: Path
     said = done("release", "fetch", f"{MODEL}@1.1.0", "--to", to, "-o", "json", home=daemon.home)
     assert json.loads(said)["files"][0]["name"] == tuned.name
     assert (to / tuned.name).read_bytes() == tuned.read_bytes()
-    again = hanse("release", "fetch", f"{MODEL}@1.1.0", "--to", to, home=daemon.home)
-    assert again.returncode != 0
-    assert "name another folder" in again.stderr
     assert [path.name for path in to.iterdir()] == [tuned.name]
 
     shown = json.loads(done("agent", "status", "--home", node.home, "-o", "json"))

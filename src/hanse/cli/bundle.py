@@ -10,8 +10,7 @@ import click
 
 from hanse.cli import client, options
 from hanse.cli.output import Table, emit, note
-from hanse.core.encoding import strict_base64
-from hanse.core.errors import Broken, InvalidProof, NotFound
+from hanse.core.errors import InvalidProof, NotFound
 
 if TYPE_CHECKING:
     from hanse.core.bundle import Held
@@ -137,12 +136,9 @@ def _receive(home: Path, path: Path, **args: Any) -> dict[str, Any]:
                 said = next(answers)
             except StopIteration as end:
                 return dict(end.value)
-            raw = strict_base64(said["data"])
-            if raw is None:
-                raise Broken("the daemon's answer makes no sense", fix="run the same version as it")
             bar.length = max(said["of"], 1)
-            file.write(raw)
-            bar.update(len(raw))
+            file.write(said["data"])
+            bar.update(len(said["data"]))
 
 
 def _read(path: Path) -> bytes:

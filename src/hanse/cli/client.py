@@ -20,6 +20,8 @@ from hanse.core.limits import BLOB_CHUNK_BYTES, CONTROL_LINE_BYTES_MAX
 from hanse.daemon.error_codes import DAEMON_DOWN, NO_ANSWER, from_mapping
 
 ANSWER_S = 30.0
+LINE_BYTES_MAX = 64 * CONTROL_LINE_BYTES_MAX  # of an answer, and of bytes that follow one
+_SAME_VERSION = "run the same version of hanse as it"
 _UCRED = struct.Struct("3i")
 
 
@@ -149,47 +151,44 @@ def _say(connection: socket.socket, verb: str, args: dict[str, Any]) -> None:
 
 
 def _answers(connection: socket.socket) -> Generator[dict[str, Any], None, Any]:
-    for line in _lines(connection):
-        answer = json.loads(line)
-        if "progress" in answer:
-            yield answer["progress"]
-        elif "error" in answer:
-            error = answer["error"]
-            raise from_mapping(error["kind"], error["message"], error["fix"])
-        elif "result" in answer:
-            return answer["result"]
-        else:
-            break
-    raise Broken("the daemon's answer makes no sense", fix="run the same version of hanse as it")
+    with connection.makefile("rb") as stream:
+        while True:
+            line = _received(stream.readline, LINE_BYTES_MAX)
+            if not line.endswith(b"\n"):
+                raise Broken("the daemon's answer has no end", fix=_SAME_VERSION)
+            answer = json.loads(line)
+            if "progress" in answer:
+                yield _with_data(answer["progress"], stream)
+            elif "error" in answer:
+                error = answer["error"]
+                raise from_mapping(error["kind"], error["message"], error["fix"])
+            elif "result" in answer:
+                return answer["result"]
+            else:
+                raise Broken("the daemon's answer makes no sense", fix=_SAME_VERSION)
 
 
-def _lines(connection: socket.socket) -> Iterator[bytes]:
-    buffered = bytearray()
-    while True:
-        end = buffered.find(b"\n")
-        while end < 0:
-            if len(buffered) > 64 * CONTROL_LINE_BYTES_MAX:
-                raise Broken("the daemon's answer has no end")
-            chunk = _receive(connection)
-            start = len(buffered)
-            buffered += chunk
-            end = buffered.find(b"\n", start)
-        line = bytes(buffered[:end])
-        del buffered[: end + 1]
-        yield line
+def _with_data(progress: dict[str, Any], stream: BinaryIO) -> dict[str, Any]:
+    """`data` is the number of bytes that follow; whoever asked is given them in its place."""
+    count = progress.get("data")
+    if count is None:
+        return progress
+    if type(count) is not int or not 0 <= count <= LINE_BYTES_MAX:
+        raise Broken("the daemon's answer makes no sense", fix=_SAME_VERSION)
+    return {**progress, "data": _received(stream.read, count) if count else b""}
 
 
-def _receive(connection: socket.socket) -> bytes:
+def _received(read: Callable[[int], bytes], count: int) -> bytes:
     try:
-        chunk = connection.recv(BLOB_CHUNK_BYTES)
+        found = read(count)
     except (TimeoutError, ConnectionError):
-        chunk = b""
-    if not chunk:
+        found = b""
+    if not found:
         raise NoAnswer(
             "the daemon did not answer; what was asked may or may not have been done",
             fix="look with hanse status, and into the daemon's log, before you try again",
         )
-    return chunk
+    return found
 
 
 def _send_file(connection: socket.socket, file: BinaryIO, progress: Callable[[int], None]) -> None:

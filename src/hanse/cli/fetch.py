@@ -1,19 +1,34 @@
-"""`hanse release fetch`: the files of a release into a folder, through the daemon at hand."""
+"""`hanse release fetch`: the files of a release into a folder, through the daemon at hand.
+
+    model.onnx                      a file gets its name once its SHA-256 is right
+    model.onnx~5f2c01d0a9be.part    what came of it so far; a mark beside it proves how much,
+                                    and the same command goes on behind that
+
+No file of a release has a `~` in its name, so neither is taken for one.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING
 
 import click
 
 from hanse.cli import client, options
 from hanse.cli.output import Table, emit, note
 from hanse.cli.progress import files_bar
-from hanse.core.encoding import strict_base64
-from hanse.core.errors import Broken, Conflict, InvalidProof
-from hanse.core.ids import segment
+from hanse.core.catalog.manifest import File, parse_manifest
+from hanse.core.errors import Conflict, InvalidProof, Unavailable
+from hanse.storage.incoming import FULL, Part, mark_of, sync_folder
+
+if TYPE_CHECKING:
+    from hanse.cli.shapes import ReleaseShown
+
+AGAIN = "run the same command again: it goes on where it stopped"
 
 
 @click.command()
@@ -30,76 +45,126 @@ from hanse.core.ids import segment
 def fetch(name: dict[str, str], folder: Path, home: Path, form: str) -> None:
     """Write the files of a release into a folder, each once its digest is right.
 
-    What this daemon does not hold it fetches first, if the release may lie in its region.
+    What this daemon does not hold it fetches first, if the release may lie in its region. After
+    an interruption the same command goes on where it stopped.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    taking = _Taking(folder)
-    try:
-        found = _received(home, name, taking)
-        taking.publish(found["files"])
-    finally:
-        taking.close()
-    rows = [(each["name"], str(each["size"]), each["digest"]) for each in found["files"]]
+    found: ReleaseShown = client.call(home, "release.show", **name)
+    asked = {"model": found["model"], "release": found["release"]}
+    files = parse_manifest(found["manifest"].encode()).files
+    with _disk(folder), _daemon(home, folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        missing = [file for file in files if not _is_there(folder, file)]
+        region = _brought(home, asked)
+        with files_bar("writing") as told:
+            done = found["size"] - sum(file.size for file in missing)
+            for file in missing:
+                _write(home, asked, file, folder, lambda n, d=done: told(d + n, found["size"]))  # type: ignore[misc]  # binds the loop variable
+                done += file.size
+    value = {
+        "release": found["release"],
+        "version": found["version"],
+        "region": region,
+        "files": [{"name": f.name, "digest": str(f.digest), "size": f.size} for f in files],
+        "folder": str(folder),
+    }
+    rows = [(file.name, str(file.size), str(file.digest)) for file in files]
     table = Table(("FILE", "BYTES", "DIGEST"), rows, foot=[f"{found['version']} is in {folder}"])
-    value = {**found, "folder": str(folder)}
-    emit(form, "Fetched", value, table, [str(folder / each["name"]) for each in found["files"]])
+    emit(form, "Fetched", value, table, [str(folder / file.name) for file in files])
 
 
-def _received(home: Path, name: dict[str, str], taking: _Taking) -> dict[str, Any]:
-    """First the daemon fetches what it lacks, then the files come from it."""
-    answers, done, why = client.stream(home, "release.files", **name), 0, ""
-    with files_bar("fetching") as fetched, files_bar("writing") as written:
+def _is_there(folder: Path, file: File) -> bool:
+    """Raises `Conflict` if something else has its name."""
+    path = folder / file.name
+    if not os.path.lexists(path):
+        return False
+    if not path.is_file() or _digest(path) != file.digest.hex:
+        raise Conflict(
+            f"{path} is there, and is another than in the release",
+            fix="move it away, or name another folder with --to",
+        )
+    return True
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _brought(home: Path, asked: dict[str, str]) -> str:
+    """Wait until the daemon has all of it; the daemon's region."""
+    answers, why = client.stream(home, "release.files", **asked), ""
+    with files_bar("fetching") as told:
         while True:
             try:
                 said = next(answers)
             except StopIteration as end:
-                return dict(end.value)
-            if "data" not in said:
-                fetched(said["bytes"], said["of"])
-                if said["why"] != why:
-                    note(why := said["why"])
-                continue
-            raw = strict_base64(said["data"])
-            if raw is None:
-                raise Broken("the daemon's answer makes no sense", fix="run the same version as it")
-            taking.write(said["file"], raw)
-            done += len(raw)
-            written(done, said["of"])
+                return str(end.value["region"])
+            told(said["bytes"], said["of"])
+            if said["why"] != why:
+                note(why := said["why"])
 
 
-class _Taking:
-    """Files beside their names, until all of them have come."""
+def _write(
+    home: Path, asked: dict[str, str], file: File, folder: Path, told: Callable[[int], None]
+) -> None:
+    """From where an earlier call stopped; the name comes last, once the bytes are on the disk."""
+    place = folder / f"{file.name}~{file.digest.hex[:12]}.part"
+    asked = {**asked, "file": file.name}
+    part = Part.resume(place, file.size, mode=0o666)
+    try:
+        _append(home, asked, part, file.size, told)
+        if part.hash.hexdigest() != file.digest.hex:
+            part.discard()
+            client.call(home, "release.file", **asked, suspect=True)
+            raise InvalidProof(
+                f"{file.name} came with other bytes than were signed",
+                fix="run the same command again; if it fails again, see hanse status for the disk",
+            )
+        os.fsync(part.fd)
+        mark_of(place).unlink(missing_ok=True)
+        place.replace(folder / file.name)
+        sync_folder(folder)
+    finally:
+        os.close(part.fd)
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._open: dict[str, tuple[BinaryIO, Any]] = {}
 
-    def write(self, name: str, data: bytes) -> None:
-        if name not in self._open:
-            if (self._folder / segment(name, "file")).exists():
-                raise Conflict(f"{self._folder / name} is there", fix="name another folder")
-            self._open[name] = (self._part(name).open("wb"), hashlib.sha256())
-        file, found = self._open[name]
-        file.write(data)
-        found.update(data)
+def _append(
+    home: Path, asked: dict[str, str], part: Part, size: int, told: Callable[[int], None]
+) -> None:
+    """Whatever ends it, what came so far is marked as proved."""
+    told(part.length)
+    try:
+        for said in client.stream(home, "release.file", **asked, **{"from": part.length}):
+            part.append(said["data"])
+            told(part.length)
+            if part.length > size:
+                break  # it cannot be right any more
+    finally:
+        with suppress(OSError):  # a full disk: the last mark still holds
+            part.mark()
 
-    def publish(self, files: list[dict[str, Any]]) -> None:
-        for each in files:
-            if not each["size"]:
-                self.write(each["name"], b"")
-            found = self._open[each["name"]][1].hexdigest()
-            if each["digest"] != f"sha256:{found}":
-                raise InvalidProof(
-                    f"{each['name']} came with another digest", fix="fetch the release again"
-                )
-        for each in files:
-            self._open[each["name"]][0].close()
-            self._part(each["name"]).replace(self._folder / each["name"])
 
-    def close(self) -> None:
-        for name, (file, _) in self._open.items():
-            file.close()
-            self._part(name).unlink(missing_ok=True)
+@contextmanager
+def _disk(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in FULL:
+            raise Unavailable(
+                f"the disk of {folder} is full", fix=f"make room there, then {AGAIN}"
+            ) from None
+        raise Conflict(
+            f"cannot write into {folder}: {error.strerror or error}",
+            fix="let this user write there, or name another folder with --to",
+        ) from None
 
-    def _part(self, name: str) -> Path:
-        return self._folder / f"{name}.part"
+
+@contextmanager
+def _daemon(home: Path, folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except (client.DaemonDown, client.NoAnswer) as error:
+        raise type(error)(
+            f"the daemon went away before all of it was in {folder}; what came is kept",
+            fix=f"start it (hanse daemon run --home {home}), then {AGAIN}",
+        ) from None

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from hanse.core.encoding import to_base64
 from hanse.core.errors import InvalidSpec
 from hanse.daemon.bundles import Bundles, wanted
 from hanse.daemon.control import Handler, Progress, upload
@@ -43,11 +42,11 @@ def _export(bundles: Bundles) -> Handler:
             bundles.make(held, region, with_blobs=args.get("blobs") is True)
         )
         while not (await asyncio.wait({making}, timeout=SIGN_OF_LIFE_S))[0]:
-            await progress({"data": "", "of": 0})
+            await progress({"data": b"", "of": 0})
         made, pieces = making.result()
         size = sum(part.size for part in made.parts)
         async for piece in pieces:
-            await progress({"data": to_base64(piece), "of": size})
+            await progress({"data": piece, "of": size})
         kinds = [part.kind for part in made.parts]
         return {
             "region": region,

@@ -6,7 +6,8 @@
 
 Only the daemon's own user and root are answered; the kernel says who calls (SO_PEERCRED). A
 verb that takes bytes (`blob.put`) reads them with `upload` after it has answered
-`{"progress": {"send": true}}`: a client sends nothing before, so a refusal costs nothing.
+`{"progress": {"send": true}}`: a client sends nothing before, so a refusal costs nothing. A verb
+that gives bytes puts them into a progress as `data`: the line says how many, and they follow it.
 """
 
 from __future__ import annotations
@@ -103,7 +104,13 @@ async def _answer(
         await writer.drain()
 
     async def progress(value: Mapping[str, Any]) -> None:
-        await say("progress", value)
+        data = value.get("data")
+        if isinstance(data, bytes):
+            writer.write(canonical_json({"progress": {**value, "data": len(data)}}) + b"\n")
+            writer.write(data)
+            await writer.drain()
+        else:
+            await say("progress", value)
 
     verb = "?"
     try:

@@ -240,7 +240,7 @@ async def assemble(
         ),
     )
     table = verbs.table(driver, blobs, behind) | enrol_verbs.table(enroller)
-    table["release.files"] = release_files(driver, blobs, transfers)
+    table |= release_files(driver, blobs, transfers)
     await stack.enter_async_context(control.serve(config.control_socket, table))
     return daemon
 

@@ -25,7 +25,7 @@ MARK_EVERY_BYTES = 64 * 1024**2
 """What a crash costs at most of an interrupted fetch; smaller means more fsyncs."""
 
 _READ_BYTES = 1024**2
-_FULL = {errno.ENOSPC, errno.EDQUOT}
+FULL = {errno.ENOSPC, errno.EDQUOT}
 _BUSY = {errno.EMFILE, errno.ENFILE}
 _MARK = re.compile(r"([0-9]{1,15}) ([0-9a-f]{64})\n")
 
@@ -36,7 +36,7 @@ def disk_errors(deed: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in _FULL:
+        if error.errno in FULL:
             raise Unavailable(
                 f"cannot {deed}: the disk is full", fix="free some space, then try again"
             ) from error
@@ -86,9 +86,9 @@ class Part:
         self._marked = 0
 
     @classmethod
-    def resume(cls, path: Path, size: int) -> Self:
+    def resume(cls, path: Path, size: int, mode: int = 0o600) -> Self:
         """Open the part at `path`, positioned behind the bytes that are proved to be there."""
-        fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        fd = os.open(path, os.O_RDWR | os.O_CREAT, mode)
         try:
             lock_part(fd, path)
             part = cls(fd, path, resumable=True)
