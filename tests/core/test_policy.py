@@ -55,7 +55,6 @@ def test_the_example_of_the_specification_counts_as_it_says() -> None:
             assert policy.satisfied([*X[:xs], *Y[:ys]]) == (xs >= 2 and ys >= 1)
     assert policy.missing(X[1:]) == ("Y-witnesses",)
     assert policy.needed == (2, 2)
-    assert policy.group_of(Y[2]) == "Y-witnesses"
 
 
 def test_keys_count_and_not_names() -> None:
@@ -171,7 +170,6 @@ def test_a_region_of_two_daemons_has_one_witness() -> None:
     mine = witness_key("fed", "r00", member, keys[Segment("r00")][member])  # type: ignore[arg-type]
     assert len(policy.witnesses) == 2
     assert policy.witnesses[0].key == mine
-    assert policy.group_of(mine) == "region/r00"
 
 
 def test_any_one_of_two_witnesses_needs_no_liar() -> None:

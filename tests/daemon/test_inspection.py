@@ -20,6 +20,12 @@ from hanse.daemon import inspection
 from hanse.daemon.onnx_file import Inspection, examine
 
 
+def inspect(path: Path, *, wall_s: float = inspection.WALL_S) -> Inspection:
+    """In a process of its own, without files beside it."""
+    name = path.name
+    return inspection.inspect_files({name: path}, {name: "onnx"}, wall_s=wall_s)[name]
+
+
 def looked_at(path: Path) -> Inspection:
     """In this process, with the files beside it, as they are published from a folder."""
     with path.open("rb") as file:
@@ -29,22 +35,21 @@ def looked_at(path: Path) -> Inspection:
 
 
 def test_a_good_file_tells_its_needs_and_its_signature(tmp_path):
-    path = saved(model(metadata={"character": "abc"}), tmp_path)
-    found = inspection.inspect(path)
+    path = saved(model(), tmp_path)
+    found = inspect(path)
     assert found.requires == {"onnx.ir": ">=9", "onnx.opset.ai.onnx": ">=17"}
     assert found.inputs == (Tensor("x", "FP32", (-1, 4)),)  # the weight is no input
     assert found.outputs == (Tensor("y", "FP32", (-1, 4)),)
-    assert found.metadata_keys == ("character",)
     assert found == looked_at(path)
 
 
 def test_an_operator_set_of_the_future_is_recorded(tmp_path):
-    assert inspection.inspect(saved(model(opset=99), tmp_path)).opsets == {"ai.onnx": 99}
+    assert inspect(saved(model(opset=99), tmp_path)).opsets == {"ai.onnx": 99}
 
 
 def test_an_unknown_operator_domain_is_refused_by_name(tmp_path):
     with pytest.raises(InvalidSpec, match=r"com\.acme"):
-        inspection.inspect(saved(model(domain="com.acme"), tmp_path))
+        inspect(saved(model(domain="com.acme"), tmp_path))
 
 
 def test_an_unknown_domain_inside_a_branch_is_found(tmp_path):
@@ -88,7 +93,7 @@ def test_weights_outside_the_folder_are_refused(tmp_path, location):
 def test_weights_beside_the_file_are_listed_and_not_read(tmp_path):
     (tmp_path / "weights.bin").write_bytes(bytes(16))
     path = saved(external(model(), "weights.bin", offset="0", length="16"), tmp_path)
-    assert inspection.inspect(path).external == {"weights.bin": 16}
+    assert inspect(path).external == {"weights.bin": 16}
 
 
 @pytest.mark.parametrize(("key", "value"), [("length", "17"), ("offset", "1"), ("offset", "-1")])
@@ -113,7 +118,7 @@ def test_a_truncated_file_is_refused(tmp_path, share):
     whole = model().SerializeToString()
     (tmp_path / "cut.onnx").write_bytes(whole[: int(len(whole) * share)])
     with pytest.raises(InvalidSpec):
-        inspection.inspect(tmp_path / "cut.onnx")
+        inspect(tmp_path / "cut.onnx")
 
 
 @pytest.mark.parametrize("content", [b"", b"\x00" * 100, b"not a model at all", bytes(range(256))])
@@ -127,7 +132,7 @@ def test_what_is_no_model_is_refused(tmp_path, content):
 def test_a_pickle_by_another_name_is_refused_and_not_loaded(tmp_path, protocol):
     (tmp_path / "model.onnx").write_bytes(pickle.dumps({"w": 1}, protocol))
     with pytest.raises(InvalidSpec, match="pickle"):
-        inspection.inspect(tmp_path / "model.onnx")
+        inspect(tmp_path / "model.onnx")
 
 
 def test_a_torch_archive_by_another_name_is_refused(tmp_path):
@@ -165,12 +170,12 @@ def test_a_missing_output_shape_is_inferred(tmp_path):
 
 def test_a_missing_file_is_not_found(tmp_path):
     with pytest.raises(NotFound):
-        inspection.inspect(tmp_path / "none.onnx")
+        inspect(tmp_path / "none.onnx")
 
 
 def test_a_file_that_takes_too_long_is_refused(tmp_path):
     with pytest.raises(InvalidSpec, match="within"):
-        inspection.inspect(saved(model(), tmp_path), wall_s=0.001)
+        inspect(saved(model(), tmp_path), wall_s=0.001)
 
 
 def test_a_file_that_takes_too_much_memory_is_refused(tmp_path, monkeypatch):
@@ -188,7 +193,7 @@ def test_a_file_that_takes_too_much_memory_is_refused(tmp_path, monkeypatch):
 
     monkeypatch.setattr(inspection.subprocess, "run", run)
     with pytest.raises(InvalidSpec, match="more memory"):
-        inspection.inspect(saved(model(), tmp_path))
+        inspect(saved(model(), tmp_path))
 
 
 def test_the_process_that_reads_a_file_can_read_no_other(tmp_path, monkeypatch):
@@ -209,7 +214,7 @@ def test_the_process_that_reads_a_file_can_read_no_other(tmp_path, monkeypatch):
 
     monkeypatch.setattr(inspection.subprocess, "run", run)
     with pytest.raises(InvalidSpec, match="could not be read"):
-        inspection.inspect(saved(model(), tmp_path))
+        inspect(saved(model(), tmp_path))
 
 
 def test_a_damaged_byte_never_escapes_as_another_error(tmp_path):

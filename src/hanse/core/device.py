@@ -308,7 +308,7 @@ class Device:
                 slot, manifest = self._slot(release), self._manifests[release]
                 if slot.state is State.ABSENT and slot.retry_at <= now and release in plan.named:
                     self._slots[release] = slot.after(Happened.FETCH) or slot
-                    yield Fetch(release, manifest, self.sources())
+                    yield Fetch(release, manifest)
                 elif slot.state is State.STORED and release in warm:
                     self._slots[release] = slot.after(Happened.LOAD) or slot
                     self._count_start(plan, release)

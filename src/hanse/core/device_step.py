@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from hanse.core.assignment import WEIGHT_FULL_BP as FULL_BP
-from hanse.core.assignment import Source
 from hanse.core.audience import EVERYBODY, Audience
 from hanse.core.catalog.manifest import Manifest
 from hanse.core.ids import Digest, Segment
@@ -17,11 +16,10 @@ from hanse.core.ids import Digest, Segment
 
 @dataclass(frozen=True, slots=True)
 class Fetch:
-    """Get every file of the manifest from the first source that serves it, nearest first."""
+    """Get every file of the manifest."""
 
     release: Digest
     manifest: Manifest
-    sources: tuple[Source, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,6 @@ class Dial:
     """Open a link to this member and keep trying until told otherwise."""
 
     member: MemberId
-    address: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from hanse.core.errors import InvalidSpec, TooLarge
 
@@ -60,7 +60,7 @@ class Reader:
         self._asked: set[str] = set()
         self.path = path
 
-    def __enter__(self) -> Reader:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:

@@ -37,7 +37,6 @@ OPERATOR_ROLES = ("publisher", "release-manager", "operator")
 class Founded:
     """What `init` made. The root key decides who belongs: keep it off this machine."""
 
-    home: Path
     member: MemberId
     root_key: Path
     operator_key: Path
@@ -74,9 +73,7 @@ def init(
     expiry = Expiry.after(int(now.timestamp()))
     add_file(home / "trust", 1, chain.sign(members, (root,), expiry=expiry))
     _write_config(home, name, place, listen, advertise)
-    return Founded(
-        home, member_id(daemon.public), home / "keys/root.key", home / "keys/operator.key"
-    )
+    return Founded(member_id(daemon.public), home / "keys/root.key", home / "keys/operator.key")
 
 
 def join(

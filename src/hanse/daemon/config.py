@@ -8,37 +8,24 @@ are paths, never values, and a key file that others may read stops the start.
 from __future__ import annotations
 
 import hashlib
-import json
 import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from hanse.core.catalog.private import check_policy
 from hanse.core.errors import InvalidSpec, NotFound
 from hanse.core.ids import Segment, check_address, segment
 from hanse.core.limits import DISK_RESERVE_BYTES_MIN, RECOVERY_S
-from hanse.core.reading import Reader
 from hanse.core.transfer.turns import pace_of
 from hanse.daemon.private_files import check_private
 from hanse.storage.place import Place
+from hanse.storage.settings import Setting, Settings, rendered
 
 FILE_NAME = "hanse.toml"
 FIRST_START = "first-start"  # beside it until the daemon has written its first event
 SOCKET_PATH_BYTES_MAX = 100  # the kernel takes 107
-CONFIG_BYTES_MAX = 64 * 1024
-LOG_LEVELS = ("debug", "info", "warning", "error")
 _URL = re.compile(r"https?://[A-Za-z0-9.\[\]:-]{1,260}(/[A-Za-z0-9._~/-]{0,200})?")
-
-
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """What one key of the file means. Without a default it has to be given."""
-
-    doc: str
-    default: str | int | float | None = None
 
 
 SETTINGS = {
@@ -241,7 +228,12 @@ class Config:
 def load(home: Path) -> Config:
     """Read `hanse.toml`. Raises `NotFound`, `InvalidSpec`, `InvalidName` or `NotPermitted`."""
     home = home.absolute()
-    config = _parse(_read(home / FILE_NAME), home)
+    missing = NotFound(
+        f"there is no daemon in {home}: {FILE_NAME} is missing",
+        fix="make one with hanse daemon init or join, or name its folder with --home",
+    )
+    with Settings(home / FILE_NAME, SETTINGS, missing) as reader:
+        config = _parse(reader, home)
     for path in (config.daemon_key, config.witness_key, config.tls_key):
         check_private(path)
     if config.prometheus_token is not None:
@@ -255,14 +247,8 @@ def load(home: Path) -> Config:
 
 def render(values: Mapping[str, str | int | float]) -> str:
     """The commented file; what is not in `values` stands commented out at its default."""
-    lines = ["# One Hanse daemon. A setting that is commented out has the value shown."]
-    for key, setting in SETTINGS.items():
-        lines += ["", *(f"# {line}" for line in setting.doc.splitlines())]
-        if key in values:
-            lines.append(f"{key} = {_toml(values[key])}")
-        else:
-            lines.append(f"# {key} = {_toml(setting.default)}")
-    return "\n".join(lines) + "\n"
+    head = "# One Hanse daemon. A setting that is commented out has the value shown."
+    return "\n".join([head, *rendered(SETTINGS, values)]) + "\n"
 
 
 def control_path(home: Path, configured: str = "") -> Path:
@@ -280,81 +266,48 @@ def control_path(home: Path, configured: str = "") -> Path:
     return Path("/tmp") / f"hanse-{name}" / "control.sock"  # noqa: S108
 
 
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        raw = path.read_bytes()
-    except FileNotFoundError:
-        raise NotFound(
-            f"there is no daemon in {path.parent}: {FILE_NAME} is missing",
-            fix="make one with hanse daemon init or join, or name its folder with --home",
-        ) from None
-    if len(raw) > CONFIG_BYTES_MAX:
-        raise InvalidSpec(f"{path} is larger than {CONFIG_BYTES_MAX} bytes")
-    try:
-        return tomllib.loads(raw.decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InvalidSpec(f"{path} is not valid TOML: {error}", fix="correct that line") from None
+def _parse(reader: Settings, home: Path) -> Config:
+    listen = check_address(reader.text("listen"), "listen")
+    return Config(
+        home=home,
+        federation=segment(reader.text("federation"), "federation"),
+        region=segment(reader.text("region"), "region"),
+        listen=listen,
+        advertise=check_address(reader.text("advertise") or listen, "advertise"),
+        private_fields=check_policy(reader.text("private_fields").split()),
+        audit_listen=reader.optional_address("audit_listen"),
+        witness_url=_url(reader, "witness_url"),
+        prometheus_url=_url(reader, "prometheus_url"),
+        prometheus_token=reader.optional_file("prometheus_token"),
+        log_level=reader.log_level(),
+        tick_interval_s=reader.number("tick_interval_s", low=0.01, high=10.0),
+        recovery_timeout_s=reader.number("recovery_timeout_s", low=0, high=3600),
+        control_socket=control_path(home, reader.text("control_socket")),
+        blobs=reader.text("blobs"),
+        blobs_endpoint=_url(reader, "blobs_endpoint"),
+        blobs_credentials=reader.optional_file("blobs_credentials"),
+        blobs_options=reader.text("blobs_options"),
+        blob_cache_bytes=reader.integer("blob_cache_bytes", high=2**50),
+        fold_after_s=reader.number("fold_after_s", low=-1, high=1e9),
+        scrub_bytes_per_s=reader.integer("scrub_bytes_per_s", high=2**40),
+        scrub_interval_s=reader.number("scrub_interval_s", low=1, high=1e9),
+        blob_reserve_bytes=reader.integer("blob_reserve_bytes", high=2**50),
+        blob_send_bytes_per_s=pace_of(reader, "blob_send_bytes_per_s"),
+        blob_fetch_bytes_per_s=pace_of(reader, "blob_fetch_bytes_per_s"),
+        disk_reserve_bytes=_reserve(reader),
+        daemon_key=reader.file("daemon_key"),
+        witness_key=reader.file("witness_key"),
+        timestamp_key=reader.file("timestamp_key"),
+        tls_key=reader.file("tls_key"),
+        tls_cert=reader.file("tls_cert"),
+        edge_ca_key=reader.file("edge_ca_key"),
+        edge_ca_cert=reader.file("edge_ca_cert"),
+    )
 
 
-def _parse(document: dict[str, Any], home: Path) -> Config:
-    with Reader(document, FILE_NAME) as reader:
-        listen = check_address(_text(reader, "listen"), "listen")
-        return Config(
-            home=home,
-            federation=segment(_text(reader, "federation"), "federation"),
-            region=segment(_text(reader, "region"), "region"),
-            listen=listen,
-            advertise=check_address(_text(reader, "advertise") or listen, "advertise"),
-            private_fields=check_policy(_text(reader, "private_fields").split()),
-            audit_listen=_optional_address(reader, "audit_listen"),
-            witness_url=_url(reader, "witness_url"),
-            prometheus_url=_url(reader, "prometheus_url"),
-            prometheus_token=_optional_path(reader, home, "prometheus_token"),
-            log_level=reader.one_of("log_level", LOG_LEVELS, SETTINGS["log_level"].default),
-            tick_interval_s=reader.number(
-                "tick_interval_s", SETTINGS["tick_interval_s"].default, low=0.01, high=10.0
-            ),
-            recovery_timeout_s=reader.number(
-                "recovery_timeout_s", SETTINGS["recovery_timeout_s"].default, low=0, high=3600
-            ),
-            control_socket=control_path(home, _text(reader, "control_socket")),
-            blobs=_text(reader, "blobs"),
-            blobs_endpoint=_url(reader, "blobs_endpoint"),
-            blobs_credentials=home / found
-            if (found := _text(reader, "blobs_credentials"))
-            else None,
-            blobs_options=_text(reader, "blobs_options"),
-            blob_cache_bytes=reader.integer(
-                "blob_cache_bytes", SETTINGS["blob_cache_bytes"].default, high=2**50
-            ),
-            fold_after_s=reader.number(
-                "fold_after_s", SETTINGS["fold_after_s"].default, low=-1, high=1e9
-            ),
-            scrub_bytes_per_s=reader.integer(
-                "scrub_bytes_per_s", SETTINGS["scrub_bytes_per_s"].default, high=2**40
-            ),
-            scrub_interval_s=reader.number(
-                "scrub_interval_s", SETTINGS["scrub_interval_s"].default, low=1, high=1e9
-            ),
-            blob_reserve_bytes=reader.integer(
-                "blob_reserve_bytes", SETTINGS["blob_reserve_bytes"].default, high=2**50
-            ),
-            blob_send_bytes_per_s=pace_of(reader, "blob_send_bytes_per_s"),
-            blob_fetch_bytes_per_s=pace_of(reader, "blob_fetch_bytes_per_s"),
-            disk_reserve_bytes=_reserve(reader),
-            daemon_key=home / _text(reader, "daemon_key"),
-            witness_key=home / _text(reader, "witness_key"),
-            timestamp_key=home / _text(reader, "timestamp_key"),
-            tls_key=home / _text(reader, "tls_key"),
-            tls_cert=home / _text(reader, "tls_cert"),
-            edge_ca_key=home / _text(reader, "edge_ca_key"),
-            edge_ca_cert=home / _text(reader, "edge_ca_cert"),
-        )
-
-
-def _reserve(reader: Reader) -> int:
+def _reserve(reader: Settings) -> int:
     """A smaller one would be used up by SQLite's log before it is emptied into the database."""
-    size = reader.integer("disk_reserve_bytes", SETTINGS["disk_reserve_bytes"].default, high=2**40)
+    size = reader.integer("disk_reserve_bytes", high=2**40)
     if 0 < size < DISK_RESERVE_BYTES_MIN:
         raise InvalidSpec(
             f"disk_reserve_bytes: {size} is too small to be of use",
@@ -363,28 +316,8 @@ def _reserve(reader: Reader) -> int:
     return size
 
 
-def _text(reader: Reader, key: str) -> str:
-    default = SETTINGS[key].default
-    return reader.text(key) if default is None else reader.text(key, default)
-
-
-def _url(reader: Reader, key: str) -> str:
-    text = _text(reader, key)
+def _url(reader: Settings, key: str) -> str:
+    text = reader.text(key)
     if text and not _URL.fullmatch(text):
         raise InvalidSpec(f"{key}: {text[:80]!r} is no URL", fix="begin it with https://")
     return text
-
-
-def _optional_path(reader: Reader, home: Path, key: str) -> Path | None:
-    text = _text(reader, key)
-    return home / text if text else None
-
-
-def _optional_address(reader: Reader, key: str) -> str:
-    text = _text(reader, key)
-    return check_address(text, key) if text else ""
-
-
-def _toml(value: str | int | float | None) -> str:
-    # A JSON text or number is also a TOML one, once DEL is escaped.
-    return json.dumps(value).replace("\x7f", "\\u007f")

@@ -34,11 +34,6 @@ ANSWER_BYTES_MAX = 1024 * 1024
 ONNX = "onnx"
 
 
-def inspect(path: Path, *, wall_s: float = WALL_S) -> Inspection:
-    """Inspect one ONNX file. Raises as `inspect_files`."""
-    return inspect_files({path.name: path}, {path.name: ONNX}, wall_s=wall_s)[path.name]
-
-
 def inspect_files(
     files: Mapping[str, Path], roles: Mapping[str, str], *, wall_s: float = WALL_S
 ) -> dict[str, Inspection]:
@@ -151,9 +146,7 @@ def _inspection(found: dict[str, Any]) -> Inspection:
         opsets=found["opsets"],
         inputs=_tensors_of(found["inputs"]),
         outputs=_tensors_of(found["outputs"]),
-        metadata_keys=tuple(found["metadata_keys"]),
         external=found["external"],
-        producer=found["producer"],
     )
 
 

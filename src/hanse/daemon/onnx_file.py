@@ -45,9 +45,7 @@ class Inspection:
     opsets: dict[str, int]
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
-    metadata_keys: tuple[str, ...] = ()
     external: dict[str, int] = field(default_factory=dict)
-    producer: str = ""
 
     @property
     def requires(self) -> dict[str, str]:
@@ -67,9 +65,7 @@ def examine(file: BinaryIO, name: str) -> Inspection:
         opsets=_opsets(model, walked.domains, name),
         inputs=tuple(_tensor(v, "input") for v in model.graph.input if v.name not in held),
         outputs=_outputs(model),
-        metadata_keys=tuple(sorted({entry.key for entry in model.metadata_props})),
         external=walked.external,
-        producer=f"{model.producer_name} {model.producer_version}".strip()[:200],
     )
 
 

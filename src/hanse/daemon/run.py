@@ -130,7 +130,6 @@ class Daemon:
         self.healer: Healer | None = None
         self.upkeep: Upkeep | None = None
         self._edge, self._transfers = edge, transfers
-        self._server: object | None = None
 
     # Outside, as the driver sees it
     def fetch(self, effect: FetchRelease) -> None:

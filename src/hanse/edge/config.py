@@ -8,34 +8,20 @@ relative to the folder that it lies in.
 
 from __future__ import annotations
 
-import json
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from hanse.core.compat import DECLARED, check_declared
 from hanse.core.encoding import strict_base64
 from hanse.core.errors import InvalidSpec, NotFound, NotPermitted
 from hanse.core.ids import Segment, check_address, segment
 from hanse.core.limits import LABELS_MAX
-from hanse.core.reading import Reader
 from hanse.core.transfer.turns import pace_of
 from hanse.edge.listening import check_listen, check_reach
+from hanse.storage.settings import Setting, Settings, rendered, toml
 
 FILE_NAME = "agent.toml"
-CONFIG_BYTES_MAX = 64 * 1024
-LOG_LEVELS = ("debug", "info", "warning", "error")
-
-
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """What one key of the file means. Without a default it has to be given."""
-
-    doc: str
-    default: str | int | float | None = None
-
 
 SETTINGS = {
     "node": Setting("This node's name in its region; its certificate says the same."),
@@ -149,7 +135,9 @@ class Config:
 def load(path: Path) -> Config:
     """Read the file. Raises `NotFound`, `InvalidSpec`, `InvalidName` or `NotPermitted`."""
     path = path.absolute()
-    config = _parse(_read(path), path.parent)
+    missing = NotFound(f"{path} is missing", fix="enrol this node first")
+    with Settings(path, SETTINGS, missing) as reader:
+        config = _parse(reader)
     for key in (config.tls_key, config.serving_key):
         if key is not None and key.exists() and key.stat().st_mode & 0o077:
             raise NotPermitted(f"{key} can be read by others", fix="chmod 600 it")
@@ -164,86 +152,49 @@ def load(path: Path) -> Config:
 
 def render(values: Mapping[str, str | int | float], labels: Mapping[str, str]) -> str:
     """The commented file; what is not in `values` stands commented out at its default."""
-    lines = ["# One Hanse edge node. A setting that is commented out has the value shown."]
-    for key, setting in SETTINGS.items():
-        lines += ["", *(f"# {line}" for line in setting.doc.splitlines())]
-        if key in values:
-            lines.append(f"{key} = {_toml(values[key])}")
-        else:
-            lines.append(f"# {key} = {_toml(setting.default)}")
-    lines += [
+    lines = [
+        "# One Hanse edge node. A setting that is commented out has the value shown.",
+        *rendered(SETTINGS, values),
         "",
         "# What this machine has and the agent cannot find out, for what releases require:",
+        f"# {', '.join(DECLARED)}.",
+        "[facts]",
+        "",
+        "# Texts by which rollouts select nodes.",
+        "[labels]",
+        *(f"{toml(key)} = {toml(value)}" for key, value in sorted(labels.items())),
     ]
-    lines += [f"# {', '.join(DECLARED)}.", "[facts]"]
-    lines += ["", "# Texts by which rollouts select nodes.", "[labels]"]
-    lines += [f"{_toml(key)} = {_toml(value)}" for key, value in sorted(labels.items())]
     return "\n".join(lines) + "\n"
 
 
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        raw = path.read_bytes()
-    except FileNotFoundError:
-        raise NotFound(f"{path} is missing", fix="enrol this node first") from None
-    if len(raw) > CONFIG_BYTES_MAX:
-        raise InvalidSpec(f"{path} is larger than {CONFIG_BYTES_MAX} bytes")
-    try:
-        return tomllib.loads(raw.decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InvalidSpec(f"{path} is not valid TOML: {error}", fix="correct that line") from None
-
-
-def _parse(document: dict[str, Any], folder: Path) -> Config:
-    with Reader(document, FILE_NAME) as reader:
-        return Config(
-            node=segment(_text(reader, "node"), "node"),
-            federation=segment(_text(reader, "federation"), "federation"),
-            region=segment(_text(reader, "region"), "region"),
-            daemon=check_address(_text(reader, "daemon"), "daemon"),
-            daemon_cert=folder / _text(reader, "daemon_cert"),
-            daemon_key=_public_key(_text(reader, "daemon_key")),
-            tls_key=folder / _text(reader, "tls_key"),
-            tls_cert=folder / _text(reader, "tls_cert"),
-            state=folder / _text(reader, "state"),
-            listen=check_listen(_text(reader, "listen")),
-            serving_cert=_path(reader, "serving_cert", folder),
-            serving_key=_path(reader, "serving_key", folder),
-            serving_client_ca=_path(reader, "serving_client_ca", folder),
-            serving_without_tls=reader.flag("serving_without_tls", False),
-            share_listen=_address(reader, "share_listen"),
-            share_address=_address(reader, "share_address"),
-            share_bytes_per_s=pace_of(reader, "share_bytes_per_s"),
-            fetch_bytes_per_s=pace_of(reader, "fetch_bytes_per_s"),
-            report_interval_s=_number(reader, "report_interval_s", 0.1, 3600.0),
-            probe_interval_s=_number(reader, "probe_interval_s", 1.0, 86400.0),
-            release_bytes_max=reader.integer(
-                "release_bytes_max", SETTINGS["release_bytes_max"].default, low=1
-            ),
-            threads=reader.integer("threads", SETTINGS["threads"].default, low=1, high=64),
-            log_level=reader.one_of("log_level", LOG_LEVELS, SETTINGS["log_level"].default),
-            facts=check_declared(reader.pairs("facts", count_max=LABELS_MAX), "facts"),
-            labels=reader.pairs("labels", count_max=LABELS_MAX),
-        )
-
-
-def _text(reader: Reader, key: str) -> str:
-    default = SETTINGS[key].default
-    return reader.text(key) if default is None else reader.text(key, default)
-
-
-def _address(reader: Reader, key: str) -> str:
-    text = _text(reader, key)
-    return check_address(text, key) if text else ""
-
-
-def _number(reader: Reader, key: str, low: float, high: float) -> float:
-    return reader.number(key, SETTINGS[key].default, low=low, high=high)
-
-
-def _path(reader: Reader, key: str, folder: Path) -> Path | None:
-    text = _text(reader, key)
-    return folder / text if text else None
+def _parse(reader: Settings) -> Config:
+    return Config(
+        node=segment(reader.text("node"), "node"),
+        federation=segment(reader.text("federation"), "federation"),
+        region=segment(reader.text("region"), "region"),
+        daemon=check_address(reader.text("daemon"), "daemon"),
+        daemon_cert=reader.file("daemon_cert"),
+        daemon_key=_public_key(reader.text("daemon_key")),
+        tls_key=reader.file("tls_key"),
+        tls_cert=reader.file("tls_cert"),
+        state=reader.file("state"),
+        listen=check_listen(reader.text("listen")),
+        serving_cert=reader.optional_file("serving_cert"),
+        serving_key=reader.optional_file("serving_key"),
+        serving_client_ca=reader.optional_file("serving_client_ca"),
+        serving_without_tls=reader.flag("serving_without_tls", False),
+        share_listen=reader.optional_address("share_listen"),
+        share_address=reader.optional_address("share_address"),
+        share_bytes_per_s=pace_of(reader, "share_bytes_per_s"),
+        fetch_bytes_per_s=pace_of(reader, "fetch_bytes_per_s"),
+        report_interval_s=reader.number("report_interval_s", low=0.1, high=3600.0),
+        probe_interval_s=reader.number("probe_interval_s", low=1.0, high=86400.0),
+        release_bytes_max=reader.integer("release_bytes_max", low=1),
+        threads=reader.integer("threads", low=1, high=64),
+        log_level=reader.log_level(),
+        facts=check_declared(reader.pairs("facts", count_max=LABELS_MAX), "facts"),
+        labels=reader.pairs("labels", count_max=LABELS_MAX),
+    )
 
 
 def _public_key(text: str) -> bytes:
@@ -253,8 +204,3 @@ def _public_key(text: str) -> bytes:
             "daemon_key: expected 32 bytes in base64", fix="copy it from the enrolment"
         )
     return key
-
-
-def _toml(value: str | int | float | None) -> str:
-    # A JSON text or number is also a TOML one, once DEL is escaped.
-    return json.dumps(value, ensure_ascii=True).replace("\x7f", "\\u007f")

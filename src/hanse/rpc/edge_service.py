@@ -67,10 +67,6 @@ class EdgeService:
         message = pb.WatchResponse(assignment=assignment, signature=signature)
         self._feed.publish(message.SerializeToString())
 
-    @property
-    def watching(self) -> int:
-        return len(self._nodes)
-
     @translated
     async def watch(self, request: pb.WatchRequest, context: Context) -> None:
         peer, node = self._node(request.node, context)

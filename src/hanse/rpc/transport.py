@@ -17,7 +17,6 @@ from hanse.core import limits
 from hanse.core.errors import Conflict
 from hanse.core.gossip.frames import Frame
 from hanse.core.ids import MemberId
-from hanse.rpc.tls import Peer
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +47,6 @@ class PeerStream(Protocol):
     def peer(self) -> MemberId:
         """Whom the certificate at the other end was pinned to."""
         ...
-
-    @property
-    def identity(self) -> Peer: ...
 
     @property
     def spki(self) -> bytes:

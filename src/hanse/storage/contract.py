@@ -12,15 +12,12 @@ larger than a chunk, so the end of the append that holds `start` is within reach
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from hanse.core.errors import Broken
 from hanse.core.ids import Origin
 from hanse.core.step import AppendEvents, DropTrust, Head, PutTrust, PutWitness, TruncateLog, Write
-
-SCAN_EVENTS = 256
-"""Events a scan holds in memory at a time: at most 4 MiB."""
 
 
 class Tail(NamedTuple):
@@ -66,9 +63,6 @@ class EventStore(Protocol):
 
     async def checkpoint_at_or_before(self, origin: Origin, start: int, end: int) -> bytes | None:
         """The stored note with the largest size in `(start, end]`."""
-
-    def scan(self) -> AsyncIterator[tuple[Origin, int, bytes]]:
-        """Every event up to the heads at the start of the scan, by origin text, then seq."""
 
     async def trust(self) -> list[bytes]:
         """Every trust file, version 1 first."""

@@ -6,7 +6,7 @@ What `apply` took counts as durable; `crash` gives what a restarted process woul
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from hanse.core.errors import Broken
@@ -115,11 +115,6 @@ class MemoryEventStore:
         log = self._usable().logs.get(origin)
         sizes = [size for size in log.checkpoints if start < size <= end] if log else []
         return log.checkpoints[max(sizes)] if log and sizes else None
-
-    async def scan(self) -> AsyncIterator[tuple[Origin, int, bytes]]:
-        for head in await self.heads():
-            for seq in range(head.size):
-                yield head.origin, seq, self._usable().logs[head.origin].events[seq]
 
     async def trust(self) -> list[bytes]:
         return list(self._usable().trust)

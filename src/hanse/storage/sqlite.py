@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -32,7 +32,7 @@ from hanse.storage.connections import (
     lock_folder,
     may_be_full,
 )
-from hanse.storage.contract import EMPTY, SCAN_EVENTS, Tail, check_writes
+from hanse.storage.contract import EMPTY, Tail, check_writes
 from hanse.storage.migrations import migrate
 from hanse.storage.statements import DROP_VIEWS, Statement, statements
 
@@ -223,13 +223,6 @@ class SqliteEventStore:
             (log.id, start, min(end, log.tail.size)),
         )
         return rows[0][0] if rows else None
-
-    async def scan(self) -> AsyncIterator[tuple[Origin, int, bytes]]:
-        for origin, log in sorted(self._logs.items(), key=lambda item: str(item[0])):
-            for start in range(0, log.tail.size, SCAN_EVENTS):
-                run = await self._run(log, start, min(SCAN_EVENTS, log.tail.size - start))
-                for seq, raw in enumerate(run, start):
-                    yield origin, seq, raw
 
     async def trust(self) -> list[bytes]:
         return [raw for (raw,) in await self._rows("SELECT raw FROM trust_file ORDER BY version")]

@@ -6,7 +6,6 @@ valid events have equal views and so equal digests (I1).
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -133,9 +132,6 @@ class RolloutView:
         """Whether `reader` may count on the attestation of region `by`."""
         return by in self.healthy and (by == reader or by not in dict(self.waiting))
 
-    def report(self, region: str) -> ReportView | None:
-        return next((r for r in self.reports if r.region == region), None)
-
     def says(self, regions: tuple[str, ...], region: str) -> bool:
         return "*" in regions or region in regions
 
@@ -222,10 +218,6 @@ class ModelView:
 
     def encode(self) -> bytes:
         return canonical_json(self.to_mapping())
-
-    @property
-    def digest(self) -> bytes:
-        return hashlib.sha256(self.encode()).digest()
 
 
 def _release(release: Release) -> dict[str, Any]:

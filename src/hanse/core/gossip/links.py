@@ -32,7 +32,6 @@ class Link:
     theirs: dict[Origin, int] = field(default_factory=dict)
     told: dict[Origin, int] = field(default_factory=dict)
     pulls: dict[Origin, float] = field(default_factory=dict)
-    broken_promises: int = 0
     pinged_s: float = -1.0
     answered: int = 0  # ranges and heads told in answer since the last round
 
@@ -62,7 +61,6 @@ class Link:
         for origin in late:
             del self.pulls[origin]
             self.theirs.pop(origin, None)
-            self.broken_promises += 1
         return late
 
 

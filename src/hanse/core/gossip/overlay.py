@@ -101,7 +101,7 @@ class Overlay:
         }
         self._wanted = {m for m in wanted.union(self._leaving) if current.member(m)}
         new = [current.member(member) for member in sorted(self._wanted - before)]
-        dials = [Dial(member.id, member.address) for member in new if member]
+        dials = [Dial(member.id) for member in new if member]
         return [*dials, *(Undial(member) for member in sorted(before - self._wanted))]
 
     def _read(self, current: Members) -> None:

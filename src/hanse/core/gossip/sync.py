@@ -46,7 +46,7 @@ from hanse.core.gossip.pulls import Pulls
 from hanse.core.gossip.quota import Quotas
 from hanse.core.gossip.selves import Selves
 from hanse.core.gossip.trust_exchange import TrustExchange
-from hanse.core.ids import MemberId, Origin, member_id
+from hanse.core.ids import MemberId, Origin
 from hanse.core.log.checkpoint import Checkpoint, open_checkpoint
 from hanse.core.log.note import Note
 from hanse.core.logbook import Diverged, Entry, Logbook
@@ -297,7 +297,6 @@ class Sync:
             if self._book.size(frame.origin) == before:
                 # Nothing gained: do not ask this peer again before it speaks of that log again.
                 link.theirs.pop(frame.origin, None)
-                link.broken_promises += 1
             self.pull_missing(now_s)
 
     def _ingest(self, source: MemberId, frame: Announce | Chunk) -> None:
@@ -434,7 +433,3 @@ class Sync:
 def _proof_text(spki_a: bytes, spki_b: bytes, nonce_a: bytes, nonce_b: bytes) -> bytes:
     """What the prover a signs for b: it binds the key to both TLS ends of this connection."""
     return _PROOF_DOMAIN + spki_a + spki_b + nonce_a + nonce_b
-
-
-def id_of(key: SigningKey) -> MemberId:
-    return member_id(key.public)

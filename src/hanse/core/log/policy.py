@@ -89,16 +89,6 @@ class Policy:
             (top.needed, len(top.members)) if top else (0, 0) if self.requires_nothing else (1, 1)
         )
 
-    def group_of(self, witness: VerifierKey) -> str:
-        """The member of the quorum through which this witness counts; empty if through none."""
-        at = next((w.name for w in self.witnesses if w.key.public == witness.public), "")
-        above = {member: g.name for g in self.groups for member in g.members}
-        while at and at != self.quorum:
-            if above.get(at) == self.quorum:
-                return at
-            at = above.get(at, "")
-        return at
-
     @cached_property
     def liars_tolerated(self) -> int:
         """Witnesses that may lie before two inconsistent heads of one log can both be final.

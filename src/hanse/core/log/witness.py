@@ -9,21 +9,16 @@ between the two, must never make it vouch for less than it did (T19, I16).
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 
-from hanse.core.encoding import strict_base64, to_base64
-from hanse.core.errors import InvalidProof, Rejected
+from hanse.core.encoding import to_base64
 from hanse.core.log.checkpoint import Checkpoint, cosignature
-from hanse.core.log.merkle import EMPTY_ROOT, SIZE_MAX
-from hanse.core.log.note import Note, NoteSignature, VerifierKey, open_note
-from hanse.core.log.proofs import Proof, verify_consistency
+from hanse.core.log.merkle import EMPTY_ROOT
+from hanse.core.log.note import NoteSignature, VerifierKey
+from hanse.core.log.proofs import Proof
 from hanse.core.signing import SigningKey
-
-PROOF_LINES_MAX = 63
-_OLD = re.compile(r"old (0|[1-9][0-9]{0,18})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +40,6 @@ class Status(IntEnum):
     """The answers of C2SP tlog-witness, by their HTTP status."""
 
     OK = 200
-    BAD_REQUEST = 400
     FORBIDDEN = 403
     """No signature by the key that this log is known to have."""
     NOT_FOUND = 404
@@ -65,50 +59,9 @@ class Submission:
     note: bytes
     head: Checkpoint
 
-    @classmethod
-    def parse(cls, body: bytes) -> Submission:
-        """Raises `Rejected`: the request cannot be read."""
-        try:
-            head, _, note = body.decode().partition("\n\n")
-        except UnicodeDecodeError:
-            raise InvalidProof("the request is not UTF-8") from None
-        first, *lines = head.split("\n")
-        old = _OLD.fullmatch(first)
-        hashes = tuple(strict_base64(line) or b"" for line in lines)
-        if old is None or len(lines) > PROOF_LINES_MAX or any(len(h) != 32 for h in hashes):
-            raise InvalidProof("the request is: old <size>, proof lines, an empty line, the head")
-        raw = note.encode()
-        checkpoint = Checkpoint.parse(Note.parse(raw).text)
-        old_size = int(old[1])
-        if old_size > min(checkpoint.size, SIZE_MAX):
-            raise InvalidProof(f"a head of {checkpoint.size} does not extend one of {old_size}")
-        return cls(old_size, hashes, raw, checkpoint)
-
     def render(self) -> bytes:
         lines = [f"old {self.old_size}", *map(to_base64, self.proof), "", ""]
         return "\n".join(lines).encode() + self.note
-
-
-def judge(asked: Submission, log: VerifierKey | None, seen: Seen) -> Status:
-    """How a witness that remembers `seen` answers. Only after `OK` it remembers and cosigns.
-
-    The caller holds its memory of this log locked from before it read `seen`.
-    """
-    if log is None:
-        return Status.NOT_FOUND
-    try:
-        open_note(asked.note, (log,))
-    except Rejected:
-        return Status.FORBIDDEN
-    if asked.old_size != seen.size:
-        return Status.CONFLICT
-    if asked.head.size == seen.size and asked.head.root != seen.root:
-        return Status.CONFLICT
-    try:
-        verify_consistency(seen.size, asked.head.size, asked.proof, seen.root, asked.head.root)
-    except Rejected:
-        return Status.UNPROCESSABLE
-    return Status.OK
 
 
 class Witness:

@@ -177,13 +177,6 @@ class Members:
     def all_floors(self) -> Floors:
         return Floors(self.floors, self.floor_caps)
 
-    def cut(self, member: MemberId, incarnation: int) -> Cut | None:
-        """The cut of that log, if there is one."""
-        found = (
-            c for c in self.cuts if (c.origin.member, c.origin.incarnation) == (member, incarnation)
-        )
-        return next(found, None)
-
     def may_give(self, source: str, target: str) -> bool:
         """Whether daemons of `source` may hand model files to `target`; both must agree."""
         region = self.region(source)

@@ -123,16 +123,6 @@ class Matter:
             raise NotFound(f"{self.view.model} has no release {named}", fix=near(named, known))
         return found[0]
 
-    def rollouts(self, name: str) -> list[RolloutView]:
-        """Every generation of that name, newest first. Raises `NotFound`."""
-        found = [r for r in reversed(self.view.rollouts) if r.rollout == name]
-        if not found:
-            known = [r.rollout for r in self.view.rollouts]
-            raise NotFound(
-                f"{self.view.model} has no rollout {plain(name, 80)}", fix=near(name, known)
-            )
-        return found
-
     def execution(self, rollout: RolloutView) -> Execution | None:
         """Our own region's part, if it has begun."""
         return self.node.region.execution(self.view, rollout)
