@@ -145,7 +145,7 @@ class Watch:
 def _shipped(factor: float, answers: int) -> tuple[str, Watch]:
     """The watch after the promotion, for want of another arm: against the answers of before."""
     rollout = Metric("errors", "ratio", "error", margin=1.25, proven_below=2.0)
-    metric = watched(rollout, ArmCounts(requests=answers, errors=answers // 100), factor)
+    metric = watched(rollout, [ArmCounts(requests=answers, errors=answers // 100)], factor)
     assert metric is not None
     name = f"**watch, factor {factor:g} after {answers:,}: above {metric.slo:.1%} (shipped)**"
     return name, Watch(TESTS[metric.test].harm(metric, Setting()), alarm_level(1), 1000)

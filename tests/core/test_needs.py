@@ -10,8 +10,8 @@ from test_rollout_machine import SPEC, TICK_S, Walk, facts_of, moods, starts, wa
 
 from hanse.core.evidence.interval import rate_interval
 from hanse.core.rollout.needs import ahead, needs
-from hanse.core.rollout.stimuli import View
 from hanse.core.rollout.table import TERMINAL, State
+from hanse.core.rollout.tick import View
 
 
 def seen(walk: Walk, mood: str, after_s: float = TICK_S) -> View:

@@ -54,7 +54,7 @@ def test_a_rollout_is_handed_its_own_windows_and_the_rest_is_dropped() -> None:
     fleet = Fleet()
     fleet.report(b"boot", 1, report(OLD, window(10), window(20, rollout="r-1", generation=1)), 0.0)
     assert fleet.take(MODEL, "r-2", 2) == ()
-    assert [w.stable.requests for w in fleet.take(MODEL, "r-1", 1)] == [20]
+    assert [(node, w.stable.requests) for node, w in fleet.take(MODEL, "r-1", 1)] == [(NODE, 20)]
     assert fleet.take(MODEL, "r-1", 1) == ()
     fleet.drop_untaken()
     assert fleet.take(MODEL, "", 0) == ()

@@ -700,13 +700,29 @@ def with_nodes(walk: Walk, **counts: int) -> Facts:
     return replace(facts, nodes=replace(facts.nodes, **counts))
 
 
-@pytest.mark.parametrize("counts", [{"failing": 1, "ready": 4}, {"silent": 1}])
+@pytest.mark.parametrize("counts", [{"failing": 2, "ready": 3}, {"silent": 2}])
 @pytest.mark.parametrize("state", [State.PREFETCHING, *STEPPING])
 def test_more_nodes_than_the_plan_bears_undo_it(state: State, counts: dict[str, int]) -> None:
     walk = walk_to(state)
     assert walk.tick(with_nodes(walk, **counts)).state is State.ROLLING_BACK
     assert walk.progress.reason == Cause.FAILING
     assert Hold(str(Cause.FAILING)) in walk.actions
+
+
+@pytest.mark.parametrize("ready", [0, 1, 4])
+def test_one_node_of_several_that_fails_stops_it_and_undoes_nothing(ready: int) -> None:
+    walk = walk_to(State.PREFETCHING)
+    facts = with_nodes(walk, failing=1, ready=ready)
+    nodes = replace(facts.nodes, against=("dock-7",))
+    assert walk.tick(replace(facts, nodes=nodes)).state is State.HELD
+    assert (walk.progress.reason, walk.actions[0]) == (Cause.FAILING, walk.actions[-1])
+    assert walk.progress.why.endswith("dock-7")
+    walk.until(State.HEALTHY)
+
+
+def test_of_two_nodes_one_that_fails_undoes_it() -> None:
+    walk = walk_to(State.PREFETCHING)
+    assert walk.tick(with_nodes(walk, online=2, failing=1, ready=1)).state is State.ROLLING_BACK
 
 
 def test_a_plan_may_hold_instead_and_goes_on_when_they_have_recovered() -> None:

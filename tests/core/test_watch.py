@@ -132,21 +132,21 @@ def test_the_true_rate_is_above_the_limit_in_fewer_than_one_of_a_thousand() -> N
 
 def test_metrics_that_need_the_other_arm_are_watched_by_what_remains() -> None:
     seen = ArmCounts(10_000, 100, 200, labelled=1000, wrong=20)
-    pair = watched(Metric("accuracy", "paired", "wrong-pair", proven_below=2.0), seen, 1.5)
+    pair = watched(Metric("accuracy", "paired", "wrong-pair", proven_below=2.0), [seen], 1.5)
     assert pair is not None
     assert (pair.test, pair.event) == ("watch", "wrong")
-    assert watched(Metric("agreement", "one-arm", "disagree", slo=0.05), seen, 1.5) is None
-    assert watched(Metric("shares", "sample-ratio", "share"), seen, 1.5) is None
-    limit = watched(Metric("errors", "one-arm", "error", slo=0.05), seen, 1.5)
+    assert watched(Metric("agreement", "one-arm", "disagree", slo=0.05), [seen], 1.5) is None
+    assert watched(Metric("shares", "sample-ratio", "share"), [seen], 1.5) is None
+    limit = watched(Metric("errors", "one-arm", "error", slo=0.05), [seen], 1.5)
     assert limit is not None
     assert limit.slo == 0.05
-    drift = watched(Metric("drift", "drift", "output:y", delta=0.1), seen, 1.5)
+    drift = watched(Metric("drift", "drift", "output:y", delta=0.1), [seen], 1.5)
     assert drift is not None
     assert drift.test == "drift-watch"
 
 
 def test_nothing_is_watched_against_a_rate_that_nobody_has_seen() -> None:
-    assert watched(Metric("accuracy", "ratio", "wrong", margin=1.25), ArmCounts(500), 1.5) is None
+    assert watched(Metric("accuracy", "ratio", "wrong", margin=1.25), [ArmCounts(500)], 1.5) is None
 
 
 def test_a_plan_may_ask_for_no_watch() -> None:

@@ -389,7 +389,7 @@ async def test_a_node_that_fell_silent_with_it_counts_once_the_plan_says_so(
         town.run(STEP_S)
     here = town.place(EU)
     assert here.reason == Cause.FAILING, here
-    assert here.why == "0 of 1 nodes failed to run it, 1 fell silent with it"
+    assert here.why == "0 of 1 nodes failed to run it, 1 fell silent with it: machine"
     assert here.state in (State.ROLLING_BACK, State.ROLLED_BACK)
     _the_others_hold(town, new)
 

@@ -9,7 +9,7 @@ Counts are taken once per (node, boot, sequence), however often a report is deli
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from hanse.core import limits
 from hanse.core.assignment import MODELS_MAX
@@ -68,8 +68,8 @@ class Fleet:
         self.nodes: dict[Segment, NodeStatus] = {}
         self.counted = Counted()
         self.recent: dict[Segment, Recent] = {}
-        self._windows: dict[tuple[str, str, int, int, int], Window] = {}
-        self._stable: dict[Segment, tuple[Digest, Counts]] = {}
+        self._windows: dict[tuple[str, str, int], dict[tuple[Segment, int, int], Window]] = {}
+        self._stable: dict[Segment, tuple[Digest, dict[Segment, Counts]]] = {}
         self._kinds: dict[frozenset[tuple[str, str]], int] = {frozenset(): 0}
         self._fits: dict[tuple[Digest, int], Fit] = {}
 
@@ -97,25 +97,33 @@ class Fleet:
         status.order = (report.epoch, report.serial)
         before, status.models = status.models, {m.model: m for m in report.models}
         for model in report.models:
-            self._remember(before.get(model.model), model, now_s)
+            self._remember(report.node, before.get(model.model), model, now_s)
             for window in model.windows:
-                held = self._windows.get(window.key)
-                self._windows[window.key] = held + window if held else window
+                of_rollout = self._windows.setdefault(window.key[:3], {})
+                key = (report.node, *window.key[3:])
+                held = of_rollout.get(key)
+                of_rollout[key] = held + window if held else window
         return seq
 
-    def take(self, model: Segment, rollout: str, generation: int) -> tuple[Window, ...]:
-        """The counts of one rollout since the last tick; they are handed out once."""
-        keys = sorted(key for key in self._windows if key[:3] == (model, rollout, generation))
-        return tuple(self._windows.pop(key) for key in keys)
+    def take(
+        self, model: Segment, rollout: str, generation: int
+    ) -> tuple[tuple[Segment, Window], ...]:
+        """What each node counted of one rollout since the last tick; handed out once."""
+        found = self._windows.pop((model, rollout, generation), {})
+        return tuple((key[0], found[key]) for key in sorted(found))
 
     def drop_untaken(self) -> None:
         """Forget what no running rollout asked for, so that nothing gathers for a later one."""
         self._windows.clear()
 
-    def take_stable(self, model: Segment, release: Digest) -> Counts:
-        """What the stable arm answered while it was `release`; handed out once."""
-        found, counts = self._stable.pop(model, (release, Counts()))
-        return counts if found == release else Counts()
+    def take_stable(self, model: Segment, release: Digest) -> tuple[tuple[Segment, Counts], ...]:
+        """What each node's stable arm answered while it was `release`; handed out once.
+
+        It is kept from the first time on that somebody asks.
+        """
+        found, counts = self._stable.get(model, (release, {}))
+        self._stable[model] = (release, {})
+        return tuple(sorted(counts.items())) if found == release else ()
 
     def online(self, now_s: float) -> list[NodeStatus]:
         return [self.nodes[n] for n in sorted(self.nodes) if self.nodes[n].online(now_s)]
@@ -151,7 +159,9 @@ class Fleet:
         reports = [node.models.get(model) for node in nodes]
         return sum(1 for r in reports if r is not None and r.running == release)
 
-    def _remember(self, before: ModelReport | None, report: ModelReport, now_s: float) -> None:
+    def _remember(
+        self, node: Segment, before: ModelReport | None, report: ModelReport, now_s: float
+    ) -> None:
         """Counts of a report across a change of release belong to neither: leave them out."""
         if before is None or report.running is None or before.running != report.running:
             return
@@ -161,9 +171,10 @@ class Fleet:
         for window in report.windows:
             if window.stable != Counts():
                 recent.add(report.running, window.stable, now_s)
-                found, counts = self._stable.get(report.model, (report.running, Counts()))
-                sum_of = counts if found == report.running else Counts()
-                self._stable[report.model] = (report.running, sum_of + window.stable)
+                found, counts = self._stable.get(report.model, (None, {}))
+                if found == report.running:
+                    counted = counts.get(node, Counts())
+                    counts[node] = counted + replace(window.stable, latency={})
 
     def _status(self, name: Segment) -> NodeStatus:
         if name not in self.nodes and len(self.nodes) >= limits.NODES_MAX:

@@ -31,8 +31,8 @@ from hanse.core.retention import Beside, reached
 from hanse.core.rollout.machine import advance
 from hanse.core.rollout.plan import RolloutSpec
 from hanse.core.rollout.progress import Progress, begin
-from hanse.core.rollout.stimuli import View as Tick
 from hanse.core.rollout.table import TERMINAL, State
+from hanse.core.rollout.tick import View as Tick
 from hanse.core.signing import SigningKey
 from hanse.core.situation import (
     Execution,
@@ -393,5 +393,6 @@ def _place(progress: Progress) -> tuple[object, ...]:
         progress.exposed,
         progress.proofs,
         progress.evidence,
+        progress.voices,
         progress.rejected,
     )

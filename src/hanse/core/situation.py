@@ -7,6 +7,7 @@ nodes; nothing here is a guess, and nothing here decides.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from hanse.core import telemetry
@@ -30,6 +31,7 @@ from hanse.core.rollout.table import State
 from hanse.core.routing import takes_all
 
 _STATES = frozenset(State)
+_NAMED_MAX = 5
 
 
 @dataclass(slots=True)
@@ -177,6 +179,7 @@ def _nodes(
     told = [(n, n.models.get(view.model)) for n in online]
     failing = {n.name for n, m in told if m is not None and rollout.release in m.failed}
     ready = {n.name for n, m in told if m and rollout.release in m.ready} - failing
+    silent = _silent(view.model, rollout.release, execution.plan.nodes.silent_ms, around)
     weight = execution.progress.weight_percent
     confirmed = [n for n in obeying if n.name in ready] if weight else obeying
     # Who cannot run the target is back once it has left the release.
@@ -194,9 +197,10 @@ def _nodes(
         len(confirmed),
         len(ready),
         len(failing),
-        _silent(view.model, rollout.release, execution.plan.nodes.silent_ms, around),
+        len(silent),
         on_target,
         _whole(rollout.plan, online, weight),
+        tuple(sorted({*failing, *silent})[:_NAMED_MAX]),
         len(everybody) - len(online),
     )
 
@@ -208,13 +212,16 @@ def _whole(plan: RolloutSpec, online: Sequence[NodeStatus], weight_percent: int)
     return sum(takes_all(salt, node.name, weight_percent * 100) for node in online)
 
 
-def _silent(model: Segment, release: Digest, silent_ms: int | None, around: Surroundings) -> int:
+def _silent(
+    model: Segment, release: Digest, silent_ms: int | None, around: Surroundings
+) -> list[Segment]:
     """Nodes whose last word was that they have the release, and that was too long ago."""
     if silent_ms is None:
-        return 0
+        return []
     since_s = around.now_s - silent_ms / 1000
-    gone = (n.models.get(model) for n in around.fleet.nodes.values() if n.seen_s < since_s)
-    return sum(1 for m in gone if m is not None and release in (m.running, *m.ready))
+    gone = [n for n in around.fleet.nodes.values() if n.seen_s < since_s]
+    had = ((n.name, n.models.get(model)) for n in gone)
+    return [name for name, m in had if m is not None and release in (m.running, *m.ready)]
 
 
 def take_windows(execution: Execution, around: Surroundings) -> tuple[Window, ...]:
@@ -227,10 +234,10 @@ def take_windows(execution: Execution, around: Surroundings) -> tuple[Window, ..
         return _since_promotion(execution, around)
     arms = (progress.weight_percent * 100, progress.shadow_percent * 100)
     found = []
-    for window in around.fleet.take(plan.model, plan.name, plan.generation):
+    for node, window in around.fleet.take(plan.model, plan.name, plan.generation):
         if (window.weight_bp, window.shadow_bp) == arms:
             try:
-                found.append(_evidence_window(window))
+                found.append(_evidence_window(window, node))
             except Rejected:
                 continue  # counts that nobody can have counted: a node lies
             _add(execution.totals, f"{progress.stage}.{arms[0]}.{arms[1]}", window)
@@ -242,13 +249,11 @@ def _since_promotion(execution: Execution, around: Surroundings) -> tuple[Window
     plan, progress = execution.plan, execution.progress
     if around.now_s - progress.telemetry_at_s < TICK_S:
         return ()
-    counts = around.fleet.take_stable(plan.model, plan.release)
-    if counts == telemetry.Counts():
-        return ()
-    try:
-        return (Window(Trial.CANARY, _arm(counts), series=counts.series),)
-    except Rejected:
-        return ()  # counts that nobody can have counted: a node lies
+    found = []
+    for node, counts in around.fleet.take_stable(plan.model, plan.release):
+        with suppress(Rejected):  # counts that nobody can have counted: a node lies
+            found.append(Window(Trial.CANARY, _arm(counts), series=counts.series, node=node))
+    return tuple(found)
 
 
 def _runs(report: telemetry.ModelReport | None, release: Digest) -> bool:
@@ -259,7 +264,7 @@ def _add(totals: dict[str, telemetry.Window], key: str, window: telemetry.Window
     totals[key] = totals[key] + window if key in totals else window
 
 
-def _evidence_window(window: telemetry.Window) -> Window:
+def _evidence_window(window: telemetry.Window, node: Segment) -> Window:
     shadow = window.weight_bp == 0
     pairs, trial = window.pairs, window.shadow if shadow else window.canary
     return Window(
@@ -276,6 +281,7 @@ def _evidence_window(window: telemetry.Window) -> Window:
         ),
         pairs.differences,
         trial.series,
+        node,
     )
 
 

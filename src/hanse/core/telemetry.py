@@ -14,10 +14,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
-from itertools import zip_longest
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 from hanse.core import limits
 from hanse.core.assignment import (
@@ -31,10 +29,10 @@ from hanse.core.errors import Broken, InvalidSpec, TooLarge
 from hanse.core.evidence.difference import LEVELS, STEPS
 from hanse.core.evidence.drift import BINS_MAX
 from hanse.core.evidence.ratio import COUNT_MAX
+from hanse.core.evidence.window import added, added_bins
 from hanse.core.ids import Digest, Segment, segment
 from hanse.core.reading import Reader, canonical_json, parse_json
 
-K = TypeVar("K")
 GAMMA = 1.04
 BUCKET_MAX = 640  # 1.04^640 µs is 22 hours; anything slower is as bad
 WINDOWS_MAX = 64
@@ -88,21 +86,13 @@ class Counts:
     def __add__(self, other: Counts) -> Counts:
         series = dict(self.series)
         for name, bins in other.series.items():
-            both = zip_longest(series.get(name, ()), bins, fillvalue=0)
-            series[name] = tuple(a + b for a, b in both)
+            series[name] = added_bins(series.get(name, ()), bins)
         plain = {name: getattr(self, name) + getattr(other, name) for name in PLAIN}
-        latency = _added(self.latency, other.latency)
+        latency = added(self.latency, other.latency)
         return replace(self, **plain, latency=latency, series=series)
 
 
 PLAIN = ("requests", "errors", "slow", "labelled", "wrong", "invalid")
-
-
-def _added(left: Mapping[K, int], right: Mapping[K, int]) -> dict[K, int]:
-    out = dict(left)
-    for key, count in right.items():
-        out[key] = out.get(key, 0) + count
-    return out
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,9 +123,9 @@ class Pairs:
         return replace(
             self,
             **plain,
-            differences=_added(self.differences, other.differences),
-            distances=_added(self.distances, other.distances),
-            confusion=_added(self.confusion, other.confusion),
+            differences=added(self.differences, other.differences),
+            distances=added(self.distances, other.distances),
+            confusion=added(self.confusion, other.confusion),
         )
 
 

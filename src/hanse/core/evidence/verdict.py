@@ -35,6 +35,8 @@ class Reason(StrEnum):
     NOT_ENOUGH_SAMPLES = "notEnoughSamples"
     TELEMETRY_GAP = "telemetryGap"
     UNDECIDED = "undecided"
+    ONE_NODE = "oneNode"
+    """Harm that shows with the word of one node alone, or only without it: see `voices`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,8 @@ No second arm is left to compare with, so each metric of the plan is measured ag
 release itself showed while it was proven:
 
     ratio, paired   the rate in the rollout, at most what its counts leave possible, times
-                    `watch.factor` of the plan
+                    `watch.factor` of the plan; the highest that is possible without one of the
+                    nodes, so that none can set a limit which all the others then exceed
     one-arm         the same absolute limit as in the rollout
     drift           the profile that the release was signed with
 
@@ -17,6 +18,7 @@ alarms of a release that is as bad as its limit, and far longer for one that is 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -30,17 +32,22 @@ _RATE_MAX: Final = 0.5
 _STEPS: Final = 50
 
 
-def watched(metric: Metric, seen: ArmCounts, factor: float) -> Metric | None:
+def watched(metric: Metric, shown: Sequence[ArmCounts], factor: float) -> Metric | None:
     """This metric after the promotion; None for one that needs the other arm or has no data.
 
-    `seen` is everything that the release answered during its rollout.
+    `shown` is everything that the release answered during its rollout, then the same as it is
+    without one node after the other.
     """
     if metric.test == "drift":
         return replace(metric, test="drift-watch", proven_below=None)
     event = "wrong" if metric.event == "wrong-pair" else metric.event
     if event not in ("error", "slow", "wrong"):
         return None
-    limit = metric.slo if metric.slo is not None else factor * rate_at_most(*_counts(event, seen))
+    limit = metric.slo
+    if limit is None:
+        limit, *others = (factor * rate_at_most(*_counts(event, seen)) for seen in shown)
+        if limit <= _RATE_MAX:  # the others without a node may be too few to say anything
+            limit = max(limit, *(rate for rate in (0.0, *others) if rate <= _RATE_MAX))
     if not 0 < limit <= _RATE_MAX:
         return None
     return replace(metric, test="watch", event=event, slo=limit, proven_below=None)

@@ -7,12 +7,27 @@ change of weight. Only integers: windows can be added up and checked by anybody.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
+from itertools import zip_longest
+from typing import TypeVar
 
 from hanse.core.errors import Rejected
 from hanse.core.evidence.ratio import COUNT_MAX
+
+K = TypeVar("K")
+
+
+def added(left: Mapping[K, int], right: Mapping[K, int]) -> dict[K, int]:
+    out = dict(left)
+    for key, count in right.items():
+        out[key] = out.get(key, 0) + count
+    return out
+
+
+def added_bins(left: Iterable[int], right: Iterable[int]) -> tuple[int, ...]:
+    return tuple(a + b for a, b in zip_longest(left, right, fillvalue=0))
 
 
 def _check(*counts: int) -> None:
@@ -62,6 +77,10 @@ class PairCounts:
     agree: int = 0
     disagree: int = 0
 
+    def __add__(self, other: PairCounts) -> PairCounts:
+        names = (each.name for each in fields(self))
+        return PairCounts(*(getattr(self, name) + getattr(other, name) for name in names))
+
     def __post_init__(self) -> None:
         _check(
             self.only_trial_wrong,
@@ -92,6 +111,20 @@ class Window:
     """Compared answers by how much worse the trial's was; cells of `difference.level`."""
     series: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     """Histograms of what the trial saw and said, in the bins of the release's profile."""
+    node: str = ""
+    """Who counted it; empty if it is of several nodes, or of none."""
+
+    def __add__(self, other: Window) -> Window:
+        """What two nodes counted in one tick, of one arm. Raises `Rejected`."""
+        names = {**self.series, **other.series}
+        return Window(
+            self.arm,
+            self.trial + other.trial,
+            self.stable + other.stable,
+            self.pairs + other.pairs,
+            added(self.differences, other.differences),
+            {n: added_bins(self.series.get(n, ()), other.series.get(n, ())) for n in names},
+        )
 
     @property
     def requests(self) -> int:

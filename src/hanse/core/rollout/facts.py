@@ -37,6 +37,8 @@ class Nodes:
     """Nodes whose running digest is the rollback target."""
     whole: int | None = None
     """Nodes that answer with the release alone at this weight; None: all give it a share."""
+    against: tuple[str, ...] = ()
+    """Names of those that fail or fell silent, a few of them."""
     unable: int = 0
     """Nodes that are online and counted nowhere else: no variant of the release fits them."""
 

@@ -17,11 +17,14 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import replace
+from functools import reduce
+from operator import add
 
 from hanse.core.errors import Conflict, Rejected
 from hanse.core.evidence.metrics import Setting
 from hanse.core.evidence.tally import Evidence
 from hanse.core.evidence.verdict import Reason
+from hanse.core.evidence.voices import fits
 from hanse.core.evidence.window import Trial
 from hanse.core.ids import Digest
 from hanse.core.reading import canonical_json
@@ -38,8 +41,9 @@ from hanse.core.rollout.actions import (
 from hanse.core.rollout.facts import Facts
 from hanse.core.rollout.plan import RolloutSpec, SetWeight, Shadow
 from hanse.core.rollout.progress import Progress, kept
-from hanse.core.rollout.stimuli import STICKY, Call, Cause, View, calls
+from hanse.core.rollout.stimuli import STICKY, Call, Cause, calls
 from hanse.core.rollout.table import TABLE, TERMINAL, State, Stimulus
+from hanse.core.rollout.tick import View
 
 _TO_NEXT_STEP = (
     Stimulus.TO_SHADOW,
@@ -89,18 +93,23 @@ def _hear(view: View) -> Progress:
             progress = replace(progress, reason=str(Cause.OPERATOR), why="judged by a person")
     arm = Trial.CANARY if progress.weight_percent else Trial.SHADOW
     evidence, seen = progress.evidence, progress.seen
-    for window in view.facts.windows:
-        # Late windows of the shadow say nothing about the canary that followed it.
-        if progress.has_traffic and window.arm is arm:
-            with suppress(Rejected):  # more than anybody can have counted: a node lies
-                evidence = evidence.observe(window)
-                seen = seen if progress.watching else seen + window.trial
+    windows, references = view.facts.windows, view.facts.references
+    # Late windows of the shadow say nothing about the canary that followed it.
+    ours = [w for w in windows if w.arm is arm and fits(w, references)]
+    voices = replace(progress.voices, asked=view.nodes_asked)
+    if ours and progress.has_traffic:
+        voices = voices.hear(ours, evidence, seen, watching=progress.watching)
+        with suppress(Rejected):  # more than anybody can have counted: a node lies
+            window = reduce(add, ours)
+            evidence = evidence.observe(window)
+            seen = seen if progress.watching else seen + window.trial
     if progress.weight_percent:
         evidence = evidence.declare(view.facts.declared)
-    windows = view.facts.windows
+        voices = voices.declare(view.facts.declared)
     return replace(
         progress,
         evidence=evidence,
+        voices=voices,
         seen=seen,
         rejected={**view.facts.rejected, **progress.rejected},
         telemetry_at_s=now_s if windows else progress.telemetry_at_s,
@@ -171,9 +180,10 @@ def _arrive(view: View, progress: Progress, call: Call) -> tuple[Progress, tuple
             return replace(progress, stage_entered_at_s=view.now_s), (Prefetch(),)
         case State.HEALTHY:
             digests = canonical_json([str(proof) for proof in progress.proofs])
-            watch = replace(progress, watching=True, telemetry_at_s=view.now_s)
-            progress = replace(watch, earlier=progress.whole, evidence=_fresh(view, watch))
-            return progress, (Promote(), Attest(True, Digest.of(digests)))
+            progress = replace(progress, voices=progress.voices.settled(progress.seen))
+            fresh = _fresh(view, replace(progress, watching=True))
+            watch = replace(progress.anew(fresh), watching=True, telemetry_at_s=view.now_s)
+            return watch, (Promote(), Attest(True, Digest.of(digests)))
         case State.ROLLING_BACK:
             attest = _attest_harm(progress, call)
             return away, (Hold(reason), *attest, SetTraffic(0, 0), RollBack(reason))
@@ -193,8 +203,8 @@ def _attest_harm(progress: Progress, call: Call) -> tuple[Action, ...]:
 
 def _fresh(view: View, progress: Progress) -> Evidence:
     setting = Setting(progress.share, view.facts.references)
-    seen = progress.seen if progress.watching else None
-    return Evidence.fresh(kept(view.spec, view.stage, seen), setting)
+    shown = progress.voices.shown(progress.seen) if progress.watching else ()
+    return Evidence.fresh(kept(view.spec, view.stage, shown), setting)
 
 
 def _evidence_bytes(progress: Progress) -> bytes:

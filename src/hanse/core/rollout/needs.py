@@ -10,19 +10,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from hanse.core.evidence.verdict import Reason, judge
+from hanse.core.evidence.verdict import Kind, Reason, judge
+from hanse.core.rollout.harm import harm_of, judged
 from hanse.core.rollout.plan import Analysis, Approve, Pause, SetWeight, Shadow, Step
 from hanse.core.rollout.stimuli import (
     Cause,
-    View,
     calls,
     closed,
-    harm_of,
     hold_causes,
     too_old,
     unconfirmed,
 )
 from hanse.core.rollout.table import TABLE, TERMINAL, State
+from hanse.core.rollout.tick import View
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,10 +143,14 @@ def _proofs(view: View, step: Analysis) -> Iterator[Need]:
     for label in step.templates:
         template = view.spec.template(label)
         level = template.share(view.stage.epochs)
-        for reading in judge(view.progress.evidence, template.deciding, level).readings:
+        whole = judge(view.progress.evidence, template.deciding, level, step.samples_min)
+        for reading in whole.readings:
             if not reading.proven:
                 have, needed = round(reading.proof_log_e or 0.0, 3), round(reading.needed_log_e, 3)
                 yield Need(Reason.UNDECIDED, f"proof of {reading.metric}", have, needed)
+        found = judged(view, template.metrics, level, step.samples_min)
+        if whole.kind is Kind.HEALTHY != found.kind:
+            yield Need(found.reason, found.why)
 
 
 def _approval(view: View, step: Approve) -> Iterator[Need]:

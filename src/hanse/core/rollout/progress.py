@@ -7,8 +7,8 @@ back so that the time while the process was down counts for nothing. Waiting lon
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import astuple, dataclass, field, fields, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple, dataclass, field, replace
 from typing import Final, Self
 
 from hanse.core.errors import Conflict, NotFound, Rejected
@@ -16,6 +16,7 @@ from hanse.core.evidence.drift import Reference
 from hanse.core.evidence.grid import add, decode_weights
 from hanse.core.evidence.metrics import Metric, Setting
 from hanse.core.evidence.tally import Evidence
+from hanse.core.evidence.voices import NONE, Voices, decode_counts
 from hanse.core.evidence.watch import watched
 from hanse.core.evidence.weighted import Weighted
 from hanse.core.evidence.window import ArmCounts
@@ -37,7 +38,7 @@ _NUMBERS = (
 )
 _KEYS = {
     *(*_TEXTS, *_NUMBERS, "resumes", "evidence", "proofs", "exposed", "seen", "watching"),
-    *("earlier", "rejected"),
+    *("earlier", "rejected", "voices"),
 }
 
 
@@ -76,10 +77,13 @@ class Progress:
     rejected: Mapping[str, int] = field(default_factory=dict)
     """By metric, the evidence with which all regions together found harm; 0 once judged by a
     person."""
+    voices: Voices = NONE
+    """The evidence without each of the nodes that gave it."""
 
     @property
     def whole(self) -> dict[str, tuple[int, ...]]:
-        """By metric, the harm weights since the first step, of tests that are kept as weights.
+        """By metric, the harm weights since the first step, of tests that are kept as weights: what
+        no node alone can have made up.
 
         The arms may change in between: each tick was judged at the shares that it had.
         """
@@ -87,12 +91,14 @@ class Progress:
         for row in () if self.watching else self.evidence.rows:
             if isinstance(row.harm, Weighted):
                 name = row.metric.name
-                found[name] = add(found[name], row.harm.logw) if name in found else row.harm.logw
+                logw = self.voices.least(self.evidence, name, row.harm.logw)
+                found[name] = add(found[name], logw) if name in found else logw
         return found
 
     def anew(self, evidence: Evidence) -> Self:
         """Begin other evidence, and keep what there was in `earlier`."""
-        return replace(self, earlier=self.whole, evidence=evidence)
+        voices = self.voices.anew(evidence)
+        return replace(self, earlier=self.whole, evidence=evidence, voices=voices)
 
     @property
     def has_traffic(self) -> bool:
@@ -136,6 +142,7 @@ class Progress:
             "watching": self.watching,
             "earlier": {name: list(weights) for name, weights in self.earlier.items()},
             "rejected": dict(self.rejected),
+            "voices": self.voices.encode(),
         }
 
     @classmethod
@@ -159,7 +166,9 @@ class Progress:
             raise Conflict("stored progress belongs to another spec")
         held_s = state["held_ms"] / 1000
         share = (state["weight_percent"] or state["shadow_percent"]) / 100
-        seen, watching = _seen(state["seen"]), state["watching"] is True
+        seen, watching = decode_counts(state["seen"]), state["watching"] is True
+        setting, voices = Setting(share, references), Voices.decode(state["voices"])
+        metrics = kept(spec, stage, voices.shown(seen) if watching else ())
         return cls(
             state=State(state["state"]),
             stage=index,
@@ -168,11 +177,7 @@ class Progress:
             stage_entered_at_s=now_s - state["stage_elapsed_ms"] / 1000,
             telemetry_at_s=now_s,
             traffic_at_s=now_s,
-            evidence=Evidence.decode(
-                state["evidence"],
-                kept(spec, stage, seen if watching else None),
-                Setting(share, references),
-            ),
+            evidence=Evidence.decode(state["evidence"], metrics, setting),
             weight_percent=state["weight_percent"],
             shadow_percent=state["shadow_percent"],
             exposed=state["exposed"] is True,
@@ -185,6 +190,7 @@ class Progress:
             watching=watching,
             earlier={n: decode_weights({"logw": w}) for n, w in state["earlier"].items()},
             rejected=dict(state["rejected"]),
+            voices=voices.decoded(state["voices"], metrics, setting),
         )
 
     def restarted(self, evidence: Evidence, now_s: float) -> Self:
@@ -192,6 +198,7 @@ class Progress:
         return replace(
             self,
             evidence=evidence,
+            voices=self.voices.anew(evidence),
             earlier={},
             rejected=dict.fromkeys(self.rejected, 0),
             entered_at_s=now_s,
@@ -200,20 +207,14 @@ class Progress:
         )
 
 
-def kept(spec: RolloutSpec, stage: Stage, seen: ArmCounts | None) -> tuple[Metric, ...]:
-    """The metrics that evidence is kept for; those of the watch once `seen` is complete."""
+def kept(spec: RolloutSpec, stage: Stage, shown: Sequence[ArmCounts]) -> tuple[Metric, ...]:
+    """The metrics that evidence is kept for; those of the watch once `shown` is complete."""
     metrics = spec.metrics(stage)
-    if seen is None:
+    if not shown:
         return metrics
     if (factor := spec.watch_factor) is None:
         return ()
-    return tuple(w for metric in metrics if (w := watched(metric, seen, factor)) is not None)
-
-
-def _seen(value: object) -> ArmCounts:
-    if not isinstance(value, list) or len(value) != len(fields(ArmCounts)):
-        raise Rejected("stored progress is malformed")
-    return ArmCounts(*value)
+    return tuple(w for metric in metrics if (w := watched(metric, shown, factor)) is not None)
 
 
 def begin(

@@ -17,23 +17,19 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from hanse.core.evidence.grid import UNITS_PER_NAT
-from hanse.core.evidence.verdict import Kind, Reason, Verdict, judge
-from hanse.core.evidence.watch import alarm_level
+from hanse.core.evidence.verdict import Kind, Reason, Verdict
 from hanse.core.limits import CLOCK_AHEAD_S
-from hanse.core.rollout.facts import Facts
+from hanse.core.rollout.harm import failing, harm_of, judged
 from hanse.core.rollout.plan import (
     Analysis,
     Approve,
     Pause,
     Requires,
-    RolloutSpec,
     SetWeight,
     Shadow,
-    Stage,
 )
-from hanse.core.rollout.progress import Progress
 from hanse.core.rollout.table import STEPPING, TERMINAL, State, Stimulus
+from hanse.core.rollout.tick import View
 
 
 class Cause(StrEnum):
@@ -81,7 +77,7 @@ WAITING: Final = (
 )
 """Held for these, a rollout goes on by itself once they are gone."""
 
-STICKY: Final = (Reason.WORSE, Cause.DEADLINE)
+STICKY: Final = (Reason.WORSE, Reason.ONE_NODE, Cause.DEADLINE)
 """Held for these, a rollout goes on only when a person says so."""
 
 
@@ -93,22 +89,6 @@ class Call:
     reason: str = ""
     why: str = ""
     verdict: Verdict | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class View:
-    """One tick: everything that a rule may look at."""
-
-    spec: RolloutSpec
-    stage: Stage
-    progress: Progress
-    facts: Facts
-    now_s: float
-    region: str = ""
-
-    @property
-    def elapsed_ms(self) -> float:
-        return self.progress.elapsed_s(self.now_s) * 1000
 
 
 def calls(view: View) -> Iterator[Call]:
@@ -134,61 +114,14 @@ def _alarms(view: View, harm: Verdict | None) -> Iterator[Call]:
     if harm and harm.on_fail == "rollback" and (facts.way_back or not view.progress.watching):
         # Without a way back, a release in service is better than none (fail static).
         yield Call(Stimulus.HARM, harm.reason, harm.why, harm)
-    failing = _failing(view)
-    if failing and view.spec.nodes.on_exceeded == "rollback":
-        yield Call(Stimulus.HARM, Cause.FAILING, failing)
+    failed = failing(view, spare=1)
+    if failed and view.spec.nodes.on_exceeded == "rollback":
+        yield Call(Stimulus.HARM, Cause.FAILING, failed)
     if facts.superseded:
         yield Call(Stimulus.SUPERSEDE, Cause.SUPERSEDED, "a newer rollout of the model is signed")
     overdue = _overdue(view)
     if overdue and view.spec.deadline.on_exceeded == "rollback":
         yield Call(Stimulus.OVERDUE, Cause.DEADLINE, overdue)
-
-
-def harm_of(view: View) -> Verdict | None:
-    """The gravest harm that any watched template or all regions show, in whatever state."""
-    found = [*_harm_here(view), *_harm_together(view)]
-    return min(found, key=lambda verdict: verdict.on_fail != "rollback", default=None)
-
-
-def _harm_together(view: View) -> Iterator[Verdict]:
-    """What this region's counts need not show: it was found in the regions' counts together."""
-    for template in view.spec.templates:
-        for metric in template.deciding:
-            if units := view.progress.rejected.get(metric.name):
-                why = f"{metric.name}: all regions together show harm {units / UNITS_PER_NAT:.1f}"
-                yield Verdict(Kind.HARM, Reason.WORSE, why, (), metric.on_fail)
-
-
-def _harm_here(view: View) -> list[Verdict]:
-    if view.progress.watching:
-        metrics = [row.metric for row in view.progress.evidence.rows]
-        deciding = sum(not metric.dry_run for metric in metrics)
-        verdict = judge(view.progress.evidence, metrics, alarm_level(max(1, deciding)))
-        return [verdict] if verdict.kind is Kind.HARM else []
-    return [
-        verdict
-        for template in view.spec.watched(view.stage)
-        if (
-            verdict := judge(
-                view.progress.evidence, template.metrics, template.share(view.stage.epochs)
-            )
-        ).kind
-        is Kind.HARM
-    ]
-
-
-def _failing(view: View) -> str | None:
-    """Too many nodes cannot run it, or were never heard again after they took it.
-
-    With nobody online it is we who are cut off, and that says nothing about the release.
-    """
-    nodes, progress = view.facts.nodes, view.progress
-    if progress.active not in (*STEPPING, State.PREFETCHING) or not nodes.online:
-        return None
-    bad, took = nodes.failing + nodes.silent, nodes.ready + nodes.failing + nodes.silent
-    if bad <= view.spec.nodes.failing_share * took:
-        return None
-    return f"{nodes.failing} of {took} nodes failed to run it, {nodes.silent} fell silent with it"
 
 
 def hold_causes(view: View, harm: Verdict | None) -> Iterator[Call]:
@@ -200,8 +133,8 @@ def hold_causes(view: View, harm: Verdict | None) -> Iterator[Call]:
         yield _hold(progress.reason, progress.why)
     if harm:
         yield _hold(harm.reason, harm.why, harm)
-    if failing := _failing(view):
-        yield _hold(Cause.FAILING, failing)
+    if failed := failing(view):
+        yield _hold(Cause.FAILING, failed)
     if facts.paused:
         yield _hold(Cause.OPERATOR, "an operator paused the rollout")
     if facts.frozen:
@@ -385,7 +318,7 @@ def _analyzing(view: View) -> Call:
     for label in step.templates:
         template = view.spec.template(label)
         level = template.share(view.stage.epochs)
-        verdict = judge(view.progress.evidence, template.metrics, level, step.samples_min)
+        verdict = judged(view, template.metrics, level, step.samples_min)
         if verdict.kind is not Kind.HEALTHY:
             return Call(None, verdict.reason, verdict.why, verdict)
     return _onward(view, verdict)

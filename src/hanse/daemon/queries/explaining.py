@@ -18,8 +18,9 @@ from hanse.core.fleet import NodeStatus
 from hanse.core.node import Clock, Node
 from hanse.core.rollout.needs import ahead, needs
 from hanse.core.rollout.plan import Step
-from hanse.core.rollout.stimuli import Cause, View
+from hanse.core.rollout.stimuli import Cause
 from hanse.core.rollout.table import State
+from hanse.core.rollout.tick import View
 from hanse.core.testimony import needed_log_e
 from hanse.daemon.queries import readings
 from hanse.daemon.queries.matter import Answer, Args, Matter, asked, near, plain

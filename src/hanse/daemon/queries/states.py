@@ -126,6 +126,8 @@ def _of_part(matter: Matter, part: Part, active: Activation | None) -> Iterator[
     elif part.live and part.state == State.HELD:
         state = "failing" if part.reason == Reason.WORSE else "held"
         yield Standing(state, release, at_ms, f"{name} waits: {part.text}")
+    elif part.state == State.HEALTHY and part.reason == Reason.ONE_NODE and serves:
+        yield Standing("degraded", release, at_ms, part.text)
     elif part.live:
         since = at_ms if at_ms is not None else matter.at_ms(part.rollout.id)
         steps = " ".join(filter(None, (part.state, part.step_text)))

@@ -134,14 +134,16 @@ def _answer(
         return f"{version} {done} in {region} {by}; {_now(matter, region, again=True)}"
     if found is not None and found.live:
         name, steps = found.rollout.rollout, f" at {found.step_text}" if found.step_text else ""
-        text = harm(decided) if decided else found.text
+        told = decided and found.reason != Reason.ONE_NODE  # its own words name the node
+        text = harm(decided) if told else found.text
         because = f": {text}" if text else ""
         return f"{version} is {found.state} in {region} under {name}{steps}{because}"
     if serves and active is not None:
         bars = f", although it is {release.state}" if release.barred else ""
-        return (
-            f"{version} serves in {region} since its {active.cause}{bars}; {_now(matter, region)}"
-        )
+        doubt = found is not None and found.watching and found.reason == Reason.ONE_NODE
+        word = f"; {found.text}" if found is not None and doubt else ""
+        since = f"{version} serves in {region} since its {active.cause}{bars}"
+        return f"{since}; {_now(matter, region)}{word}"
     if release.barred:
         return f"{version} does not serve in {region}: it is {release.state}{held(matter, release)}"
     return f"{version} does not serve in {region}: no rollout has brought it there"
