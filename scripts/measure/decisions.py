@@ -22,7 +22,7 @@ from hanse.core.evidence.ratio import Arms, RatioProcess
 from hanse.core.evidence.watch import alarm_level, watched
 from hanse.core.evidence.window import ArmCounts
 from hanse.core.rollout.plan import WATCH_FACTOR
-from measure import streams
+from measure import streams, voices
 from measure.rules import RULES, Rule, ticks_until
 from measure.streams import DAY, RUNS
 from measure.table import delay, markdown, wilson
@@ -33,7 +33,7 @@ See = Callable[[Any, bool, bool], Process]
 
 
 def run() -> str:
-    return "\n".join((_errors(), _late(), _latency(), _accuracy(), streams.run()))
+    return "\n".join((_errors(), voices.run(), _late(), _latency(), _accuracy(), streams.run()))
 
 
 def ticks(

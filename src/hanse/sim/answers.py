@@ -27,6 +27,7 @@ class Quality:
 
 GOOD = Quality()
 BAD = Quality(error=0.2, right=0.7, slow=0.05)
+NOTHING_BUT_ERRORS = Quality(error=1.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +37,12 @@ class Nature:
     bad: Mapping[tuple[str, str], Quality] = field(default_factory=dict)
     from_s: float = 0.0
     """The second from which it is bad; before, it is as good as the others."""
+    lies: Mapping[tuple[str, str], Quality] = field(default_factory=dict)
+    """What a node says of a version, whatever is so: its own (version, node)."""
 
-    def quality(self, version: str, region: str, now_s: float) -> Quality:
-        return self.bad.get((version, region), GOOD) if now_s >= self.from_s else GOOD
+    def quality(self, version: str, region: str, node: str, now_s: float) -> Quality:
+        found = self.bad.get((version, region), GOOD) if now_s >= self.from_s else GOOD
+        return self.lies.get((version, node), found)
 
 
 def answer(rng: Random, quality: Quality, requests: int) -> tuple[Counts, Counts]:

@@ -118,7 +118,7 @@ class EdgeNode:
     def _quality(self, release: Digest) -> Quality:
         manifest = self.device.manifest(release)
         version = manifest.version if manifest else ""
-        return self._nature.quality(version, self._home.name, self._world.now_s)
+        return self._nature.quality(version, self._home.name, self.name, self._world.now_s)
 
     def _add(self, window: Window) -> None:
         held = self._windows.get(window.key)

@@ -60,11 +60,12 @@ def build(
     regions: int = 3,
     faults: str | FaultPlan = "default",
     nature: Nature | None = None,
+    edge_nodes: int = EDGE_NODES,
 ) -> World:
     """A world before its first second."""
     names = [region_name(i) for i in range(regions)]
     plan = draw(faults, seed, names) if isinstance(faults, str) else faults
-    edge_nodes = 0 if TALES.get(plan.name) is decisions else EDGE_NODES
+    edge_nodes = 0 if TALES.get(plan.name) is decisions else edge_nodes
     return World(seed, regions, plan, nature or story.nature(regions), edge_nodes)
 
 
