@@ -14,6 +14,7 @@ from hand_federation import FIRST, Federation
 from hanse.cli.main import main
 from hanse.core.encoding import to_base64
 from hanse.core.events import Note
+from hanse.core.ids import Digest
 
 
 @pytest.fixture(scope="module")
@@ -118,6 +119,8 @@ def test_compare_says_whether_places_show_the_same(place, capsys, federation, tm
     both = [str(place / "export"), str(other)]
     assert main(["audit", "compare", *both, *root, "-o", "json", "--save", str(place / "lie")]) == 5
     found = json.loads(capsys.readouterr().out)
+    assert main(["audit", "compare", *both, *root]) == 5
+    assert "next: once more with --save" in capsys.readouterr().err
     assert [row["fork_at"] for row in found["logs"] if row["result"] == "fork"] == [1, 1, 1]
     # Each proof stands for itself; two of one log and index with two events are the evidence.
     proofs = sorted((place / "lie").iterdir())
@@ -142,3 +145,90 @@ def test_a_door_that_is_shut_is_unreachable(place, capsys):
     url = "http://127.0.0.1:9"
     assert main(["audit", "export", str(place / "none"), "--url", url]) == 6
     assert main(["audit", "export", str(place / "none"), "--url", "file:///etc"]) == 2
+
+
+# -- what to do next -----------------------------------------------------------
+
+
+def refused(capsys: pytest.CaptureFixture[str], *words: object) -> None:
+    """It ends with an error, and says what to do next."""
+    assert main([str(word) for word in words]) in (1, 2, 5, 6), words
+    assert "next: " in capsys.readouterr().err, words
+
+
+def changed(path: Path, at: int) -> Path:
+    raw = bytearray(path.read_bytes())
+    raw[at % len(raw)] ^= 1
+    path.write_bytes(raw)
+    return path
+
+
+def test_whatever_is_changed_or_missing_the_auditor_hears_what_to_do_next(place, capsys):
+    root = ["--trust-root", place / "root.json"]
+    export = place / "export"
+    for file in sorted(path for path in export.rglob("*") if path.is_file()):
+        raw = file.read_bytes()
+        changed(file, len(raw) // 2)
+        refused(capsys, "audit", "verify", export, *root)
+        if file.name != "export.json":  # neither by the seal nor without it
+            seal = (export / "export.json").read_bytes()
+            old, new = (Digest.of(each).hex.encode() for each in (raw, file.read_bytes()))
+            (export / "export.json").write_bytes(seal.replace(old, new))
+            refused(capsys, "audit", "verify", export, *root)
+            (export / "export.json").write_bytes(seal)
+        file.unlink()
+        refused(capsys, "audit", "verify", export, *root)
+        file.write_bytes(raw)
+    (export / "more").write_bytes(b"")
+    refused(capsys, "audit", "verify", export, *root)
+
+
+def test_a_proof_that_is_changed_anywhere_says_what_to_do_next(place, capsys):
+    verify(place, "export", "-o", "json", "--events")
+    event = json.loads(capsys.readouterr().out)["events"][1]["event"]
+    proof, export = place / "one.tlog-proof", place / "export"
+    assert main(["audit", "proof", event, "--folder", str(export), "--save", str(proof)]) == 0
+    raw = proof.read_bytes()
+    for at in range(0, len(raw), 7):
+        proof.write_bytes(raw)
+        changed(proof, at)
+        refused(capsys, "audit", "verify", proof, "--trust-root", place / "root.json")
+
+
+def test_every_other_refusal_of_the_auditors_commands_says_what_to_do_next(place, capsys):
+    root, export, junk = ["--trust-root", place / "root.json"], place / "export", place / "junk"
+    (place / "empty").mkdir()
+    junk.write_bytes(b"\xf2junk")
+    opening = ("audit", "check-opening", junk)
+    for words in (
+        ("audit", "export", export),
+        ("audit", "export", junk),
+        ("audit", "export", place / "none", "--url", "http://127.0.0.1:9"),
+        ("audit", "export", place / "none", "--url", "file:///etc"),
+        ("audit", "export", place / "none", "--origin", "x"),
+        ("audit", "export", place / "none", "--home", place / "empty"),
+        ("audit", "verify", export, "--trust-root", junk),
+        ("audit", "verify", export, "--trust-root", place / "empty"),
+        ("audit", "verify", junk, *root),
+        ("audit", "verify", place / "empty", *root),
+        ("audit", "compare", export, place / "empty", *root),
+        ("audit", "compare", export, place / "none", *root),
+        ("audit", "compare", export, "http://127.0.0.1:9", *root),
+        ("audit", "proof", "x", "--folder", export),
+        ("audit", "proof", "ev_000000000000", "--folder", export),
+        ("audit", "proof", "ev_000000000000", "--folder", place / "empty"),
+        ("audit", "ask", "x", "y", "--federation", "hansa", "--key", junk),
+        (*opening, export, *root),
+        (*opening, place / "empty", *root),
+        ("release", "verify", place, "--trust", place / "empty"),
+        ("release", "verify", place, "--bundle", junk, "--public-key", junk),
+    ):
+        refused(capsys, *words)
+
+
+def test_a_path_that_the_system_refuses_is_an_error_and_no_accident(place, capsys):
+    name = place / ("x" * 300)
+    assert main(["trust", "key", str(name)]) == 1
+    said = capsys.readouterr().err
+    assert str(name) in said
+    assert "next: " in said

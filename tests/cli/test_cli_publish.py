@@ -259,8 +259,10 @@ def test_one_changed_byte_fails_verification(home, saved, capsys):
     raw[-5] ^= 1
     file.write_bytes(raw)
     assert main(["release", "verify", str(saved), "-o", "json"]) == 5
-    found = json.loads(capsys.readouterr().out)
-    assert [c["what"] for c in found["checks"] if not c["ok"]] == ["adder_v2.onnx"]
+    said = capsys.readouterr()
+    failed = [c["what"] for c in json.loads(said.out)["checks"] if not c["ok"]]
+    assert failed == ["adder_v2.onnx"]
+    assert "next: do not use what is marked FAILED" in said.err
 
 
 def test_a_changed_manifest_fails_verification(home, saved):

@@ -10,7 +10,7 @@ import click
 from hanse.cli import audit_source, options
 from hanse.cli.audit_private import ask, check_opening, reveal
 from hanse.cli.audit_shown import audit_table, compared_table, proof_table
-from hanse.cli.errors import OK, UNVERIFIED
+from hanse.cli.errors import OK, UNVERIFIED, next_step
 from hanse.cli.output import emit, note
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from hanse.core.audit.replay import Audit, Read
 
 _PATH = click.Path(path_type=Path)
+ELSEWHERE = "do not rely on this copy: export another, hanse audit export --url asks another daemon"
 
 
 @click.group()
@@ -50,8 +51,10 @@ def export(folder: Path, origin: tuple[str, ...], url: str | None, home: Path, f
     from hanse.daemon.audit_folder import save
     from hanse.rpc.codec import EventCodec
 
-    with _bar() as told:
-        found = save(_source(url, home), folder, map(Origin.parse, origin), EventCodec(), told)
+    with next_step("leave --origin out for all logs"):
+        origins = [Origin.parse(each) for each in origin]
+    with _bar() as told, next_step(ELSEWHERE):
+        found = save(_source(url, home), folder, origins, EventCodec(), told)
     value, table = audit_table(found)
     emit(form, "Audit", value, table, [found.state_digest.hex()])
     note(f"next: hanse audit verify {folder} --trust-root FILE")
@@ -80,10 +83,13 @@ def verify(path: Path, trust_root: Path, trust: Path | None, events: bool, form:
 
     root = audit_source.bootstrap(trust_root)
     if path.is_dir():
-        value, table = audit_table(audit_folder.verify(path, root, EventCodec()), events=events)
+        with next_step(ELSEWHERE):
+            found = audit_folder.verify(path, root, EventCodec())
+        value, table = audit_table(found, events=events)
         emit(form, "Audit", value, table, [value["state_digest"]])
     else:
-        value, table = proof_table(_proven(path, root, trust or trust_root))
+        with next_step("do not rely on it: ask for it anew, as hanse audit proof EVENT writes it"):
+            value, table = proof_table(_proven(path, root, trust or trust_root))
         emit(form, "Proof", value, table, [value["event"]])
 
 
@@ -117,6 +123,10 @@ def compare(places: tuple[str, ...], save: Path | None, trust_root: Path, form: 
     if save is not None:
         for place, fork in forks:
             _save_fork(save, (first, place), fork)
+    elif forks:
+        note("next: once more with --save DIR; the two proofs there convince anybody")
+    if contradict:
+        note("next: run the same version of hanse on both daemons, then export and compare again")
     return UNVERIFIED if forks or contradict else OK
 
 
@@ -149,7 +159,8 @@ def proof(event: str, save: Path | None, folder: Path | None, url: str | None, h
     from hanse.daemon.private_files import write_new
 
     read = reader(folder) if folder else _source(url, home)
-    made = prove(read, *find(read, event))
+    with next_step(ELSEWHERE):
+        made = prove(read, *find(read, event))
     path = save or Path(f"{event}.tlog-proof")
     write_new(path, made.render(), mode=0o644)
     click.echo(str(path))
@@ -167,6 +178,11 @@ def _reader(place: str) -> Read:
 
 
 def _audited(place: str, root: bytes) -> Audit:
+    with next_step(f"{place} does not stand, so leave it out, or export it anew"):
+        return _replayed(place, root)
+
+
+def _replayed(place: str, root: bytes) -> Audit:
     from hanse.core.audit.replay import audit as replay
     from hanse.daemon import audit_folder
     from hanse.rpc.codec import EventCodec

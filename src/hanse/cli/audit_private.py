@@ -8,10 +8,13 @@ from typing import Any
 import click
 
 from hanse.cli import audit_source, client, options
+from hanse.cli.errors import next_step
 from hanse.cli.output import Table, emit, note
 from hanse.core.errors import NotFound
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
+_AGAIN = "ask the region for it again: hanse audit reveal"
+_THERE = click.Path(path_type=Path, dir_okay=False, exists=True)
 
 
 @click.command()
@@ -31,7 +34,7 @@ def ask(release: str, field: str, federation: str, key: Path) -> None:
 @click.argument("release", metavar="MODEL@VERSION", callback=options.exact_release)
 @click.argument("field")
 @click.option("--to", required=True, help="The auditor, by name or id in the trust file.")
-@click.option("--request", type=_FILE, help="What the auditor has signed, by hanse audit ask.")
+@click.option("--request", type=_THERE, help="What the auditor has signed, by hanse audit ask.")
 @click.option("--key", type=_FILE, help="The auditor's key instead, if it is at hand.")
 @click.option("--save", type=_FILE, help="Where to.  [default: FIELD.opening.json]")
 @options.home
@@ -57,7 +60,8 @@ def reveal(
         federation = client.call(home, "bundle.heads")["federation"]
         envelope = _request(federation, found["release"], field, key)
     args = {"release": found["release"], "field": field, "to": to, "envelope": envelope}
-    opening = client.call(home, "audit.reveal", **args)["opening"]
+    with next_step("ask the auditor for a new request: hanse audit ask"):
+        opening = client.call(home, "audit.reveal", **args)["opening"]
     path = save or Path(f"{field}.opening.json")
     write_new(path, opening.encode())
     click.echo(str(path))
@@ -65,7 +69,7 @@ def reveal(
 
 
 @click.command("check-opening")
-@click.argument("file", type=click.Path(path_type=Path, dir_okay=False, exists=True))
+@click.argument("file", type=_THERE)
 @click.argument("folder", type=click.Path(path_type=Path, exists=True))
 @audit_source.trust_root
 @options.output
@@ -79,14 +83,16 @@ def check_opening(file: Path, folder: Path, trust_root: Path, form: str) -> None
     from hanse.daemon.audit_folder import verify
     from hanse.rpc.codec import EventCodec
 
-    with file.open("rb") as stream:
+    with file.open("rb") as stream, next_step(_AGAIN):
         opening = parse_opening(stream.read(64 * 1024))
-    audited = verify(folder, audit_source.bootstrap(trust_root), EventCodec())
+    with next_step("do not rely on this copy: export another (hanse audit export)"):
+        audited = verify(folder, audit_source.bootstrap(trust_root), EventCodec())
     found = audited.catalog.find(opening.release)
     if found is None:
         raise NotFound(f"{folder} has no release {opening.release}", fix="export again")
     manifest = parse_manifest(found[1].manifest)
-    opening.check(manifest)
+    with next_step(_AGAIN):
+        opening.check(manifest)
     name = f"{manifest.model}@{manifest.version}"
     value = {
         "release": str(opening.release), "name": name,

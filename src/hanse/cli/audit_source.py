@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from hanse.core.audit.replay import Read
 
 ANSWER_S = 30.0
+_DOOR = "name the address that audit_listen has there, or a folder that holds an export"
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
@@ -51,14 +52,12 @@ def of_url(url: str) -> Read:
                 raw: bytes = answer.read(EXPORT_FILE_BYTES_MAX + 1)
         except urllib.error.HTTPError as error:
             if error.code == 404:
-                raise NotFound(f"there is no {path} at {prefix}") from None
+                raise NotFound(f"there is no {path} at {prefix}", fix=_DOOR) from None
             raise Unavailable(f"{where} answers {error.code}", fix="try again later") from None
         except (OSError, ValueError) as error:
-            raise Unavailable(
-                f"cannot reach {prefix}: {error}", fix="is audit_listen set there?"
-            ) from None
+            raise Unavailable(f"cannot reach {prefix}: {error}", fix=_DOOR) from None
         if len(raw) > EXPORT_FILE_BYTES_MAX:
-            raise TooLarge(f"{path} is larger than any file of a door")
+            raise TooLarge(f"{path} is larger than any file of a door", fix=_DOOR)
         return raw
 
     return read

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hanse.cli import client, options
+from hanse.cli.errors import next_step
 from hanse.cli.output import Table, emit, note
 from hanse.core.errors import InvalidProof, NotFound
 
@@ -93,7 +94,8 @@ def _held(home: Path, region: str, heads: Path | None, since: Path | None) -> st
     from hanse.core.ids import segment
 
     if heads is not None:
-        held = parse_held(_read(heads))
+        with next_step("write it with hanse bundle heads, where the receiver is"):
+            held = parse_held(_read(heads))
         if held.region != region:
             raise InvalidProof(
                 f"{heads} was written in {held.region}, not in {region}",
@@ -107,6 +109,7 @@ def _held(home: Path, region: str, heads: Path | None, since: Path | None) -> st
     return held.encode().decode()
 
 
+@next_step("name the last bundle that was taken in, or use --heads")
 def _after(since: Path) -> Held:
     """What the receiver of that bundle has now, as its signed manifest says."""
     from hanse.core import bundle as format_
@@ -117,7 +120,7 @@ def _after(since: Path) -> Held:
         magic = file.read(len(format_.MAGIC))
         size = int.from_bytes(file.read(format_.LENGTH_BYTES), "big")
         if magic != format_.MAGIC or size > BUNDLE_MANIFEST_BYTES_MAX:
-            raise InvalidProof(f"{since} is no bundle", fix="name the last one, or use --heads")
+            raise InvalidProof(f"{since} is no bundle")
         raw = file.read(size)
         return format_.open_manifest(raw, file.read(SIGNATURE_BYTES)).after
 

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from hanse.cli import client, enrolling, options
+from hanse.cli.errors import next_step
 from hanse.cli.output import Table, emit, note
 from hanse.core.errors import Conflict, NotFound
 
@@ -110,6 +111,7 @@ def join(
     help="Write the next trust version there unsigned, for hanse trust sign.",
 )
 @options.home
+@next_step("name a request as hanse daemon join, or hanse daemon pending --save, writes it")
 def admit(request: Path, root_key: tuple[Path, ...], draft: Path | None, home: Path) -> None:
     """Admit a daemon that asks: sign the next members file."""
     with request.open("rb") as file:

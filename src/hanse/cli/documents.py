@@ -22,7 +22,7 @@ def read(path: Path, option: str, form: str) -> dict[str, Any]:
     except OSError:
         raise NotFound(f"cannot read {path}", fix=f"check the path of {option}") from None
     if len(raw) > FILE_BYTES_MAX:
-        raise InvalidSpec(f"{path} is larger than {FILE_BYTES_MAX} bytes")
+        raise InvalidSpec(f"{path} is larger than {FILE_BYTES_MAX} bytes", fix=form)
     try:
         document = _decode(path, raw)
     except (ValueError, RecursionError) as error:

@@ -9,6 +9,8 @@ Each error has a code that stays the same, and `hanse explain CODE` says more ab
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from hanse.core import errors
 from hanse.daemon.error_codes import CODES, DAEMON_DOWN, NO_ANSWER, kind_of
@@ -81,6 +83,16 @@ def code_of(error: errors.HanseError) -> str:
 
 def exit_code(error: errors.HanseError) -> int:
     return next((exit_ for kind, exit_ in _EXITS if isinstance(error, kind)), ERROR)
+
+
+@contextmanager
+def next_step(fix: str) -> Iterator[None]:
+    """Around the reading of files: a parser cannot know where they came from, the command can."""
+    try:
+        yield
+    except errors.HanseError as error:
+        error.fix = error.fix or fix
+        raise
 
 
 def report(error: errors.HanseError) -> int:

@@ -100,6 +100,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stderr.close()  # whoever read our output has gone; that is no error of ours
         return 1
+    except OSError as error:
+        if error.filename is None:
+            raise  # not about a path that somebody named
+        from hanse.cli.errors import report
+        from hanse.core.errors import Conflict
+
+        said = f"{error.filename2 or error.filename}: {error.strerror}"
+        return report(Conflict(said, fix="check the path, and what this user may do there"))
     return result if isinstance(result, int) else 0
 
 

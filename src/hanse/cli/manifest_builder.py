@@ -94,7 +94,10 @@ def build(path: Path, said: Said) -> Built:
     labels = {file: names[source.absolute()] for file, source in models.items()}
     for key in said.requires:
         if ":" in key and key.rpartition(":")[0] not in labels.values():
-            raise InvalidSpec(f"no model file is called {key.rpartition(':')[0][:80]}")
+            raise InvalidSpec(
+                f"no model file is called {key.rpartition(':')[0][:80]}",
+                fix=f"before the colon write one of {', '.join(labels.values())}",
+            )
     variants = tuple(_variant(labels[v.file], v, found.get(v.file), said) for v in wanted)
     if len({variant.id for variant in variants}) != len(variants):
         raise InvalidSpec("two variants have one id", fix="give them an id each, with --from")

@@ -31,6 +31,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from hanse.cli import documents
+from hanse.cli.errors import next_step
 from hanse.core.catalog.manifest import (
     FORMATS,
     RELATIONS,
@@ -47,6 +48,7 @@ from hanse.core.limits import LABELS_MAX, PARENTS_MAX
 from hanse.core.reading import Reader
 
 VARIANTS_MAX: Final = 16
+CORRECT: Final = "correct it there; with --dry-run nothing is published"
 FORM: Final = "begin with variants:, training: or labels:"
 _BY_SUFFIX: Final = {
     ".onnx": "onnx",
@@ -97,7 +99,7 @@ def read(path: Path | None) -> Written:
     """Nothing without a file. Raises `NotFound`, `InvalidSpec` or `InvalidName`."""
     if path is None:
         return Written()
-    with Reader(documents.read(path, "--from", FORM), path.name) as reader:
+    with next_step(CORRECT), Reader(documents.read(path, "--from", FORM), path.name) as reader:
         golden = reader.child("golden", {})
         training = reader.child("training", {})
         signature = reader.child("signature", {})
@@ -131,7 +133,8 @@ def read(path: Path | None) -> Written:
 
 def read_profile(path: Path) -> tuple[Series, ...]:
     """A file of `profile:` alone."""
-    with Reader(documents.read(path, "--profile", "begin with profile:"), path.name) as reader:
+    document = documents.read(path, "--profile", "begin with profile:")
+    with next_step(CORRECT), Reader(document, path.name) as reader:
         return reader.items("profile", _series, count_max=SERIES_MAX)
 
 

@@ -19,6 +19,7 @@ from typing import Any
 import click
 
 from hanse.cli import client, options
+from hanse.cli.errors import next_step
 from hanse.cli.output import emit_change, note, safe
 from hanse.core import dsse, limits
 from hanse.core.catalog.manifest import parse_manifest
@@ -161,6 +162,7 @@ def ask(
     note(f"then: hanse statement submit {draft}")
 
 
+@next_step("name a draft as --draft FILE has written it, or draft it anew")
 def read(path: Path) -> Statement:
     """Raises `InvalidSpec` for what is no statement."""
     with path.open("rb") as file:
@@ -170,16 +172,16 @@ def read(path: Path) -> Statement:
         verb, args = reader.raw("verb"), reader.raw("args")
         envelope = reader.raw("envelope")
     if verb not in KINDS or not isinstance(args, dict) or not isinstance(envelope, str):
-        raise InvalidSpec(f"{path} is no statement", fix="make one with --draft")
+        raise InvalidSpec(f"{path} is no statement")
     found = Statement(verb, args, envelope.encode())
     try:
         kind, payload = found._said()
         found.words()
         signed = dsse.parse_envelope(found.envelope, limits.EVENT_BYTES_MAX) if envelope else None
     except (KeyError, TypeError, ValueError) as error:
-        raise InvalidSpec(f"{path} lacks something: {error}", fix="make it anew") from None
+        raise InvalidSpec(f"{path} lacks something: {error}") from None
     if signed is not None and (signed.payload_type, signed.payload) != (kind, payload):
-        raise Conflict(f"the signatures in {path} are on something else", fix="make it anew")
+        raise Conflict(f"the signatures in {path} are on something else")
     return found
 
 

@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 import click
 
 from hanse.cli import client, options
+from hanse.cli.errors import next_step
 from hanse.cli.options import pairs
 from hanse.cli.output import Table, emit, note, safe
 from hanse.core import limits
@@ -39,6 +40,7 @@ from hanse.daemon.trust_folder import add_file, chain_beside
 
 F = TypeVar("F", bound=Callable[..., Any])
 Change = Callable[[Members], Members]
+_DRAFT = "name a draft as the other commands of hanse trust write it, or draft it anew"
 FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 
 
@@ -46,7 +48,8 @@ class PublicKey(click.ParamType):  # type: ignore[type-arg]  # generic in some v
     name = "key"
 
     def convert(self, value: Any, *_: Any) -> bytes:
-        return value if isinstance(value, bytes) else parse_key(value, "the key")
+        with next_step("give the line that hanse trust key has printed"):
+            return value if isinstance(value, bytes) else parse_key(value, "the key")
 
 
 @click.group()
@@ -251,6 +254,7 @@ def rotate(role: str, keys: tuple[bytes, ...], threshold: int, **rest: Any) -> N
 )
 @click.option("--remove-member", is_flag=True, help="The daemon belongs to it no more.")
 @drafting
+@next_step("name a checkpoint as hanse audit export writes one for each log")
 def cut(checkpoint: Path, void_from: int | None, remove_member: bool, **rest: Any) -> None:
     """End a log for ever, at a signed head of it: a stolen key, a lost disk.
 
@@ -303,6 +307,7 @@ def renew(**rest: Any) -> None:
 @options.yes
 @click.option("--key", "paths", type=FILE, multiple=True, required=True, help="May be repeated.")
 @options.home
+@next_step(_DRAFT)
 def sign(file: Path, yes: bool, paths: tuple[Path, ...], home: Path) -> None:
     """Add your signature to a draft, in its file, after showing what it changes."""
     bundle = _read(file)
@@ -325,6 +330,7 @@ def sign(file: Path, yes: bool, paths: tuple[Path, ...], home: Path) -> None:
 @click.argument("files", nargs=-1, required=True, type=FILE)
 @click.option("--dry-run", is_flag=True, help="Check it and say what changes; submit nothing.")
 @options.home
+@next_step(_DRAFT)
 def submit(files: tuple[Path, ...], dry_run: bool, home: Path) -> None:
     """Make a signed draft the next trust version, of a daemon or of a folder of trust files.
 
@@ -402,6 +408,7 @@ def _before(bundle: Bundle, home: Path) -> Repository | None:
     return chain.replay(files).tip
 
 
+@next_step(_DRAFT)
 def _read(path: Path) -> Bundle:
     with path.open("rb") as file:
         return parse_bundle(file.read(limits.TRUST_BUNDLE_BYTES_MAX + 1))

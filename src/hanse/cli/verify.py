@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hanse.cli import options
-from hanse.cli.errors import OK, UNVERIFIED
-from hanse.cli.output import Table, emit
+from hanse.cli.errors import OK, UNVERIFIED, next_step
+from hanse.cli.output import Table, emit, note
 from hanse.core.errors import InvalidSpec, NotFound, Rejected
 
 if TYPE_CHECKING:
@@ -80,18 +80,22 @@ def verify(
 
         apart = tuple(folder / f"{name}.json" for name in ("manifest", "envelope"))
         found = [Check(*each) for each in check_bundle(path, bundle, public_key, apart)]
-        return _said(found, form)
+        return _said(found, form, "ask whoever signed it for files, bundle and key")
     members = _members(trust or home / "trust", trust_version)
     raw = _read(manifest or folder / "manifest.json")
     signed = _read(envelope or folder / "envelope.json")
-    return _said([*_check_release(raw, signed, members), *_check_files(raw, path)], form)
+    checks = [*_check_release(raw, signed, members), *_check_files(raw, path)]
+    anew = "hanse release fetch for the model's files, hanse release show --save for the others"
+    return _said(checks, form, anew)
 
 
-def _said(checks: Sequence[Check], form: str) -> int:
+def _said(checks: Sequence[Check], form: str, anew: str) -> int:
     verified = all(check.ok for check in checks)
     value = {"verified": verified, "checks": [asdict(check) for check in checks]}
     rows = [(c.what, "ok" if c.ok else "FAILED", c.detail) for c in checks]
     emit(form, "Verification", value, Table(("CHECK", "RESULT", "DETAIL"), rows))
+    if not verified:
+        note(f"next: do not use what is marked FAILED; get it anew: {anew}")
     return OK if verified else UNVERIFIED
 
 
@@ -99,7 +103,8 @@ def _members(folder: Path, version: int | None) -> Members:
     from hanse.core.trust.chain import replay
     from hanse.daemon.trust_folder import chain_beside
 
-    chain = replay(chain_beside(folder))
+    with next_step("copy the trust folder of a daemon again"):
+        chain = replay(chain_beside(folder))
     members = chain.current if version is None else chain.at(version)
     if members is None:
         raise NotFound(
@@ -137,7 +142,7 @@ def _signature(manifest: Manifest, release: Any, signed: bytes, members: Members
     said = parse_json(payload, "statement", bytes_max=limits.EVENT_BYTES_MAX)
     counter = said.get("predicate", {}).get("counter") if isinstance(said, dict) else None
     if type(counter) is not int:
-        raise InvalidSpec("the envelope holds no release statement")
+        raise InvalidSpec("it holds no release statement")
     expected = release_statement(f"{manifest.model}@{manifest.version}", release, counter)
     asked = of_role("publisher", members, expected, RELEASE_TYPE)
     missing = asked.unmet([signed], members)

@@ -22,7 +22,10 @@ def approve(node: Node, args: Args) -> Answer:
     stage = segment(str(args.get("stage")), "stage")
     asked = dict(approve_steps(rollout)).get((stage, step if type(step) is int else -1))
     if asked is None:
-        raise InvalidSpec(f"step {step!r} of stage {stage} is no approve step of this plan")
+        raise InvalidSpec(
+            f"step {step!r} of stage {stage} is no approve step of this plan",
+            fix="ask again what waits",
+        )
     body = RolloutApprove(
         view.model,
         rollout.rollout,

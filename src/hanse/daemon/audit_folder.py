@@ -44,8 +44,8 @@ def save(read: Read, folder: Path, origins: Iterable[Origin], codec: Codec, told
 
     Raises `Conflict` if the folder holds something, `NotFound` for an origin that is not there.
     """
-    if folder.exists() and any(folder.iterdir()):
-        raise Conflict(f"{folder} is not empty", fix="name a folder that does not exist yet")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise Conflict(f"{folder} is no empty folder", fix="name a folder that does not exist yet")
     index, notes = _snapshot(read, tuple(origins))
     made = {"logs": index.encode(), **notes}
     paths = list(index.paths())

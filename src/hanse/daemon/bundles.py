@@ -89,7 +89,10 @@ class Bundles:
             known = ", ".join(r.name for r in members.regions)
             raise NotFound(f"there is no region {region}", fix=f"regions: {known}")
         if held.federation != members.federation:
-            raise Conflict(f"the receiver belongs to {held.federation}, not {members.federation}")
+            raise Conflict(
+                f"the receiver belongs to {held.federation}, not {members.federation}",
+                fix="name the heads or the bundle of a daemon of this federation",
+            )
         trust = [*await self._trust(held), *self._timestamp()]
         contents = [*trust, *await self._evidence(), *await self._logs(held)]
         files = await self._files(held, region) if with_blobs else []

@@ -161,7 +161,10 @@ def unfreeze(node: Node, args: Args) -> Answer:
     except ValueError:
         raise InvalidSpec("a hold is named by 64 hex digits", fix="see hanse status") from None
     if not any(h.id == hold and h.region == node.me.region for h in view.holds):
-        raise NotFound(f"{node.me.region} has no such hold on {view.model}")
+        raise NotFound(
+            f"{node.me.region} has no such hold on {view.model}",
+            fix=f"hanse unfreeze {view.model} names those that it has",
+        )
     ticket = node.propose(
         HoldLift(view.model, hold, check_text(str(args.get("reason") or ""), "reason")),
         attestations=[envelope_of(args)],
@@ -306,7 +309,9 @@ def _chosen(view: ModelView, region: str, to: object) -> Release | None:
         return None
     found = [r for r in view.releases if to in (r.version, str(r.digest))]
     if not found:
-        raise NotFound(f"{view.model} has no release {to!r}")
+        raise NotFound(
+            f"{view.model} has no release {to!r}", fix=f"see hanse release list {view.model}"
+        )
     if len(found) > 1:
         raise Conflict(f"{to} names several releases", fix="name its digest")
     release = found[0]

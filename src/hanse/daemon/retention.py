@@ -161,7 +161,10 @@ def pin(node: Node, args: Args) -> Answer:
     if release is None:
         raise NotFound(f"{view.model} has no release {digest.short}", fix="see release list")
     if not may_lie(release, node.me.region, node.book.chain.current):
-        raise NotPermitted(f"residency keeps {release.version} out of {node.me.region}")
+        raise NotPermitted(
+            f"residency keeps {release.version} out of {node.me.region}",
+            fix="pin it in a region where it may lie",
+        )
     why = check_text(f"{text_of(args, 'reason')} (by {args.get('by') or 'operator'})", "reason")
     at_ms = args.get("at_ms")
     note = Note(view.model, why, at_ms if type(at_ms) is int and at_ms >= 0 else 0)

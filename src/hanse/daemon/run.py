@@ -379,7 +379,10 @@ async def _log_of(store: SqliteEventStore, origin: Origin, size: int) -> AsyncIt
     while start < size:
         batch = await store.events(origin, start, 256, 4 * 1024 * 1024)
         if not batch:
-            raise Broken(f"the stored log {origin} ends at {start}, its head says {size}")
+            raise Broken(
+                f"the stored log {origin} ends at {start}, its head says {size}",
+                fix="treat the disk as lost: docs/operating.md, Backup and restore",
+            )
         for raw in batch:
             yield raw
         start += len(batch)

@@ -248,7 +248,10 @@ def _check(manifest: Manifest) -> None:
     if manifest.outcome.kind != "none" and manifest.outcome.output not in {
         t.name for t in manifest.outputs
     }:
-        raise InvalidSpec(f"manifest.outcome.output: no output {manifest.outcome.output!r}")
+        raise InvalidSpec(
+            f"manifest.outcome.output: no output {manifest.outcome.output!r}",
+            fix=f"outputs: {', '.join(t.name for t in manifest.outputs) or 'none'}",
+        )
     check_hidden(manifest.private, manifest.to_mapping())
     tensors = {"input": manifest.inputs, "output": manifest.outputs}
     check_profile(
