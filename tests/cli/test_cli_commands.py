@@ -380,10 +380,12 @@ PLANNED = {
     "keeps": [fake.OLD],
     "canaries": [{"weight": 10, "count": 1, "of": 9}],
     "nodes": [
-        {"variant": "cuda", "why": "", "download_bytes": 12_500_000, "count": 8, "online": 7,
-         "names": ["a", "b"]},
+        {"variant": "cuda", "why": "", "download_bytes": 12_500_000, "travels_bytes": 12_500_000,
+         "files": [], "count": 8, "online": 7, "names": ["a", "b"]},
+        {"variant": "cpu", "why": "", "download_bytes": 12_500_000, "travels_bytes": 700_000,
+         "files": [], "count": 1, "online": 1, "names": ["c"]},
         {"variant": None, "why": "cuda needs ort >=1.17, has 1.10.0", "download_bytes": 0,
-         "count": 1, "online": 1, "names": ["old"]},
+         "travels_bytes": 0, "files": [], "count": 1, "online": 1, "names": ["old"]},
     ],
 }  # fmt: skip
 
@@ -410,6 +412,8 @@ def test_a_plan_is_shown_before_anything_happens_and_nothing_is_started(home, ca
         "kept to go back to: 3.0.0",
         "at weight 10 1 of 9 nodes answer with it alone",
         "8 nodes, 7 online: cuda, each fetches up to 12.5 MB (a, b, ...)",
+        "1 node, 1 online: cpu, each fetches up to 700.0 kB of 12.5 MB: the rest is equal in what "
+        "it runs (c)",
         "1 node, 1 online: cannot run it, cuda needs ort >=1.17, has 1.10.0 (old)",
     ):
         assert said in out, said

@@ -18,6 +18,7 @@ from hanse.core.ids import Digest
 from hanse.core.retention import Rules
 from hanse.daemon.folding import Folding
 from hanse.daemon.retention import Retention
+from hanse.parts.recipe import split
 from hanse.storage import folded
 from hanse.storage.folded import FoldedBlobs
 
@@ -67,7 +68,10 @@ async def test_releases_lean_on_the_first_that_they_are_like(tmp_path: Path) -> 
 async def test_what_came_a_moment_ago_stays_as_it_came(tmp_path: Path) -> None:
     async with publisher(tmp_path) as (daemon, store, folding, _):
         waiting = Folding(daemon.driver, store, 600.0, folding._still)
+        assert store.known_recipe(DIGESTS["2.0.0"]) is None
         assert await waiting.look() == 0
+        for version in ("1.0.0", "2.0.0"):  # for `hanse rollout plan`
+            assert store.known_recipe(DIGESTS[version]) == split(FILES[version])
         late = Folding(daemon.driver, store, 600.0, folding._still, lambda: LATER_S)
         assert await late.look() > 0
 

@@ -16,7 +16,10 @@ from hanse.core.reading import canonical_json
 from hanse.core.rollout.spec import canonical, parse_spec, salt_of
 from hanse.core.routing import takes_all
 from hanse.core.trust import statements
+from hanse.daemon.queries import planning
 from hanse.daemon.starting import start_rollout
+from hanse.parts.recipe import Part, Recipe
+from hanse.storage.memory_blobs import MemoryBlobs
 
 
 @pytest.fixture
@@ -74,6 +77,37 @@ def test_a_plan_counts_the_bytes_that_each_node_must_fetch(town: Federation) -> 
     again = town.publish("3.0", notes=".0", parents=(first(town),))  # of the same file
     (group,) = ask(town, "rollout.plan", spec=written(again, first(town)))["nodes"]
     assert group["download_bytes"] == 0
+
+
+def test_a_plan_says_what_travels_at_most_where_recipes_are_known(
+    town: Federation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    new = town.publish("4.0.0", parents=(first(town),))
+
+    def planned() -> Any:
+        (group,) = ask(town, "rollout.plan", spec=written(new, first(town)))["nodes"]
+        return group
+
+    (small,) = planned()["files"]
+    assert small["like"] is None  # it comes whole
+    monkeypatch.setattr(planning, "STREAMED_BYTES_MAX", 10)
+    group = planned()
+    (file,) = group["files"]
+    digests = [Digest.parse(file[key]) for key in ("digest", "like")]
+    same, other = (Part(Digest.of(raw), 500) for raw in (b"same", b"other"))
+    recipes = {
+        digests[0]: Recipe(digests[0], 1000, (same, other)),
+        digests[1]: Recipe(digests[1], 500, (same,)),
+    }
+    planning.weigh([group], recipes.get)
+    assert (group["travels_bytes"], group["download_bytes"]) == (500, 1000)
+    for known in digests:
+        group = planned()
+        planning.weigh([group], {known: recipes[known]}.get)
+        assert group["travels_bytes"] == 1000
+    group = planned()
+    planning.weigh([group], MemoryBlobs().recipe)  # NotFound
+    assert group["travels_bytes"] == 1000
 
 
 def test_a_plan_names_the_nodes_that_cannot_run_it_and_why(town: Federation) -> None:

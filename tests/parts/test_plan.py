@@ -9,7 +9,7 @@ import pytest
 from hanse.core.errors import InvalidProof
 from hanse.core.ids import Digest
 from hanse.parts.payload import Base, decode, encode
-from hanse.parts.plan import Way, bases, least
+from hanse.parts.plan import Way, bases, least, unlike
 from hanse.parts.rebuild import rebuild
 from hanse.parts.recipe import Part, Recipe, split
 from parts.models import held, onnx_model, pieces, safetensors
@@ -28,6 +28,13 @@ A, B, C = (Digest.of(text) for text in (b"aaaa", b"bb", b"ccc"))
 def test_what_is_held_does_not_travel_and_nothing_travels_twice() -> None:
     plan = least(recipe(b"aaaa", b"bb", b"aaaa", b"ccc", b"ccc"), {A}, {})
     assert [(f.part.digest, f.way) for f in plan] == [(B, Way(2)), (C, Way(3))]
+
+
+def test_at_most_the_parts_travel_that_are_not_unchanged() -> None:
+    old = recipe(b"aaaa", b"bb")
+    assert unlike(recipe(b"aaaa", b"ccc", b"bb", b"ccc"), old) == 3
+    assert unlike(old, old) == 0
+    assert unlike(old, recipe(b"aaaabb")) == 6
 
 
 def test_the_least_way_whose_base_is_held_is_taken() -> None:

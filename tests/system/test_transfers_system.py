@@ -26,6 +26,7 @@ def weighty(path: Path, tuned: float, to: Path) -> Path:
     ballast[: int(tuned * BALLAST_FLOATS)] += np.float32(1e-4)
     model = onnx.load(path)
     model.graph.initializer.append(numpy_helper.from_array(ballast, "ballast"))
+    to.parent.mkdir(exist_ok=True)
     onnx.save(model, to)
     return to
 
@@ -45,6 +46,8 @@ def test_a_fine_tune_travels_as_what_is_new(federation: Federation, folder: Path
     daemon, node = federation.founder, federation.nodes[0]
     plan = folder / "plan.yaml"
     plan.write_text(FIRST)
+    with (daemon.home / "hanse.toml").open("a") as settings:
+        settings.write("\nfold_after_s = 20.0\n")  # looks every five seconds what is there
     federation.start(REGIONS[:1])
 
     def sent() -> int:
@@ -55,7 +58,7 @@ def test_a_fine_tune_travels_as_what_is_new(federation: Federation, folder: Path
         models = node.status()["models"]
         return any(digest in (*m["ready"], m["running"], m["candidate"]) for m in models)
 
-    first = weighty(paths()["v1"], 0.0, folder / "first.onnx")
+    first = weighty(paths()["v1"], 0.0, folder / "first" / "model.onnx")
     federation.publish(first, "1.0.0")
     rollout = federation.roll_out("1.0.0", plan)
     with Users([node.address]):
@@ -65,11 +68,19 @@ def test_a_fine_tune_travels_as_what_is_new(federation: Federation, folder: Path
     whole = sent()
     assert whole >= first.stat().st_size
 
-    tuned = weighty(paths()["v1"], 0.1, folder / "tuned.onnx")
+    tuned = weighty(paths()["v1"], 0.1, folder / "tuned" / "model.onnx")
     federation.publish(tuned, "1.1.0", parent="1.0.0")
+
+    def travels() -> dict[str, int]:
+        words = ("rollout", "plan", f"{MODEL}@1.1.0", "--plan", plan, "-o", "json")
+        (group,) = json.loads(done(*words, home=daemon.home))["nodes"]
+        return group if group["travels_bytes"] < group["download_bytes"] else {}
+
+    most = federation.until("the plan says how much of it is new", travels)
     federation.roll_out("1.1.0", plan)
     federation.until("the node has 1.1.0", lambda: stored("1.1.0"))
     assert sent() - whole < 0.15 * tuned.stat().st_size
+    assert sent() - whole <= most["travels_bytes"] < most["download_bytes"]
     to = folder / "fetched"
     said = done("release", "fetch", f"{MODEL}@1.1.0", "--to", to, "-o", "json", home=daemon.home)
     assert json.loads(said)["files"][0]["name"] == tuned.name

@@ -68,11 +68,10 @@ def _nodes(group: PlannedNodes) -> str:
     some = f"{group['count']} node{'s' * (group['count'] != 1)}, {group['online']} online"
     if group["variant"] is None:
         return f"{some}: cannot run it, {group['why']} ({names})"
-    fetch = (
-        f"each fetches up to {size(group['download_bytes'])}"
-        if group["download_bytes"]
-        else "has it"
-    )
+    whole, travels = group["download_bytes"], group["travels_bytes"]
+    fetch = f"each fetches up to {size(travels)}" if whole else "has it"
+    if travels < whole:
+        fetch += f" of {size(whole)}: the rest is equal in what it runs"
     return f"{some}: {group['variant']}, {fetch} ({names})"
 
 

@@ -23,12 +23,23 @@ class PlannedRegion(TypedDict):
     download_bytes: int | None  # to this region's daemon; None for other regions
 
 
+class PlannedFile(TypedDict):
+    """A file that a node fetches, and the one like it that it runs"""
+
+    file: str
+    digest: str
+    size: int
+    like: str | None
+
+
 class PlannedNodes(TypedDict):
     """Nodes of the daemon's own region for which the same is true, as they last reported"""
 
     variant: str | None  # what they would run; None: none fits
     why: str
-    download_bytes: int  # by each of them at most: whole files that it does not hold
+    download_bytes: int  # by each of them: whole files that it does not hold
+    travels_bytes: int  # of them at most, without what is equal in the files that it runs
+    files: list[PlannedFile]
     count: int
     online: int
     names: list[str]  # at most 20

@@ -42,6 +42,7 @@ class Folding:
         self._driver, self._blobs, self._after_s = driver, blobs, after_s
         self._still, self._now_s = still, now_s
         self._tried: set[tuple[Digest, Digest]] = set()
+        self._known: set[Digest] = set()  # those whose recipe was worked out in this process
         self._background = Background("folding")
 
     async def watch(self) -> None:
@@ -63,7 +64,10 @@ class Folding:
     async def _fold(self, each: Kin) -> int:
         digest, older = each.file.digest, each.older.digest
         try:
-            if self._blobs.leans_on(digest) or not self._ripe(digest):
+            if self._blobs.leans_on(digest):
+                return 0
+            if not self._ripe(digest):
+                await self._split(each)
                 return 0
             base = next(iter(self._blobs.leans_on(older)), older)
             if base == digest or (digest, base) in self._tried:
@@ -91,6 +95,17 @@ class Folding:
         if saved:
             log.info("folded", blob=str(digest), base=str(base), saved_bytes=saved)
         return saved
+
+    async def _split(self, each: Kin) -> None:
+        """Work out beforehand what both are made of: a plan can then tell what will travel."""
+        for manifest, file in (
+            (each.release.manifest, each.file),
+            (each.elder.manifest, each.older),
+        ):
+            if file.digest not in self._known:
+                told = external_of(self._blobs, manifest, file.name)
+                await self._background.do(self._blobs.recipe, file.digest, told)
+                self._known.add(file.digest)
 
     def _ripe(self, digest: Digest) -> bool:
         return self._now_s() - self._blobs.came_s(digest) >= self._after_s

@@ -26,6 +26,7 @@ from hanse.daemon.examining import Examiner
 from hanse.daemon.private_values import PrivateValues
 from hanse.daemon.prometheus import Prometheus, configured
 from hanse.daemon.queries import QUERIES
+from hanse.daemon.queries.planning import weigh
 from hanse.daemon.retention import Retention
 from hanse.gateways.log_files import LogFiles
 from hanse.storage.blobs import Blobs
@@ -74,6 +75,7 @@ def table(driver: Driver, blobs: Blobs, services: Services) -> dict[str, Handler
             driver, lambda node, args: commands.publish(node, blobs, args, services.private_fields)
         ),
     )
+    verbs["rollout.plan"] = _plan(blobs, verbs["rollout.plan"])
     verbs["rollout.start"] = _start(services.prometheus, verbs["rollout.start"])
     verbs["blob.put"] = _blob_put(blobs)
     verbs["trust.extend"] = _trust_extend(driver)
@@ -108,6 +110,17 @@ def _publish(blobs: Blobs, record: Handler) -> Handler:
                 await progress({"examining": manifest.version})
             looking.result()
         return await record(args, progress, stream)
+
+    return handle
+
+
+def _plan(blobs: Blobs, plan: Handler) -> Handler:
+    async def handle(
+        args: dict[str, Any], progress: Progress, stream: asyncio.StreamReader
+    ) -> Mapping[str, Any]:
+        found = await plan(args, progress, stream)
+        await asyncio.to_thread(weigh, found["nodes"], blobs.known_recipe)
+        return found
 
     return handle
 

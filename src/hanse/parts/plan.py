@@ -43,6 +43,11 @@ def least(
     return tuple(chosen.values())
 
 
+def unlike(target: Recipe, held: Recipe) -> int:
+    """Bytes that travel at most to whoever holds that file: of the parts that are not in it."""
+    return sum(each.way.size for each in least(target, {part.digest for part in held.parts}, {}))
+
+
 def bases(target: Recipe, ancestor: Recipe) -> dict[Digest, Part]:
     """For each part that the ancestor lacks, the one of its parts that is most like it, if any.
 

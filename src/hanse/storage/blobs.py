@@ -109,6 +109,9 @@ class Blobs(Protocol):
         Raises `Unavailable` when these are no longer the blob; it is then gone.
         """
 
+    def known_recipe(self, digest: Digest) -> Recipe | None:
+        """The same if it is cheap to tell: worked out before, and kept."""
+
     def laid_out(self, digest: Digest) -> AbstractContextManager[Path]:
         """A file with these bytes, to be read within the context; not hashed."""
 
@@ -278,6 +281,9 @@ class BlobStore:
                     raise damaged(digest)
                 keep_recipe(kept, recipe)
             return recipe
+
+    def known_recipe(self, digest: Digest) -> Recipe | None:
+        return kept_recipe(self._recipe_place(digest), digest)
 
     @contextlib.contextmanager
     def laid_out(self, digest: Digest) -> Iterator[Path]:

@@ -39,7 +39,7 @@ from hanse.storage.cache import Cache
 from hanse.storage.incoming import BlobWriter
 from hanse.storage.objects import PIECE_BYTES, Bucket
 from hanse.storage.one_at_a_time import OneAtATime
-from hanse.storage.recipes import External, kept_recipe
+from hanse.storage.recipes import External
 from hanse.storage.unfinished import Unfinished
 
 log = structlog.get_logger("hanse.bucket")
@@ -278,10 +278,13 @@ class BucketBlobs:
 
     def recipe(self, digest: Digest, external: External | None = None) -> Recipe:
         self._copies(digest)
-        if kept := kept_recipe(self.cache.folder / "recipes" / digest.hex, digest):
+        if kept := self.known_recipe(digest):
             return kept
         with self._read(digest):
             return self.cache.recipe(digest, external)
+
+    def known_recipe(self, digest: Digest) -> Recipe | None:
+        return self.cache.known_recipe(digest)
 
     @contextlib.contextmanager
     def laid_out(self, digest: Digest) -> Iterator[Path]:

@@ -94,6 +94,9 @@ class MemoryBlobs:
             self._recipes[digest] = recipe
         return self._recipes[digest]
 
+    def known_recipe(self, digest: Digest) -> Recipe | None:
+        return self._recipes.get(digest)
+
     @contextlib.contextmanager
     def laid_out(self, digest: Digest) -> Iterator[Path]:
         with tempfile.NamedTemporaryFile() as file:

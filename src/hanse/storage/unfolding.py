@@ -191,6 +191,9 @@ class Unfolding(BlobStore):
             lambda _: self._places_of(digest).recipe,
         )
 
+    def known_recipe(self, digest: Digest) -> Recipe | None:
+        return self.recipe(digest) if self._is_folded(digest) else super().known_recipe(digest)
+
     def check(self, digest: Digest, read: Callable[[int], None]) -> tuple[str, ...]:
         def folded(_: Head) -> tuple[str, ...]:
             with self._caches:

@@ -7,13 +7,17 @@ of the nodes of other regions nothing is known here.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
+from functools import cache
+from typing import NamedTuple
 
 from hanse.core.catalog.fold import read_plan
 from hanse.core.catalog.lineage import warm_targets
 from hanse.core.catalog.manifest import File
 from hanse.core.catalog.residency import may_lie
 from hanse.core.catalog.view import Release
+from hanse.core.errors import NotFound, Unavailable
 from hanse.core.fleet import NodeStatus
 from hanse.core.ids import Digest
 from hanse.core.node import Clock, Node
@@ -25,6 +29,9 @@ from hanse.core.routing import takes_all
 from hanse.daemon.queries.matter import Answer, Args, Matter, plain
 from hanse.daemon.queries.parts import step_text
 from hanse.daemon.starting import objections, placed
+from hanse.parts.plan import unlike
+from hanse.parts.recipe import Recipe
+from hanse.transfer.fetch import STREAMED_BYTES_MAX
 
 NODE_NAMES_MAX = 20
 
@@ -95,31 +102,50 @@ def _region(matter: Matter, stage: Stage, region: str, wanted: tuple[Release, ..
         "stage": stage.name,
         "active": matter.ref(active.release) if active else None,
         "admitted": may_lie(wanted[0], region, members),
-        "download_bytes": _missing(wanted, held) if here else None,
+        "download_bytes": sum(file.size for file in _missing(wanted, held)) if here else None,
     }
 
 
 def _groups(matter: Matter, release: Release, wanted: tuple[Release, ...]) -> list[Answer]:
     """Nodes for which the same is true, together: a fleet is mostly alike."""
     fleet, now_s = matter.node.fleet, matter.clock.now_s
-    groups: dict[tuple[str, str, int], list[NodeStatus]] = {}
+    groups: dict[tuple[str, str, tuple[_Fetch, ...]], list[NodeStatus]] = {}
     for name in sorted(fleet.nodes):
         status = fleet.nodes[name]
         found = fleet.fit(status, release)
-        missing = _missing(wanted, _files(_on_disk(matter, status))) if found.variant else 0
-        key = found.variant.id if found.variant else "", found.why, missing
+        fetches = tuple(_fetches(matter, status, wanted)) if found.variant else ()
+        key = found.variant.id if found.variant else "", found.why, fetches
         groups.setdefault(key, []).append(status)
     return [
         {
             "variant": variant or None,
             "why": plain(why),
-            "download_bytes": missing,
+            "download_bytes": (size := sum(each.file.size for each in fetches)),
+            "travels_bytes": size,
+            "files": [each.to_mapping() for each in fetches],
             "count": len(members),
             "online": sum(1 for status in members if status.online(now_s)),
             "names": [status.name for status in members[:NODE_NAMES_MAX]],
         }
-        for (variant, why, missing), members in sorted(groups.items(), key=lambda g: -len(g[1]))
+        for (variant, why, fetches), members in sorted(groups.items(), key=lambda g: -len(g[1]))
     ]
+
+
+def weigh(groups: Iterable[Answer], known: Callable[[Digest], Recipe | None]) -> None:
+    """Say what travels at most: what is equal in a file that the node runs does not, where the
+    recipes of both are known here. Blocks: recipes may lie on the disk."""
+
+    @cache
+    def recipe(digest: str) -> Recipe | None:
+        with suppress(NotFound, Unavailable):  # removed meanwhile, or damaged
+            return known(Digest.parse(digest))
+        return None
+
+    for group in groups:
+        for file in group["files"]:
+            new, old = (recipe(file[key]) if file["like"] else None for key in ("digest", "like"))
+            if new and old:
+                group["travels_bytes"] -= file["size"] - unlike(new, old)
 
 
 def _canaries(matter: Matter, plan: RolloutSpec, release: Release) -> list[Answer]:
@@ -152,6 +178,30 @@ def _files(releases: Iterable[Release]) -> dict[Digest, File]:
     return {file.digest: file for release in releases for file in release.manifest.files}
 
 
-def _missing(wanted: Iterable[Release], held: dict[Digest, File]) -> int:
-    """Bytes of files; each is fetched once, whatever names it."""
-    return sum(file.size for digest, file in _files(wanted).items() if digest not in held)
+def _missing(wanted: Iterable[Release], held: Mapping[Digest, object]) -> list[File]:
+    """Each is fetched once, whatever names it."""
+    return [file for digest, file in _files(wanted).items() if digest not in held]
+
+
+class _Fetch(NamedTuple):
+    file: File
+    like: Digest | None
+    """The file of that name in what the node runs: what is equal in it does not travel."""
+
+    def to_mapping(self) -> Answer:
+        like = str(self.like) if self.like else None
+        return {
+            "file": self.file.name,
+            "digest": str(self.file.digest),
+            "size": self.file.size,
+            "like": like,
+        }
+
+
+def _fetches(matter: Matter, status: NodeStatus, wanted: tuple[Release, ...]) -> Iterator[_Fetch]:
+    report = status.models.get(matter.view.model)
+    runs = matter.view.release(report.running) if report and report.running else None
+    named = {file.name: file.digest for file in runs.manifest.files} if runs else {}
+    for file in _missing(wanted, _files(_on_disk(matter, status))):
+        by_parts = file.size > STREAMED_BYTES_MAX
+        yield _Fetch(file, named.get(file.name) if by_parts else None)
