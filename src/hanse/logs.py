@@ -1,13 +1,19 @@
-"""Logs: one JSON object a line on standard error, for people and machines alike."""
+"""Logs, one JSON object a line on standard error for people and machines alike; and how a process
+ends.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import sys
-from typing import TextIO, cast
+from collections.abc import Coroutine
+from typing import Any, TextIO, cast
 
 import structlog
+
+from hanse.core.errors import Broken, HanseError
 
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
@@ -23,6 +29,23 @@ class _Lossy:
     def flush(self) -> None:
         with contextlib.suppress(OSError):
             sys.stderr.flush()
+
+
+def run_to_the_end(work: Coroutine[Any, Any, None], log: structlog.stdlib.BoundLogger) -> int:
+    """Run a process's work; its exit code for the shell. With 70 it is to be started again."""
+    try:
+        asyncio.run(work)
+    except Broken as error:
+        log.error("broken", why=str(error))
+        return 70
+    except HanseError as error:
+        log.error("cannot_run", why=str(error))
+        return 1
+    except Exception:
+        # A mistake of ours. What is in memory may be wrong; what is on disk was stored before.
+        log.exception("broken", why="an error that nobody expected: please report it")
+        return 70
+    return 0
 
 
 def configure(level: str) -> None:

@@ -12,7 +12,6 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from hanse.core.catalog.catalog import Catalog
-from hanse.core.catalog.fold import covers
 from hanse.core.catalog.lineage import warm_targets
 from hanse.core.catalog.under_way import left
 from hanse.core.catalog.view import ModelView, RolloutView
@@ -315,7 +314,7 @@ class Region:
             # A region that has attested it has done its part, whichever daemon spoke for it.
             if not rollout.current or self.name in rollout.healthy:
                 return None
-            if not covers(plan := rollout.plan, self.name):
+            if self.name not in (plan := rollout.plan).regions:
                 return None
             profile = profile_of(view.release(rollout.release))
             found = self.executions[key] = Execution(plan, begin(plan, self.name, now_s, profile))

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from typing import Any
 
 from hanse.core.encoding import to_base64
 from hanse.core.ids import Digest
 from hanse.core.reading import Reader
-from hanse.daemon.control import Handler, Progress
+from hanse.daemon.control import Handler, plain
 from hanse.daemon.private_values import PrivateValues
 from hanse.gateways.log_files import LogFiles
 
@@ -17,24 +16,12 @@ ENVELOPE_BYTES_MAX = 16 * 1024
 
 
 def audit_verbs(files: LogFiles, private: PrivateValues) -> dict[str, Handler]:
-    return {"audit.read": _read(files), "audit.reveal": _reveal(private)}
-
-
-def _read(files: LogFiles) -> Handler:
-    async def handle(
-        args: dict[str, Any], _: Progress, __: asyncio.StreamReader
-    ) -> Mapping[str, Any]:
+    async def read(args: dict[str, Any]) -> Mapping[str, Any]:
         with Reader(args, "audit.read") as reader:
             path = reader.text("path")
         return {"data": to_base64((await files.read(path)).data)}
 
-    return handle
-
-
-def _reveal(private: PrivateValues) -> Handler:
-    async def handle(
-        args: dict[str, Any], _: Progress, __: asyncio.StreamReader
-    ) -> Mapping[str, Any]:
+    async def reveal(args: dict[str, Any]) -> Mapping[str, Any]:
         with Reader(args, "audit.reveal") as reader:
             release = Digest.parse(reader.text("release"))
             field, to = reader.text("field"), reader.text("to")
@@ -42,4 +29,4 @@ def _reveal(private: PrivateValues) -> Handler:
         opening = await private.reveal(release, field, to, envelope)
         return {"opening": opening.encode().decode()}
 
-    return handle
+    return {"audit.read": plain(read), "audit.reveal": plain(reveal)}

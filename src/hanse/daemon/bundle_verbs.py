@@ -9,7 +9,7 @@ from typing import Any
 
 from hanse.core.errors import InvalidSpec
 from hanse.daemon.bundles import Bundles, wanted
-from hanse.daemon.control import Handler, Progress, upload
+from hanse.daemon.control import Handler, Progress, plain, upload
 
 BUNDLE_BYTES_MAX = 2**50
 SIGN_OF_LIFE_S = 5.0
@@ -17,20 +17,14 @@ SIGN_OF_LIFE_S = 5.0
 
 
 def bundle_verbs(bundles: Bundles) -> dict[str, Handler]:
+    async def heads(_: dict[str, Any]) -> Mapping[str, Any]:
+        return (await bundles.held()).to_mapping()
+
     return {
-        "bundle.heads": _heads(bundles),
+        "bundle.heads": plain(heads),
         "bundle.export": _export(bundles),
         "bundle.import": _import(bundles),
     }
-
-
-def _heads(bundles: Bundles) -> Handler:
-    async def handle(
-        _: dict[str, Any], __: Progress, ___: asyncio.StreamReader
-    ) -> Mapping[str, Any]:
-        return (await bundles.held()).to_mapping()
-
-    return handle
 
 
 def _export(bundles: Bundles) -> Handler:

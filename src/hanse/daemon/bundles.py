@@ -28,11 +28,11 @@ from hanse.core.limits import BLOB_CHUNK_BYTES, BUNDLE_MANIFEST_BYTES_MAX, CHUNK
 from hanse.core.node import Clock, Node
 from hanse.core.retention import pin_of
 from hanse.core.signing import SIGNATURE_BYTES, SigningKey
-from hanse.daemon.chunks import chunk_from
 from hanse.daemon.driver import Driver
 from hanse.daemon.transfers import check_whole, complete
 from hanse.storage.blobs import Blobs
 from hanse.storage.contract import EventStore
+from hanse.storage.serving import chunk_from
 
 PIECE_BYTES = BLOB_CHUNK_BYTES // 2
 

@@ -40,11 +40,23 @@ Progress = Callable[[Mapping[str, Any]], Awaitable[None]]
 Handler = Callable[[dict[str, Any], Progress, asyncio.StreamReader], Awaitable[Mapping[str, Any]]]
 """Takes the arguments without the verb, a way to report progress, and the bytes that follow."""
 
+
 CONNECTIONS_MAX = 64
 SILENCE_S = 30.0  # a caller that says nothing for so long is hung up on
 _UCRED = struct.Struct("3i")
 
 log = structlog.get_logger()
+
+
+def plain(verb: Callable[[dict[str, Any]], Awaitable[Mapping[str, Any]]]) -> Handler:
+    """A verb that needs its arguments alone."""
+
+    async def handle(
+        args: dict[str, Any], _: Progress, __: asyncio.StreamReader
+    ) -> Mapping[str, Any]:
+        return await verb(args)
+
+    return handle
 
 
 @contextlib.asynccontextmanager

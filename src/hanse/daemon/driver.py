@@ -39,9 +39,9 @@ from hanse.core.ids import MemberId
 from hanse.core.node import Clock, Node
 from hanse.core.recovery import Phase
 from hanse.core.step import Step
-from hanse.daemon.chunks import chunk_from, weigh, whole
 from hanse.rpc.transport import PeerStream, Transport
 from hanse.storage.contract import EventStore
+from hanse.storage.serving import chunk_from, weigh, whole
 
 T = TypeVar("T")
 Attempted = tuple[asyncio.Future[Any] | None, Any, HanseError | None]

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from hanse.core import limits, token
 from hanse.core.errors import InvalidSpec
 from hanse.core.ids import parse_member_id
-from hanse.daemon.control import Handler, Progress
+from hanse.daemon.control import Handler, plain
 from hanse.daemon.enrolment import Enroller
 from hanse.daemon.join_request import read_request
 
@@ -37,21 +36,12 @@ def table(enroller: Enroller) -> dict[str, Handler]:
         return {"member": args["member"]}
 
     return {
-        "agent.token": _handler(node_token),
-        "agent.revoke": _handler(revoke),
-        "daemon.token": _handler(daemon_token),
-        "daemon.pending": _handler(pending),
-        "daemon.refuse": _handler(refuse),
+        "agent.token": plain(node_token),
+        "agent.revoke": plain(revoke),
+        "daemon.token": plain(daemon_token),
+        "daemon.pending": plain(pending),
+        "daemon.refuse": plain(refuse),
     }
-
-
-def _handler(verb: Callable[[Args], Awaitable[Mapping[str, Any]]]) -> Handler:
-    async def handle(
-        args: dict[str, Any], _: Progress, __: asyncio.StreamReader
-    ) -> Mapping[str, Any]:
-        return await verb(args)
-
-    return handle
 
 
 def _shown(made: token.Token) -> dict[str, Any]:

@@ -12,30 +12,26 @@ import asyncio
 import datetime
 import os
 import signal
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from random import SystemRandom
 
 import structlog
 
-from hanse.core import counted, duty, enrolment, freeze, healing, keeping
 from hanse.core.counters import Counters
 from hanse.core.effects import FetchRelease, Heal, PublishAssignment
-from hanse.core.errors import Broken, HanseError, NotPermitted
-from hanse.core.gossip import statuses
+from hanse.core.errors import Broken, NotPermitted
 from hanse.core.ids import Origin, Segment, member_id
 from hanse.core.node import Node
-from hanse.core.region import PROGRESS_SPACE
 from hanse.core.signing import SigningKey
 from hanse.core.step import PutTrust
 from hanse.core.telemetry import parse_report
 from hanse.core.trust.chain import Chain, replay
-from hanse.core.trust.freshness import SPACE as TRUST_SPACE
 from hanse.daemon import control, disk_watch, enrol_verbs, healing_file, verbs
 from hanse.daemon.blob_place import blobs_of
 from hanse.daemon.bundles import Bundles
-from hanse.daemon.config import FIRST_START, Config
+from hanse.daemon.config import FIRST_START, Config, load
 from hanse.daemon.doors import Doors, read_authority
 from hanse.daemon.driver import Driver, now
 from hanse.daemon.enrolment import Enroller
@@ -54,7 +50,7 @@ from hanse.daemon.upkeep import Upkeep
 from hanse.daemon.waiting import until_admitted
 from hanse.gateways.log_files import LogFiles
 from hanse.gateways.prometheus_client import Server
-from hanse.logs import configure
+from hanse.logs import configure, run_to_the_end
 from hanse.rpc.admission import Admission
 from hanse.rpc.blob_service import BlobService
 from hanse.rpc.certificates import Identity, daemon_uri, spki_hash
@@ -67,6 +63,7 @@ from hanse.rpc.peer_service import PeerService
 from hanse.rpc.renewal import Renewed
 from hanse.rpc.server import Service, build_server
 from hanse.rpc.tls import Peer
+from hanse.storage import restart
 from hanse.storage.reserve import Reserve
 from hanse.storage.sqlite import SqliteEventStore
 
@@ -301,27 +298,10 @@ async def restore(
         witnessed=await store.witnessed(),
         timestamp_key=_timestamp_key(config),
     )
-    node.restore_trust(await store.local(TRUST_SPACE), now())
-    node.freezer.restore(await store.local(freeze.SPACE))
-    for head in await store.heads():
-        events = [raw async for raw in _log_of(store, head.origin, head.size)]
-        node.restore(head, events)
-    node.bulletin.restore(await store.local(statuses.SPACE), chain.current)
-    first = (config.home / FIRST_START).exists() and not node.book.heads
+    first = (config.home / FIRST_START).exists() and not await store.heads()
     vouched = first or accept_own_log
-    until_s = None if vouched else now().now_s + config.recovery_timeout_s
-    node.open("first start" if first else "start", until_s)
-    node.region.restore(
-        await store.local(PROGRESS_SPACE), await store.local(duty.SPACE), now().now_s
-    )
-    node.fleet.counted.restore(await store.local(counted.SPACE))
-    node.region.healing.restore(
-        await store.local(healing.AGES), await store.local(healing.MANDATES)
-    )
-    node.region.keeping.restore(
-        await store.local(keeping.PINS), await store.local(keeping.TOMBSTONES)
-    )
-    node.enrolment.restore({space: await store.local(space) for space in enrolment.SPACES})
+    ask_s = None if vouched else config.recovery_timeout_s
+    await restart.restore(node, store, now, "first start" if first else "start", ask_s)
     return node
 
 
@@ -374,38 +354,9 @@ async def _wait_to_be_admitted(
     await until_admitted(me, shown.current, chain, config.trust_folder)
 
 
-async def _log_of(store: SqliteEventStore, origin: Origin, size: int) -> AsyncIterator[bytes]:
-    start = 0
-    while start < size:
-        batch = await store.events(origin, start, 256, 4 * 1024 * 1024)
-        if not batch:
-            raise Broken(
-                f"the stored log {origin} ends at {start}, its head says {size}",
-                fix="treat the disk as lost: docs/operating.md, Backup and restore",
-            )
-        for raw in batch:
-            yield raw
-        start += len(batch)
-
-
 def main(home: Path, *, accept_own_log: bool = False) -> int:
     """Load the configuration and run; the exit code for the shell.
 
     Raises what `config.load` raises: a person at a terminal has to read that, not a log.
     """
-    from hanse.daemon.config import load
-
-    config = load(home)
-    try:
-        asyncio.run(run(config, accept_own_log=accept_own_log))
-    except Broken as error:
-        log.error("broken", why=str(error))
-        return 70
-    except HanseError as error:
-        log.error("cannot_run", why=str(error))
-        return 1
-    except Exception:
-        # A mistake of ours. What is in memory may be wrong; what is on disk was stored before.
-        log.exception("broken", why="an error that nobody expected: please report it")
-        return 70
-    return 0
+    return run_to_the_end(run(load(home), accept_own_log=accept_own_log), log)

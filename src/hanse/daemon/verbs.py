@@ -20,7 +20,7 @@ from hanse.daemon import approvals, commands, healing_verbs, lifecycle, retentio
 from hanse.daemon.audit_verbs import audit_verbs
 from hanse.daemon.bundle_verbs import bundle_verbs
 from hanse.daemon.bundles import Bundles
-from hanse.daemon.control import Handler, Progress, upload
+from hanse.daemon.control import Handler, Progress, plain, upload
 from hanse.daemon.driver import Driver
 from hanse.daemon.examining import Examiner
 from hanse.daemon.private_values import PrivateValues
@@ -86,14 +86,12 @@ def table(driver: Driver, blobs: Blobs, services: Services) -> dict[str, Handler
 
 
 def _command(driver: Driver, command: Command) -> Handler:
-    async def handle(
-        args: dict[str, Any], _: Progress, __: asyncio.StreamReader
-    ) -> Mapping[str, Any]:
+    async def handle(args: dict[str, Any]) -> Mapping[str, Any]:
         await driver.recovered()
         answer = await driver.do(lambda node, _clock: command(node, args))
         return answer()
 
-    return handle
+    return plain(handle)
 
 
 def _publish(blobs: Blobs, record: Handler) -> Handler:
@@ -142,9 +140,7 @@ def _start(prometheus: Prometheus | None, start: Handler) -> Handler:
 def _query(
     driver: Driver, query: Callable[[Node, Clock, Mapping[str, Any]], Mapping[str, Any]]
 ) -> Handler:
-    async def handle(
-        args: dict[str, Any], _: Progress, __: asyncio.StreamReader
-    ) -> Mapping[str, Any]:
+    async def handle(args: dict[str, Any]) -> Mapping[str, Any]:
         def look(node: Node, clock: Clock) -> Mapping[str, Any] | Exception:
             try:
                 return query(node, clock, args)
@@ -157,7 +153,7 @@ def _query(
             raise found
         return found
 
-    return handle
+    return plain(handle)
 
 
 def _blob_put(blobs: Blobs) -> Handler:
@@ -202,9 +198,7 @@ def _skip_part(writer: Any) -> None:
 
 
 def _trust_extend(driver: Driver) -> Handler:
-    async def handle(
-        args: dict[str, Any], _: Progress, __: asyncio.StreamReader
-    ) -> Mapping[str, Any]:
+    async def handle(args: dict[str, Any]) -> Mapping[str, Any]:
         raw = str(args.get("file") or "").encode()
 
         def extend(node: Node, _clock: Clock) -> dict[str, Any]:
@@ -214,18 +208,13 @@ def _trust_extend(driver: Driver) -> Handler:
 
         return await driver.do(extend)
 
-    return handle
+    return plain(handle)
 
 
 def _claim(driver: Driver) -> Handler:
-    async def handle(
-        args: dict[str, Any], _: Progress, __: asyncio.StreamReader
-    ) -> Mapping[str, Any]:
-        def claim(node: Node, _clock: Clock) -> dict[str, Any]:
-            before = node.recovery.why
-            node.claim()
-            return {"log": str(node.me), "was": before}
+    def claim(node: Node, _clock: Clock) -> dict[str, Any]:
+        before = node.recovery.why
+        node.claim()
+        return {"log": str(node.me), "was": before}
 
-        return await driver.do(claim)
-
-    return handle
+    return plain(lambda _: driver.do(claim))

@@ -14,12 +14,11 @@ from pathlib import Path
 
 import structlog
 
-from hanse.core.errors import Broken, HanseError
 from hanse.edge.agent import Agent
 from hanse.edge.certificate import OwnCertificate
-from hanse.edge.config import Config
+from hanse.edge.config import Config, load
 from hanse.edge.serving import RoutedServing
-from hanse.logs import configure
+from hanse.logs import configure, run_to_the_end
 from hanse.rpc.certificates import Identity
 from hanse.rpc.inference_server import serve
 
@@ -79,19 +78,4 @@ def main(path: Path) -> int:
 
     Raises what `config.load` raises: a person at a terminal has to read that, not a log.
     """
-    from hanse.edge.config import load
-
-    config = load(path)
-    try:
-        asyncio.run(run(config))
-    except Broken as error:
-        log.error("broken", why=str(error))
-        return 70
-    except HanseError as error:
-        log.error("cannot_run", why=str(error))
-        return 1
-    except Exception:
-        # A mistake of ours. What is in memory may be wrong; what is on disk was stored before.
-        log.exception("broken", why="an error that nobody expected: please report it")
-        return 70
-    return 0
+    return run_to_the_end(run(load(path)), log)

@@ -29,23 +29,19 @@ from hanse.core.effects import (
 )
 from hanse.core.errors import Broken, Unavailable
 from hanse.core.events import Body
-from hanse.core.freeze import SPACE
-from hanse.core.gossip.frames import Chunk, Frame
-from hanse.core.healing import AGES, MANDATES, Policy
+from hanse.core.gossip.frames import Frame
+from hanse.core.healing import Policy
 from hanse.core.ids import Digest, EventId, MemberId, Origin, Segment
-from hanse.core.log.checkpoint import Checkpoint
-from hanse.core.log.fork import compare
-from hanse.core.log.merkle import leaf_hash
-from hanse.core.log.note import Note
 from hanse.core.node import Clock, Node, Ticket
 from hanse.core.signing import SigningKey
 from hanse.core.step import Step, Write
 from hanse.core.trust import chain
-from hanse.core.trust.freshness import SPACE as TRUST_SPACE
 from hanse.rpc.codec import EventCodec
 from hanse.sim.faults import Crash, Skew
 from hanse.sim.timeline import Timeline
 from hanse.storage.memory import Disk, MemoryEventStore
+from hanse.storage.restart import restore
+from hanse.storage.serving import chunk_from, weigh, whole
 
 T = TypeVar("T")
 TICK_S = 1.0
@@ -146,24 +142,12 @@ class Process:
             witness=self.witness,
             witnessed=done(self.store.witnessed()),
         )
-        node.restore_trust(done(self.store.local(TRUST_SPACE)), self.clock())
-        node.freezer.restore(done(self.store.local(SPACE)))
-        for head in done(self.store.heads()):
-            node.restore(head, done(self.store.events(head.origin, 0, head.size, 2**60)))
-        if self.boots == 1 and self.new:
-            node.open("first start")
-        else:
-            node.open("restart", self.clock().now_s + limits.RECOVERY_S)
+        node.region.healing.policies = self.policies
+        first = self.boots == 1 and self.new
+        reason, ask_s = ("first start", None) if first else ("restart", limits.RECOVERY_S)
+        done(restore(node, self.store, self.clock, reason, ask_s))
         for release in self.blobs:
             node.region.have(release)
-        node.region.restore(
-            done(self.store.local("progress")), done(self.store.local("duty")), self.clock().now_s
-        )
-        node.fleet.counted.restore(done(self.store.local("counted")))
-        node.region.healing.policies = self.policies
-        kept = (done(self.store.local(space)) for space in (AGES, MANDATES))
-        node.region.healing.restore(*kept)
-        node.bulletin.restore(done(self.store.local("status")), trust.current)
         self.node = node
         self._tick(self.boots)
 
@@ -265,7 +249,7 @@ class Process:
             case Serve():
                 self._serve(effect)
             case Reread(origin):
-                raws = self._whole(origin)
+                raws = done(whole(self.store, origin))
                 self.do(lambda node, clock: node.freezer.reread(origin, raws, clock.now_s))
             case Compare():
                 self._weigh(effect)
@@ -296,33 +280,15 @@ class Process:
         if self._told is not None:
             edge.assigned(self._told.assignment, self._told.signature)
 
-    def _whole(self, origin: Origin) -> list[bytes]:
-        return done(self.store.events(origin, 0, 2**60, 2**60))
-
     def _weigh(self, asked: Compare) -> None:
         assert self.node is not None
-        head = done(self.store.head(asked.origin))
-        if head is None:
-            return
-        leaves = tuple(map(leaf_hash, self._whole(asked.origin)))
-        key = self.node.book.key_of(asked.origin)
-        ours, theirs = (head.note, leaves), (asked.note, asked.events)
-        outcome = compare(asked.origin, key, ours, theirs, asked.start)
+        outcome = done(weigh(self.store, asked, self.node.book.key_of(asked.origin)))
         self.do(lambda node, clock: node.freezer.compared(asked, outcome, clock.now_s))
 
     def _serve(self, effect: Serve) -> None:
-        """One chunk that ends at a size its author signed."""
-        events = done(
-            self.store.events(
-                effect.origin, effect.start, limits.CHUNK_EVENTS_MAX, limits.CHUNK_BYTES_MAX
-            )
-        )
-        end = min(effect.start + len(events), effect.end)
-        note = done(self.store.checkpoint_at_or_before(effect.origin, effect.start, end))
-        if note is not None:
-            size = Checkpoint.parse(Note.parse(note).text).size
-            kept = tuple(events[: size - effect.start])
-            self.world.send(self, effect.peer, Chunk(effect.origin, effect.start, kept, note))
+        chunk = done(chunk_from(self.store, effect.origin, effect.start, effect.end))
+        if chunk is not None:
+            self.world.send(self, effect.peer, chunk)
 
     def _fetch(self, effect: FetchRelease, boot: int) -> None:
         """Ask until some permitted holder is within reach; the bytes take a while."""

@@ -109,10 +109,6 @@ def read_release(raw: bytes) -> tuple[Digest, Manifest]:
     return Digest.of(raw), parse_manifest(raw)
 
 
-def covers(plan: RolloutSpec, region: str) -> bool:
-    return region in plan.regions
-
-
 def _holds(facts: ModelFacts) -> tuple[HoldView, ...]:
     lifted = {(record.origin.region, body.hold) for record, body in facts.of(HoldLift)}
     return tuple(
@@ -241,7 +237,7 @@ def _proven(
         plan = plans.get((body.rollout, body.generation, body.spec_digest))
         if plan is None or not finals.covers(record):
             continue
-        if plan.release == body.release and covers(plan, body.region):
+        if plan.release == body.release and body.region in plan.regions:
             proven[body.release].add(body.region)
     return proven
 
@@ -249,15 +245,12 @@ def _proven(
 def _dead_files(facts: ModelFacts) -> set[Digest]:
     """Model files of killed releases; the golden inputs of a bad model are not bad."""
     killed = {body.release for _, body in facts.of(Kill)}
-    dead: set[Digest] = set()
-    for _, body in facts.of(ReleaseRecord):
-        try:
-            digest, manifest = read_release(body.manifest)
-        except Rejected:
-            continue
-        if digest in killed:
-            dead |= {manifest.file(v.file).digest for v in manifest.variants}
-    return dead
+    return {
+        manifest.file(variant.file).digest
+        for digest, manifest in _manifests(facts).items()
+        if digest in killed
+        for variant in manifest.variants
+    }
 
 
 def _heads(
@@ -359,7 +352,7 @@ def _promotable(
         return False
     return any(
         (s.name, s.generation, s.release) == (body.rollout, body.generation, body.release)
-        and covers(s, body.region)
+        and body.region in s.regions
         for s in specs.values()
     )
 

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from hanse.core import limits
-from hanse.core.catalog.fold import covers
 from hanse.core.catalog.view import RolloutView
 from hanse.core.errors import Rejected
 from hanse.core.events import RolloutReport
@@ -122,7 +121,7 @@ class Part:
 def part(matter: Matter, rollout: RolloutView, region: str) -> Part | None:
     """None if the plan does not cover the region."""
     plan = rollout.plan
-    if not covers(plan, region):
+    if region not in plan.regions:
         return None
     _, stage = stage_of(plan, region)
     told = _reported(matter, rollout, plan, stage, region)

@@ -1,9 +1,10 @@
-"""A suffix of a stored log, cut where its author signed: what peers and bundles are given."""
+"""A stored log for others: suffixes cut where its author signed, and what a fork is weighed by."""
 
 from __future__ import annotations
 
 from hanse.core import limits
 from hanse.core.effects import Compare
+from hanse.core.errors import Broken
 from hanse.core.gossip.frames import Chunk
 from hanse.core.ids import Origin
 from hanse.core.log.checkpoint import Checkpoint
@@ -31,7 +32,13 @@ async def whole(store: EventStore, origin: Origin, size: int | None = None) -> l
     events: list[bytes] = []
     while len(events) < size:
         left = min(size - len(events), limits.CHUNK_EVENTS_MAX)
-        events += await store.events(origin, len(events), left, limits.CHUNK_BYTES_MAX)
+        batch = await store.events(origin, len(events), left, limits.CHUNK_BYTES_MAX)
+        if not batch:
+            raise Broken(
+                f"the stored log {origin} ends at {len(events)}, its head says {size}",
+                fix="treat the disk as lost: docs/operating.md, Backup and restore",
+            )
+        events += batch
     return events
 
 
