@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from hanse.cli import client, options
+from hanse.cli.options import Signing
 from hanse.cli.output import emit_change
 from hanse.core.errors import Conflict, NotFound
 
@@ -37,23 +38,11 @@ def freeze(model: str, reason: str | None, until: str | None, home: Path, form: 
 @click.argument("model")
 @click.option("--hold", help="Which hold, by its first hex digits; needed if there are several.")
 @click.option("--reason", default="", help="Why, for the record.")
-@options.draft
-@options.key
-@options.home
-@options.output
-def unfreeze(
-    model: str,
-    hold: str | None,
-    reason: str,
-    draft: Path | None,
-    key: Path | None,
-    home: Path,
-    form: str,
-) -> None:
+@options.signed
+def unfreeze(model: str, hold: str | None, reason: str, signing: Signing) -> None:
     """Lift one of this region's holds, signed with your key."""
-    chosen = _choose(client.call(home, "holds", model=model)["holds"], hold)["hold"]
-    args = {"model": model, "hold": chosen, "reason": reason}
-    options.ask(home, "unfreeze", args, key, draft, form)
+    chosen = _choose(client.call(signing.home, "holds", model=model)["holds"], hold)["hold"]
+    signing.ask("unfreeze", {"model": model, "hold": chosen, "reason": reason})
 
 
 def _choose(holds: list[HoldRow], wanted: str | None) -> HoldRow:

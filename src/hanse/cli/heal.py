@@ -12,6 +12,7 @@ import click
 
 from hanse.cli import client, options
 from hanse.cli.errors import OK, UNHEALTHY
+from hanse.cli.options import Signing
 from hanse.cli.output import Table, at, emit, emit_change
 
 if TYPE_CHECKING:
@@ -38,13 +39,8 @@ def heal() -> None:
     show_default=True,
     help="So many rollouts, until people sign a plan of this model again.",
 )
-@options.draft
-@options.key
-@options.home
-@options.output
-def mandate(
-    model: str, plan: Path, uses: int, draft: Path | None, key: Path | None, home: Path, form: str
-) -> None:
+@options.signed
+def mandate(model: str, plan: Path, uses: int, signing: Signing) -> None:
     """Sign by which plan this daemon may roll out what answers its retraining.
 
     The daemon still makes no release: a publisher signs which retraining a release answers. An
@@ -55,8 +51,7 @@ def mandate(
     from hanse.core.trust.mandate import template_of
 
     template = template_of(to_mapping(plan_file.template(plan, model)))
-    args = {"model": model, "plan": template.decode(), "uses": uses}
-    options.ask(home, "heal.mandate", args, key, draft, form)
+    signing.ask("heal.mandate", {"model": model, "plan": template.decode(), "uses": uses})
 
 
 @heal.command()

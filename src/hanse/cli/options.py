@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -71,6 +73,31 @@ def draft(command: F) -> F:
         type=click.Path(path_type=Path, dir_okay=False),
         help="Write it there unsigned, for several people: hanse statement sign, then submit.",
     )(command)
+
+
+@dataclass(frozen=True, slots=True)
+class Signing:
+    """How a command is signed and for which daemon; see `signed`."""
+
+    home: Path
+    key: Path | None
+    draft: Path | None
+    form: str
+
+    def ask(self, verb: str, args: Mapping[str, Any]) -> None:
+        ask(self.home, verb, args, self.key, self.draft, self.form)
+
+
+def signed(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of a command that people sign; it is given them as one `Signing`."""
+
+    @wraps(command)
+    def gathered(
+        *, home: Path, key: Path | None, draft: Path | None, form: str, **rest: Any
+    ) -> Any:
+        return command(signing=Signing(home, key, draft, form), **rest)
+
+    return draft(key(home(output(gathered))))
 
 
 def yes(command: F) -> F:

@@ -10,6 +10,7 @@ import click
 
 from hanse.cli import client, options
 from hanse.cli.errors import ERROR, INCONCLUSIVE, OK, UNHEALTHY
+from hanse.cli.options import Signing
 from hanse.cli.output import Table, age, emit, emit_change, nodes
 from hanse.core.errors import NotFound, Rejected
 
@@ -35,10 +36,7 @@ def rollout() -> None:
 @click.option("--name", "called", help="What to call the rollout. Default: r-GENERATION.")
 @click.option("--supersede", is_flag=True, help="Cancel the rollout that is under way.")
 @click.option("--dry-run", is_flag=True, help="Print the complete plan; start nothing.")
-@options.draft
-@options.key
-@options.home
-@options.output
+@options.signed
 def start(
     name: dict[str, str],
     plan: Path | None,
@@ -46,10 +44,7 @@ def start(
     called: str | None,
     supersede: bool,
     dry_run: bool,
-    draft: Path | None,
-    key: Path | None,
-    home: Path,
-    form: str,
+    signing: Signing,
 ) -> None:
     """Start a rollout of a release, by a plan that you sign.
 
@@ -57,11 +52,11 @@ def start(
     """
     from hanse.core.rollout.spec import canonical, to_mapping
 
-    spec = _complete(home, name, plan, regions, called, supersede)
+    spec = _complete(signing.home, name, plan, regions, called, supersede)
     if dry_run:
-        _show_plan(to_mapping(spec), form)
+        _show_plan(to_mapping(spec), signing.form)
         return
-    options.ask(home, "rollout.start", {"spec": canonical(spec).decode()}, key, draft, form)
+    signing.ask("rollout.start", {"spec": canonical(spec).decode()})
 
 
 @rollout.command("plan")
@@ -226,7 +221,8 @@ def explain(name: str, model: str | None, region: str | None, home: Path, form: 
 @options.output
 def pause(model: str, name: str | None, region: str, reason: str, home: Path, form: str) -> None:
     """Stop a rollout where it stands; harm still rolls it back."""
-    _control(home, form, "pause", model, name, region, reason)
+    called = name or _current(home, model)
+    _control(home, form, _control_args("pause", model, called, region, reason))
 
 
 @rollout.command()
@@ -234,23 +230,17 @@ def pause(model: str, name: str | None, region: str, reason: str, home: Path, fo
 @click.argument("name", required=False)
 @click.option("--region", default="", help="Only there. Default: everywhere.")
 @click.option("--reason", default="", help="Why, for the record.")
-@options.draft
-@options.key
-@options.home
-@options.output
+@options.signed
 def resume(
     model: str,
     name: str | None,
     region: str,
     reason: str,
-    draft: Path | None,
-    key: Path | None,
-    home: Path,
-    form: str,
+    signing: Signing,
 ) -> None:
     """Let a paused or held rollout go on, signed with your key."""
-    args = _control_args("resume", model, name or _current(home, model), region, reason)
-    options.ask(home, "rollout.control", args, key, draft, form)
+    called = name or _current(signing.home, model)
+    signing.ask("rollout.control", _control_args("resume", model, called, region, reason))
 
 
 @rollout.command()
@@ -258,29 +248,23 @@ def resume(
 @click.argument("name", required=False)
 @click.option("--stage", default="", help="Of that stage. Default: the first that waits.")
 @options.yes
-@options.draft
-@options.key
-@options.home
-@options.output
+@options.signed
 def approve(
     model: str,
     name: str | None,
     stage: str,
     yes: bool,
-    draft: Path | None,
-    key: Path | None,
-    home: Path,
-    form: str,
+    signing: Signing,
 ) -> None:
     """Let a rollout pass its next approve step, signed with your key.
 
     Where a plan asks for several people, each signs a draft: --draft FILE.
     """
     asked = {"model": model, "stage": stage} | ({"rollout": name} if name else {})
-    found: Approvable = client.call(home, "rollout.awaiting", **asked)
+    found: Approvable = client.call(signing.home, "rollout.awaiting", **asked)
     where = f"stage {found['stage']}, step {found['step'] + 1} of {found['rollout']}"
     options.confirm(yes, model, f"will let {where} go on; {found['count']} {found['role']} sign")
-    options.ask(home, "rollout.approve", found, key, draft, form)
+    signing.ask("rollout.approve", found)
 
 
 @rollout.command()
@@ -289,44 +273,29 @@ def approve(
 @click.option("--region", default="", help="Only there. Default: everywhere.")
 @options.reason
 @options.yes
-@options.draft
-@options.key
-@options.home
-@options.output
+@options.signed
 def abort(
     model: str,
     name: str | None,
     region: str,
     reason: str | None,
     yes: bool,
-    draft: Path | None,
-    key: Path | None,
-    home: Path,
-    form: str,
+    signing: Signing,
 ) -> None:
     """End a rollout for good; regions where it is under way go back.
 
     In the daemon's own --region its word is enough; elsewhere it is signed with your key.
     """
     said = options.ask_reason(reason)
-    called = name or _current(home, model)
+    called = name or _current(signing.home, model)
     options.confirm(yes, model, f"will end rollout {called} in {region or 'every region'}")
-    if region and key is None and draft is None:
-        return _control(home, form, "abort", model, called, region, said)
     args = _control_args("abort", model, called, region, said)
-    return options.ask(home, "rollout.control", args, key, draft, form)
+    if region and signing.key is None and signing.draft is None:
+        return _control(signing.home, signing.form, args)
+    return signing.ask("rollout.control", args)
 
 
-def _control(
-    home: Path,
-    form: str,
-    action: str,
-    model: str,
-    name: str | None,
-    region: str,
-    reason: str,
-) -> None:
-    args = _control_args(action, model, name or _current(home, model), region, reason)
+def _control(home: Path, form: str, args: dict[str, str]) -> None:
     emit_change(form, "RolloutControlled", client.call(home, "rollout.control", **args))
 
 
