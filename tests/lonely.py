@@ -10,6 +10,8 @@ from random import Random
 from typing import Any
 
 from hand_federation import MODEL, Federation
+from memory_blobs import MemoryBlobs
+from memory_network import MemoryNetwork
 
 from hanse.core.catalog.manifest import File, Manifest, Variant
 from hanse.core.ids import Digest, Origin, Segment, Version, member_id, segment
@@ -24,10 +26,8 @@ from hanse.daemon import commands
 from hanse.daemon.bundles import Bundles
 from hanse.daemon.driver import Driver
 from hanse.rpc.codec import EventCodec
-from hanse.rpc.memory import MemoryNetwork
 from hanse.rpc.tls import Peer
 from hanse.storage.memory import MemoryEventStore
-from hanse.storage.memory_blobs import MemoryBlobs
 
 ROOT = SigningKey(b"r" * 32)
 AUDITOR = SigningKey(b"a" * 32)

@@ -16,6 +16,8 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from memory_network import MemoryNetwork, MemoryTransport
+
 from hanse.core.errors import Unavailable
 from hanse.core.events import Note
 from hanse.core.ids import MemberId, Origin, Segment, member_id, segment
@@ -28,7 +30,6 @@ from hanse.core.trust.chain import Chain
 from hanse.core.trust.members import Member, Members, Region
 from hanse.daemon.driver import Driver
 from hanse.rpc.codec import EventCodec
-from hanse.rpc.memory import MemoryNetwork, MemoryTransport
 from hanse.rpc.tls import Peer
 from hanse.rpc.transport import PeerStream
 from hanse.storage.sqlite import SqliteEventStore

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import pytest
 from buckets import S3Server, blobs_in, folder_bucket, memory_bucket, moto, rot
+from memory_blobs import MemoryBlobs
 
 from hanse.core.errors import (
     Broken,
@@ -26,7 +27,6 @@ from hanse.storage.blobs import Blobs, BlobStore
 from hanse.storage.bucket import BucketBlobs
 from hanse.storage.folded import FoldedBlobs
 from hanse.storage.incoming import BlobWriter
-from hanse.storage.memory_blobs import MemoryBlobs
 from hanse.storage.objects import Bucket, open_bucket
 
 __all__ = ["moto"]

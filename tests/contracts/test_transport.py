@@ -11,13 +11,13 @@ from typing import Any
 
 import daemons
 import pytest
+from memory_network import WINDOW_BYTES, MemoryNetwork
 
 from hanse.core import limits
 from hanse.core.errors import Conflict, InvalidSpec, NotPermitted, Rejected, TooLarge, Unavailable
 from hanse.core.gossip.frames import Announce, Chunk, Frame, Heads, Ping, Pull, TrustFile
 from hanse.core.ids import MemberId, Origin, Segment
 from hanse.rpc.link import GrpcTransport
-from hanse.rpc.memory import WINDOW_BYTES, MemoryNetwork
 from hanse.rpc.peer_service import PeerService
 from hanse.rpc.server import build_server
 from hanse.rpc.stream import FrameStream

@@ -13,6 +13,7 @@ import pytest
 from buckets import blobs_in, memory_bucket
 from hand_federation import MODEL
 from lonely import Lonely, chain, lonely
+from memory_blobs import MemoryBlobs
 
 from hanse.cli import gc_shapes
 from hanse.core.errors import Conflict, NotFound, Unavailable
@@ -23,7 +24,6 @@ from hanse.daemon import retention
 from hanse.daemon.retention import Retention
 from hanse.daemon.transfers import check_whole, complete
 from hanse.storage.blobs import BlobStore
-from hanse.storage.memory_blobs import MemoryBlobs
 
 ALL = Rules(1.0, origin=False)
 LATER_S = 1e10

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from crafted import external, model
+from memory_blobs import MemoryBlobs
 from onnx import ModelProto
 
 from hanse.core.catalog.manifest import File, Golden, Manifest, Tensor, Variant
@@ -18,7 +19,6 @@ from hanse.core.errors import InvalidSpec
 from hanse.core.ids import Digest, Segment, Version, segment
 from hanse.daemon import examining
 from hanse.daemon.examining import Examiner
-from hanse.storage.memory_blobs import MemoryBlobs
 
 NEEDS = {"onnx.ir": ">=9", "onnx.opset.ai.onnx": ">=17"}
 ONNX = Variant(segment("v"), "onnx", segment("model.onnx"), NEEDS)

@@ -11,6 +11,7 @@ import pytest
 from c2sp_witness import Witness, serve
 from hand_federation import Federation
 from lonely import chain
+from memory_network import MemoryNetwork
 
 from hanse.core import limits
 from hanse.core.errors import Conflict, Rejected, Unavailable
@@ -28,7 +29,6 @@ from hanse.daemon.outside_witness import OutsideWitness
 from hanse.gateways import witness_client
 from hanse.gateways.log_files import LogFiles
 from hanse.rpc.codec import EventCodec
-from hanse.rpc.memory import MemoryNetwork
 from hanse.rpc.tls import Peer
 from hanse.storage.memory import MemoryEventStore
 

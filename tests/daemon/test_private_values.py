@@ -16,6 +16,7 @@ from hand_federation import FIRST, MODEL, Federation
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lonely import AUDITOR, chain, lonely
+from memory_blobs import MemoryBlobs
 
 from hanse.core.audit.paths import parse_index
 from hanse.core.audit.replay import audit
@@ -37,7 +38,6 @@ from hanse.daemon.bundles import Bundles
 from hanse.daemon.private_values import PrivateValues
 from hanse.daemon.queries import QUERIES
 from hanse.rpc.codec import EventCodec, encode_frame
-from hanse.storage.memory_blobs import MemoryBlobs
 
 DATA = b"weights"
 FIELDS = (

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from hand_federation import MODEL
 from lonely import Lonely, chain, lonely
+from memory_blobs import MemoryBlobs
 from rot import flip, tuned_pair
 
 from hanse.core.effects import FetchRelease
@@ -17,7 +18,6 @@ from hanse.core.ids import Digest
 from hanse.daemon.scrubbing import Scrubber
 from hanse.storage import folded
 from hanse.storage.folded import FoldedBlobs
-from hanse.storage.memory_blobs import MemoryBlobs
 
 FILES = {f"{i}.0.0": b"weights %d" % i * 100 for i in range(1, 4)}
 

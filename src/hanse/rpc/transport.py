@@ -1,6 +1,6 @@
 """What a daemon needs of a network: streams of frames to members it can name.
 
-There are two implementations, gRPC (`rpc.link`) and memory (`rpc.memory`); both pass
+There are two implementations, gRPC (`rpc.link`) and memory (`tests/memory_network.py`); both pass
 `tests/contracts/test_transport.py`, so what the simulator proves holds for what ships.
 
 Promises: frames arrive in order, each whole and at most once, until the stream ends; then

@@ -1,4 +1,4 @@
-"""The blob store in memory: the same promises as on disk, for simulation and tests."""
+"""The blob store in memory: the same promises as on disk, for tests."""
 
 from __future__ import annotations
 

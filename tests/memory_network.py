@@ -1,4 +1,4 @@
-"""The transport's twin in memory, for simulation and tests.
+"""The transport's twin in memory, for tests and measurements.
 
 It is no kinder than the network: a window of bytes fills up and makes the sender wait, a
 close loses what was under way, and a cut is silent: nothing arrives any more, not even the
