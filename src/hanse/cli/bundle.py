@@ -134,14 +134,13 @@ def _receive(home: Path, path: Path, **args: Any) -> dict[str, Any]:
             length=1, label=path.stem, file=sys.stderr, hidden=not sys.stderr.isatty()
         ) as bar,
     ):
-        while True:
-            try:
-                said = next(answers)
-            except StopIteration as end:
-                return dict(end.value)
+
+        def heard(said: dict[str, Any]) -> None:
             bar.length = max(said["of"], 1)
             file.write(said["data"])
             bar.update(len(said["data"]))
+
+        return dict(client.result(answers, heard))
 
 
 def _read(path: Path) -> bytes:

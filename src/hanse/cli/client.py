@@ -39,12 +39,7 @@ class NoAnswer(Unavailable):
 
 def call(home: Path, verb: str, **args: Any) -> Any:
     """Ask and wait for the result. Raises what the daemon raised, `DaemonDown` or `NoAnswer`."""
-    answers = stream(home, verb, **args)
-    while True:
-        try:
-            next(answers)
-        except StopIteration as end:
-            return end.value
+    return result(stream(home, verb, **args))
 
 
 def stream(home: Path, verb: str, **args: Any) -> Generator[dict[str, Any], None, Any]:
@@ -52,6 +47,18 @@ def stream(home: Path, verb: str, **args: Any) -> Generator[dict[str, Any], None
     with _connected(home) as connection:
         _say(connection, verb, args)
         return (yield from _answers(connection))
+
+
+def result(
+    answers: Generator[dict[str, Any], None, Any],
+    heard: Callable[[dict[str, Any]], object] = lambda _: None,
+) -> Any:
+    """What a stream of answers ends with; `heard` is told each progress."""
+    while True:
+        try:
+            heard(next(answers))
+        except StopIteration as end:
+            return end.value
 
 
 def put_blob(
@@ -66,20 +73,16 @@ def send_file(
     home: Path, path: Path, verb: str, progress: Callable[[int], None], **args: Any
 ) -> dict[str, Any]:
     """Ask with a file that follows once the daemon wants it; the result."""
-    sent = False
     with _connected(home) as connection, path.open("rb") as file:
-        _say(connection, verb, args)
-        answers = _answers(connection)
-        while True:
-            try:
-                asked = next(answers)
-            except StopIteration as end:
-                return dict(end.value)
-            if asked.get("send") and not sent:
-                sent = True
-                # A daemon that hangs up has said why, and the loop reads it.
+
+        def heard(asked: dict[str, Any]) -> None:
+            if asked.get("send"):
+                # A daemon that hangs up has said why, and what it said is read next.
                 with suppress(BrokenPipeError, ConnectionResetError):
                     _send_file(connection, file, progress)
+
+        _say(connection, verb, args)
+        return dict(result(_answers(connection), heard))
 
 
 def is_running(home: Path) -> bool:

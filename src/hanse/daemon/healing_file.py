@@ -22,12 +22,11 @@ from __future__ import annotations
 
 import re
 import stat
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from hanse.core.errors import InvalidSpec, NotFound, NotPermitted
+from hanse.core.errors import NotFound, NotPermitted
 from hanse.core.events import RETRAIN_CAUSES
 from hanse.core.healing import BUDGET_MAX, Policy
 from hanse.core.ids import Segment
@@ -42,9 +41,9 @@ from hanse.core.rollout.fields import (
     share,
     whole,
 )
+from hanse.storage.settings import read_toml
 
 FILE_NAME = "healing.toml"
-FILE_BYTES_MAX = 64 * 1024
 _URL = re.compile(r"https?://[A-Za-z0-9.\[\]:-]{1,260}(/[A-Za-z0-9._~/?&=%-]{0,400})?")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 _DAY_S = 86_400.0
@@ -110,14 +109,7 @@ def load(home: Path) -> dict[Segment, Heals]:
             f"{path} names what this daemon runs, and others may write it",
             fix=f"run: chmod go-w {path}",
         )
-    with path.open("rb") as file:
-        raw = file.read(FILE_BYTES_MAX + 1)
-    if len(raw) > FILE_BYTES_MAX:
-        raise InvalidSpec(f"{path} is larger than {FILE_BYTES_MAX} bytes")
-    try:
-        document = tomllib.loads(raw.decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InvalidSpec(f"{path} is not valid TOML: {error}", fix="correct that line") from None
+    document = read_toml(path)
     return {name(model, FILE_NAME): _heals(home, model, document[model]) for model in document}
 
 

@@ -12,6 +12,7 @@ import tempfile
 from pathlib import Path
 
 from hanse.core.errors import Conflict, InvalidSpec, NotFound, NotPermitted
+from hanse.storage.incoming import sync_folder
 
 PRIVATE_BYTES_MAX = 64 * 1024
 
@@ -45,14 +46,6 @@ def replace_private(path: Path, content: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     Path(temporary).replace(path)
-
-
-def sync_folder(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def check_private(path: Path) -> None:

@@ -14,6 +14,7 @@ from hanse.core.device import Device
 from hanse.core.errors import Broken
 from hanse.core.reading import canonical_json
 from hanse.core.telemetry import ModelReport
+from hanse.storage.incoming import sync_folder
 
 FILE_NAME = "status.json"
 
@@ -71,10 +72,6 @@ def replace_file(path: Path, raw: bytes, *, durable: bool) -> None:
                 os.fsync(file.fileno())
         new.replace(path)
         if durable:
-            folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
+            sync_folder(path.parent)
     except OSError as error:
         raise Broken(f"cannot write {path.name}: {error}", fix="check the disk") from error

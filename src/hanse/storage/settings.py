@@ -38,7 +38,10 @@ class Settings(Reader):
 
     def __init__(self, path: Path, table: Table, missing: NotFound) -> None:
         """Raises `missing` without a file, `InvalidSpec` if it is too large or no TOML."""
-        super().__init__(_read(path, missing), path.name)
+        try:
+            super().__init__(read_toml(path), path.name)
+        except FileNotFoundError:
+            raise missing from None
         self._table, self._folder = table, path.parent
 
     def raw(self, key: str, default: Any = ...) -> Any:
@@ -73,11 +76,10 @@ def toml(value: str | int | float | None) -> str:
     return json.dumps(value).replace("\x7f", "\\u007f")
 
 
-def _read(path: Path, missing: NotFound) -> dict[str, Any]:
-    try:
-        raw = path.read_bytes()
-    except FileNotFoundError:
-        raise missing from None
+def read_toml(path: Path) -> dict[str, Any]:
+    """Raises `InvalidSpec`, or `FileNotFoundError`."""
+    with path.open("rb") as file:
+        raw = file.read(CONFIG_BYTES_MAX + 1)
     if len(raw) > CONFIG_BYTES_MAX:
         raise InvalidSpec(f"{path} is larger than {CONFIG_BYTES_MAX} bytes")
     try:

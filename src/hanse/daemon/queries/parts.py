@@ -17,7 +17,7 @@ from hanse.core.evidence.metrics import Metric
 from hanse.core.evidence.tally import Evidence
 from hanse.core.evidence.verdict import Kind, Reading, judge
 from hanse.core.evidence.watch import alarm_level
-from hanse.core.ids import EventId
+from hanse.core.ids import Digest, EventId
 from hanse.core.reading import parse_json
 from hanse.core.rollout.plan import (
     Analysis,
@@ -149,9 +149,13 @@ def part(matter: Matter, rollout: RolloutView, region: str) -> Part | None:
     )
 
 
-def newest_part(matter: Matter, region: str) -> Part | None:
-    """The region's part in the newest rollout that covers it."""
-    found = (part(matter, rollout, region) for rollout in reversed(matter.view.rollouts))
+def newest_part(matter: Matter, region: str, release: Digest | None = None) -> Part | None:
+    """The region's part in the newest rollout, of any release or of this one, that covers it."""
+    found = (
+        part(matter, rollout, region)
+        for rollout in reversed(matter.view.rollouts)
+        if release in (None, rollout.release)
+    )
     return next((p for p in found if p is not None), None)
 
 

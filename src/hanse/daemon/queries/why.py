@@ -21,7 +21,7 @@ from hanse.daemon.queries import readings
 from hanse.daemon.queries.causes import Judged, cause, harm, held, killed
 from hanse.daemon.queries.matter import Answer, Args, Matter, asked, in_time, near, plain
 from hanse.daemon.queries.moments import timeline, what
-from hanse.daemon.queries.parts import BACK, Part, part
+from hanse.daemon.queries.parts import BACK, Part, newest_part
 
 
 def why(node: Node, clock: Clock, args: Args) -> Answer:
@@ -34,7 +34,7 @@ def why(node: Node, clock: Clock, args: Args) -> Answer:
         raise NotFound(f"there is no region {plain(region, 80)}", fix=near(region, regions))
     named = None if version is None and digest is None else matter.release(version, digest)
     release, where = _subject(matter, named, region)
-    found = _part(matter, release, where)
+    found = newest_part(matter, where, release.digest)
     judged = list(found.readings()) if found is not None else []
     decided = [pair for pair in judged if pair[1].harmful and not pair[1].dry_run]
     return {
@@ -97,16 +97,6 @@ def _latest(matter: Matter, region: str) -> Release | None:
         if digest and (found := matter.view.release(digest)) is not None:
             return found
     return matter.view.releases[-1] if matter.view.releases else None
-
-
-def _part(matter: Matter, release: Release, region: str) -> Part | None:
-    """The region's part in the newest rollout of this release that covers it."""
-    found = (
-        part(matter, rollout, region)
-        for rollout in reversed(matter.view.rollouts)
-        if rollout.release == release.digest
-    )
-    return next((p for p in found if p is not None), None)
 
 
 # -- the answer ----------------------------------------------------------------
