@@ -18,182 +18,59 @@ from hanse.core.ids import EventId
 from hanse.core.log.merkle import HASH_BYTES
 from hanse.core.rollout.plan import APPROVERS
 from hanse.rpc.fields import (
-    DIGEST,
-    DIGEST_OR_NONE,
-    EVENT_ID,
     HASH,
     HASH_OR_EMPTY,
     ORIGIN_OR_EMPTY,
-    PLAIN,
-    SEGMENT,
     SEGMENT_OR_EMPTY,
-    TEXT,
-    VERSION,
-    Field,
     Shape,
     Wire,
     bounded,
     one_of,
     parse,
-    repeated,
+    shape,
 )
 from hanse.v1 import event_pb2 as pb
 
-_PLAN = {"model": SEGMENT, "rollout": SEGMENT, "generation": PLAIN}
-_BLOBS = {"model": SEGMENT, "digests": repeated(DIGEST)}
-_UNDONE = {"from_activation": EVENT_ID, "from_release": DIGEST, "to_release": DIGEST}
-_PROOF = {"spec_digest": HASH, "evidence_digest": HASH}
-_CAUSE: dict[str, Field] = {"rollout": SEGMENT_OR_EMPTY, "generation": PLAIN}
+_shape = partial(shape, messages=pb)
+_CAUSE = {"rollout": SEGMENT_OR_EMPTY}
 
 BODIES: dict[pb.EventType, Shape] = {
-    pb.EVENT_TYPE_LOG_OPEN: Shape(
-        events.LogOpen,
-        pb.LogOpen,
-        {
-            "incarnation": PLAIN,
-            "prev_origin": ORIGIN_OR_EMPTY,
-            "prev_size": PLAIN,
-            "prev_root": HASH_OR_EMPTY,
-            "boot_reason": TEXT,
-        },
+    pb.EVENT_TYPE_LOG_OPEN: _shape(
+        events.LogOpen, prev_origin=ORIGIN_OR_EMPTY, prev_root=HASH_OR_EMPTY
     ),
-    pb.EVENT_TYPE_RELEASE_RECORD: Shape(
-        events.ReleaseRecord,
-        pb.ReleaseRecord,
-        {
-            "model": SEGMENT,
-            "version": VERSION,
-            "counter": PLAIN,
-            "manifest": bounded(limits.MANIFEST_BYTES_MAX),
-        },
+    pb.EVENT_TYPE_RELEASE_RECORD: _shape(
+        events.ReleaseRecord, manifest=bounded(limits.MANIFEST_BYTES_MAX)
     ),
-    pb.EVENT_TYPE_PROMOTE: Shape(
-        events.Promote,
-        pb.Promote,
-        {
-            "model": SEGMENT,
-            "channel": SEGMENT,
-            "region": SEGMENT,
-            "release": DIGEST,
-            "manifest_size": PLAIN,
-            "counter": PLAIN,
-            **_CAUSE,
-        },
-    ),
-    pb.EVENT_TYPE_HOLD: Shape(
-        events.Hold,
-        pb.Hold,
-        {
-            "model": SEGMENT,
-            "region": SEGMENT,
-            "release": DIGEST_OR_NONE,
-            "reason": TEXT,
-            "expires_ms": PLAIN,
-            **_CAUSE,
-        },
-    ),
-    pb.EVENT_TYPE_HOLD_LIFT: Shape(
-        events.HoldLift, pb.HoldLift, {"model": SEGMENT, "hold": EVENT_ID, "reason": TEXT}
-    ),
-    pb.EVENT_TYPE_KILL: Shape(
-        events.Kill, pb.Kill, {"model": SEGMENT, "release": DIGEST, "reason": TEXT}
-    ),
-    pb.EVENT_TYPE_ROLLBACK: Shape(
-        events.Rollback,
-        pb.Rollback,
-        {"model": SEGMENT, "channel": SEGMENT, "region": SEGMENT, **_UNDONE, "reason": TEXT},
-    ),
-    pb.EVENT_TYPE_FLOOR_RAISE: Shape(
-        events.FloorRaise, pb.FloorRaise, {"model": SEGMENT, "counter": PLAIN, "reason": TEXT}
-    ),
-    pb.EVENT_TYPE_BLOB_HAVE: Shape(events.BlobHave, pb.BlobHave, _BLOBS),
-    pb.EVENT_TYPE_BLOB_DROP: Shape(events.BlobDrop, pb.BlobDrop, _BLOBS),
-    pb.EVENT_TYPE_STATE_ATTEST: Shape(
-        events.StateAttest,
-        pb.StateAttest,
-        {"head_map_digest": HASH, "state_digest": HASH, "trust_version": PLAIN},
-    ),
-    pb.EVENT_TYPE_NOTE: Shape(events.Note, pb.Note, {"text": TEXT}),
-    pb.EVENT_TYPE_ROLLOUT_INTENT: Shape(
+    pb.EVENT_TYPE_PROMOTE: _shape(events.Promote, **_CAUSE),
+    pb.EVENT_TYPE_HOLD: _shape(events.Hold, **_CAUSE),
+    pb.EVENT_TYPE_HOLD_LIFT: _shape(events.HoldLift),
+    pb.EVENT_TYPE_KILL: _shape(events.Kill),
+    pb.EVENT_TYPE_ROLLBACK: _shape(events.Rollback),
+    pb.EVENT_TYPE_FLOOR_RAISE: _shape(events.FloorRaise),
+    pb.EVENT_TYPE_BLOB_HAVE: _shape(events.BlobHave),
+    pb.EVENT_TYPE_BLOB_DROP: _shape(events.BlobDrop),
+    pb.EVENT_TYPE_STATE_ATTEST: _shape(events.StateAttest, head_map_digest=HASH, state_digest=HASH),
+    pb.EVENT_TYPE_NOTE: _shape(events.Note),
+    pb.EVENT_TYPE_ROLLOUT_INTENT: _shape(
         events.RolloutIntent,
-        pb.RolloutIntent,
-        {
-            **_PLAN,
-            "release": DIGEST,
-            "predecessor": DIGEST_OR_NONE,
-            "spec": bounded(limits.SPEC_BYTES_MAX),
-            "mandate": bounded(limits.MANDATE_BYTES_MAX),
-        },
+        spec=bounded(limits.SPEC_BYTES_MAX),
+        mandate=bounded(limits.MANDATE_BYTES_MAX),
     ),
-    pb.EVENT_TYPE_ROLLOUT_CONTROL: Shape(
-        events.RolloutControl,
-        pb.RolloutControl,
-        {
-            **_PLAN,
-            "action": one_of("pause", "resume", "abort"),
-            "region": SEGMENT_OR_EMPTY,
-            "reason": TEXT,
-        },
+    pb.EVENT_TYPE_ROLLOUT_CONTROL: _shape(
+        events.RolloutControl, action=one_of("pause", "resume", "abort"), region=SEGMENT_OR_EMPTY
     ),
-    pb.EVENT_TYPE_ROLLOUT_APPROVE: Shape(
-        events.RolloutApprove,
-        pb.RolloutApprove,
-        {
-            **_PLAN,
-            "spec_digest": HASH,
-            "stage": SEGMENT,
-            "step": PLAIN,
-            "role": one_of(*APPROVERS),
-            "count": PLAIN,
-        },
+    pb.EVENT_TYPE_ROLLOUT_APPROVE: _shape(
+        events.RolloutApprove, spec_digest=HASH, role=one_of(*APPROVERS)
     ),
-    pb.EVENT_TYPE_ROLLOUT_REPORT: Shape(
-        events.RolloutReport,
-        pb.RolloutReport,
-        {
-            **_PLAN,
-            "release": DIGEST,
-            "region": SEGMENT,
-            "state": TEXT,
-            "stage": PLAIN,
-            "step": PLAIN,
-            "verdict": TEXT,
-            "reason": TEXT,
-            "evidence": bounded(limits.EVENT_BYTES_MAX),
-        },
+    pb.EVENT_TYPE_ROLLOUT_REPORT: _shape(
+        events.RolloutReport, evidence=bounded(limits.EVENT_BYTES_MAX)
     ),
-    pb.EVENT_TYPE_HEALTHY: Shape(
-        events.Healthy, pb.Healthy, {**_PLAN, "release": DIGEST, "region": SEGMENT, **_PROOF}
+    pb.EVENT_TYPE_HEALTHY: _shape(events.Healthy, spec_digest=HASH, evidence_digest=HASH),
+    pb.EVENT_TYPE_RETRAIN: _shape(events.Retrain, cause=one_of(*events.RETRAIN_CAUSES)),
+    pb.EVENT_TYPE_RETRAIN_RESULT: _shape(
+        events.RetrainResult, outcome=one_of(*events.RETRAIN_OUTCOMES)
     ),
-    pb.EVENT_TYPE_RETRAIN: Shape(
-        events.Retrain,
-        pb.Retrain,
-        {
-            "model": SEGMENT,
-            "region": SEGMENT,
-            "release": DIGEST,
-            "hold": EVENT_ID,
-            "cause": one_of(*events.RETRAIN_CAUSES),
-            "reason": TEXT,
-        },
-    ),
-    pb.EVENT_TYPE_RETRAIN_RESULT: Shape(
-        events.RetrainResult,
-        pb.RetrainResult,
-        {
-            "model": SEGMENT,
-            "region": SEGMENT,
-            "retrain": EVENT_ID,
-            "outcome": one_of(*events.RETRAIN_OUTCOMES),
-            "release": DIGEST_OR_NONE,
-            "reason": TEXT,
-        },
-    ),
-    pb.EVENT_TYPE_RELEASE_RETIRE: Shape(
-        events.ReleaseRetire,
-        pb.ReleaseRetire,
-        {"model": SEGMENT, "release": DIGEST, "phase": one_of(*events.RETIRED), "reason": TEXT},
-    ),
+    pb.EVENT_TYPE_RELEASE_RETIRE: _shape(events.ReleaseRetire, phase=one_of(*events.RETIRED)),
 }
 _NUMBERS = {shape.value: number for number, shape in BODIES.items()}
 

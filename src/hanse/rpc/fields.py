@@ -1,7 +1,8 @@
 """How one field crosses between a protobuf message and a core value.
 
 A core dataclass and its message carry the same field names, so a `Shape` is a table of
-`Field`s: what to write for a value, and how to parse what a stranger wrote. Parsing raises
+`Field`s: what to write for a value, and how to parse what a stranger wrote. Most follow from the
+types of the dataclass, see `shape`. Parsing raises
 `InvalidName` or `InvalidSpec`; the codecs translate that into the error of their boundary.
 """
 
@@ -12,13 +13,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from operator import attrgetter
-from typing import Any
+from typing import Any, get_type_hints
 
 from google.protobuf.message import DecodeError
 
 from hanse.core import limits
 from hanse.core.errors import InvalidSpec
-from hanse.core.ids import Digest, EventId, Origin, segment, version
+from hanse.core.ids import Digest, EventId, Origin, Segment, Version, segment, version
 
 Wire = Any  # what protobuf accepts and returns for a field: int, str, bool, bytes, message
 Value = Any  # the parsed core value; mypy checks it where the codecs hand it out
@@ -173,3 +174,32 @@ DIGEST_OR_NONE = Field(
     lambda digest: digest.raw if digest is not None else b"",
     lambda raw: Digest.from_bytes(raw) if raw else None,
 )
+
+_BY_TYPE: Mapping[Any, Field] = {
+    int: PLAIN,
+    bool: PLAIN,
+    str: TEXT,
+    Segment: SEGMENT,
+    Version: VERSION,
+    Origin: ORIGIN,
+    EventId: EVENT_ID,
+    Digest: DIGEST,
+    Digest | None: DIGEST_OR_NONE,
+    tuple[Digest, ...]: repeated(DIGEST),
+}
+
+
+def shape(value: type[Any], messages: Any, **told: Field) -> Shape:
+    """What crosses as its type says, and as is `told` where that does not tell all.
+
+    Of bytes it never does: how many there may be has to be said.
+    """
+    types = get_type_hints(value)
+    fields = {
+        argument.name: told.pop(argument.name)
+        if argument.name in told
+        else _BY_TYPE[types[argument.name]]
+        for argument in dataclasses.fields(value)
+    }
+    assert not told, f"{value.__name__} has no {', '.join(told)}"
+    return Shape(value, getattr(messages, value.__name__), fields)

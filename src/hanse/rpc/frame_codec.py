@@ -8,6 +8,7 @@ bytes are parsed here, under our bounds and our errors, never inside the transpo
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from hanse.core import limits
 from hanse.core.errors import InvalidSpec, TooLarge
@@ -16,8 +17,6 @@ from hanse.core.gossip.heads import DEPTH, FAN
 from hanse.core.gossip.reconcile import FINGERPRINT_BYTES
 from hanse.rpc.fields import (
     HASH,
-    ORIGIN,
-    PLAIN,
     SEGMENT,
     Field,
     Shape,
@@ -26,6 +25,7 @@ from hanse.rpc.fields import (
     nested,
     parse,
     repeated,
+    shape,
 )
 from hanse.v1 import sync_pb2 as pb
 
@@ -51,26 +51,13 @@ def _prefix(digits_max: int) -> Field:
     return Field(bytes, check)
 
 
+_shape = partial(shape, messages=pb)
 _EVENTS = Field(list, _batch)
 _NOTE = bounded(limits.NOTE_BYTES_MAX)
-_LOG_HEAD = Shape(
-    frames.LogHead,
-    pb.LogHead,
-    {
-        "origin": ORIGIN,
-        "size": PLAIN,
-        "root_prefix": exactly(8),
-        "final_size": PLAIN,
-        "frozen": PLAIN,
-    },
+_HEADS = repeated(nested(_shape(frames.LogHead, root_prefix=exactly(8))))
+_RANGES = repeated(
+    nested(_shape(frames.Range, prefix=_prefix(DEPTH - 1), parts=exactly(FAN * FINGERPRINT_BYTES)))
 )
-_RANGE = Shape(
-    frames.Range,
-    pb.Range,
-    {"prefix": _prefix(DEPTH - 1), "parts": exactly(FAN * FINGERPRINT_BYTES)},
-)
-
-_HEADS = repeated(nested(_LOG_HEAD))
 
 
 def _few(heads: Sequence[pb.LogHead]) -> Sequence[pb.LogHead]:
@@ -80,79 +67,32 @@ def _few(heads: Sequence[pb.LogHead]) -> Sequence[pb.LogHead]:
 
 
 FRAMES: dict[str, Shape] = {
-    "hello": Shape(
+    "hello": _shape(
         frames.Hello,
-        pb.Hello,
-        {
-            "protocol": PLAIN,
-            "reader_level": PLAIN,
-            "federation": SEGMENT,
-            "origin": ORIGIN,
-            "trust_version": PLAIN,
-            "trust_digest": HASH,
-            "nonce": bounded(64),
-            "head_map_digest": HASH,
-            "boot_nonce": bounded(64),
-            "yours": Field(_HEADS.to_wire, lambda heads: _HEADS.from_wire(_few(heads))),
-            "rival_nonce": bounded(64),
-        },
+        federation=SEGMENT,
+        trust_digest=HASH,
+        nonce=bounded(64),
+        head_map_digest=HASH,
+        boot_nonce=bounded(64),
+        yours=Field(_HEADS.to_wire, lambda heads: _HEADS.from_wire(_few(heads))),
+        rival_nonce=bounded(64),
     ),
-    "hello_proof": Shape(frames.HelloProof, pb.HelloProof, {"signature": exactly(64)}),
-    "heads": Shape(
-        frames.Heads,
-        pb.Heads,
-        {"heads": _HEADS, "below": repeated(_prefix(DEPTH))},
-    ),
-    "announce": Shape(
-        frames.Announce,
-        pb.Announce,
-        {"origin": ORIGIN, "note": _NOTE, "start": PLAIN, "events": _EVENTS},
-    ),
-    "pull": Shape(frames.Pull, pb.Pull, {"origin": ORIGIN, "start": PLAIN}),
-    "chunk": Shape(
-        frames.Chunk,
-        pb.Chunk,
-        {"origin": ORIGIN, "start": PLAIN, "events": _EVENTS, "note": _NOTE},
-    ),
-    "trust_file": Shape(
-        frames.TrustFile,
-        pb.TrustFile,
-        {
-            "version": PLAIN,
-            "part": PLAIN,
-            "parts": PLAIN,
-            "data": bounded(limits.FRAME_BYTES_MAX),
-        },
-    ),
-    "timestamp": Shape(
-        frames.Timestamp, pb.Timestamp, {"raw": bounded(limits.TIMESTAMP_BYTES_MAX)}
-    ),
-    "status": Shape(
+    "hello_proof": _shape(frames.HelloProof, signature=exactly(64)),
+    "heads": _shape(frames.Heads, heads=_HEADS, below=repeated(_prefix(DEPTH))),
+    "announce": _shape(frames.Announce, note=_NOTE, events=_EVENTS),
+    "pull": _shape(frames.Pull),
+    "chunk": _shape(frames.Chunk, note=_NOTE, events=_EVENTS),
+    "trust_file": _shape(frames.TrustFile, data=bounded(limits.FRAME_BYTES_MAX)),
+    "timestamp": _shape(frames.Timestamp, raw=bounded(limits.TIMESTAMP_BYTES_MAX)),
+    "status": _shape(
         frames.Status,
-        pb.Status,
-        {
-            "origin": ORIGIN,
-            "kind": SEGMENT,
-            "serial": PLAIN,
-            "body": bounded(limits.STATUS_BYTES_MAX),
-            "signature": exactly(64),
-        },
+        kind=SEGMENT,
+        body=bounded(limits.STATUS_BYTES_MAX),
+        signature=exactly(64),
     ),
-    "ping": Shape(
-        frames.Ping,
-        pb.Ping,
-        {
-            "head_map_digest": HASH,
-            "trust_version": PLAIN,
-            "answer": PLAIN,
-            "timestamp_s": PLAIN,
-            "trust_prefix": exactly(8),
-        },
-    ),
-    "fingerprints": Shape(
-        frames.Fingerprints, pb.Fingerprints, {"ranges": repeated(nested(_RANGE))}
-    ),
-    "evidence": Shape(frames.Evidence, pb.Evidence, {"raw": bounded(limits.EVIDENCE_BYTES_MAX)}),
+    "ping": _shape(frames.Ping, head_map_digest=HASH, trust_prefix=exactly(8)),
+    "fingerprints": _shape(frames.Fingerprints, ranges=_RANGES),
+    "evidence": _shape(frames.Evidence, raw=bounded(limits.EVIDENCE_BYTES_MAX)),
 }
 _KINDS = {shape.value: kind for kind, shape in FRAMES.items()}
 
