@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from hand_federation import CAREFUL, MODEL, Federation, serving
+from hanse.storage.memory_blobs import MemoryBlobs
 from test_queries import AP, EU, US, ask, first, start
 
 from hanse.core.errors import Conflict, InvalidSpec, NotFound
@@ -19,7 +20,6 @@ from hanse.core.trust import statements
 from hanse.daemon.queries import planning
 from hanse.daemon.starting import start_rollout
 from hanse.parts.recipe import Part, Recipe
-from hanse.storage.memory_blobs import MemoryBlobs
 
 
 @pytest.fixture
