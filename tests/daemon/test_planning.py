@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from hand_federation import CAREFUL, MODEL, Federation, serving
-from hanse.storage.memory_blobs import MemoryBlobs
+from memory_blobs import MemoryBlobs
 from test_queries import AP, EU, US, ask, first, start
 
 from hanse.core.errors import Conflict, InvalidSpec, NotFound
