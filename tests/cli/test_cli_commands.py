@@ -67,8 +67,18 @@ def test_status_shows_sentence_counts_and_age(home, capsys):
     out = capsys.readouterr().out
     assert out.startswith("ocr-rec 4.0.0 FAILING")
     assert "7/8 (1 offline)" in out
+    assert "offline: edge-af-3 (eu-north)" in out
     assert "3.0% of n=1000, 4 s ago" in out
     assert "peers 5/6" in out
+
+
+def test_of_many_nodes_that_are_offline_some_are_named(home, capsys):
+    counts = fake.counts(0, 0, [f"n{i:02}" for i in range(20)])
+    rows = [fake.region(name, "healthy", nodes=counts) for name in ("eu-north", "eu-north")]
+    with fake.running(home, {"status": fake.status(*rows)}):
+        main(["status"])
+    (line,) = [s for s in capsys.readouterr().out.splitlines() if s.startswith("offline: ")]
+    assert line.endswith("n06 (eu-north), n07 (eu-north) and 12")
 
 
 @pytest.mark.parametrize(
@@ -458,6 +468,26 @@ def test_watching_a_rollout_ends_with_its_outcome(home):
 def test_watching_a_rollout_that_is_undecided_exits_with_4(home):
     with fake.running(home, {"rollout.status": fake.rollouts("running")}):
         assert main(["rollout", "status", "--watch", "--timeout", "20ms"]) == 4
+
+
+def test_a_collection_says_what_goes_what_stays_and_why(home, capsys):
+    row = {"model": "ocr-rec", "version": "3.0.0", "release": "sha256:1", "size": 12_300_000}
+    found = {
+        "dry_run": True, "bytes": 12_300_000, "kept_bytes": 700, "blobs": [],
+        "releases": [
+            {**row, "goes": 12_300_000, "why": []},
+            {**row, "version": "4.0.0", "size": 700, "goes": 0, "why": ["serves here"]},
+        ],
+    }  # fmt: skip
+    with fake.running(home, {"gc": found}) as daemon:
+        assert main(["gc", "--dry-run"]) == 0
+        said = capsys.readouterr().out
+        assert main(["gc", "--dry-run", "-o", "json"]) == 0
+        assert json.loads(capsys.readouterr().out)["bytes"] == 12_300_000
+    assert daemon.calls("gc")[0] == {"dry_run": True, "grace_s": 86400.0, "unused": False}
+    assert "ocr-rec@3.0.0  12.3 MB  would go  nothing reaches it" in said
+    assert "ocr-rec@4.0.0  700 B    stays     serves here" in said
+    assert "12.3 MB would go, 700 B stay" in said
 
 
 # -- questions -----------------------------------------------------------------

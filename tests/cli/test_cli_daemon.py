@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import datetime
 import json
+import os
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import fake_daemon as fake
 import pytest
 
 from hanse.cli.main import main
+from hanse.core.errors import Conflict
 from hanse.core.signing import SigningKey
 from hanse.core.trust import chain
 from hanse.daemon import config
 from hanse.daemon.private_files import read_seed
 from hanse.daemon.trust_folder import read_files
-from hanse.edge import switch
+from hanse.edge import status, switch
 from hanse.edge.config import load as load_agent
 from hanse.rpc import tls
 
@@ -141,20 +145,76 @@ def test_a_node_that_has_not_run_says_so(founder, tmp_path, capsys):
     assert "hanse agent run" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("interim", "code"), [(False, 0), (True, 3)])
-def test_agent_status_needs_no_daemon_and_warns_of_an_interim_release(
-    founder, tmp_path, capsys, interim, code
-):
+OLD, NEW = "sha256:" + "1" * 64, "sha256:" + "2" * 64
+NODE_MODEL = {
+    "model": "m", "running": OLD, "version": "1.0.0", "interim": False, "candidate": NEW,
+    "weight_bp": 2000, "shadow_bp": 0, "rollout": "r-2", "generation": 2, "warm_fallback": None,
+    "ready": [NEW, OLD], "failed": {}, "versions": {OLD: "1.0.0", NEW: "2.0.0"},
+}  # fmt: skip
+NODE_STATUS = {
+    "node": "dock-7", "federation": "acme", "region": "eu-north", "listen": "127.0.0.1:8001",
+    "daemon": {"address": "10.0.0.1:7420", "connected": True}, "epoch": 1, "serial": 3,
+    "certificate_until": "2099-01-01T00:00:00+00:00", "models": [NODE_MODEL], "fetching": [],
+    "sharing": {"address": "10.0.0.7:8002", "bytes_given": 12_300_000, "tickets_refused": 0},
+}  # fmt: skip
+
+
+@pytest.fixture
+def node(founder, tmp_path) -> Iterator[tuple[Path, Path]]:
+    """An enrolled node whose agent runs: its home and what it says of itself."""
     enroll(founder, tmp_path / "edge")
     state = tmp_path / "edge/state"
     state.mkdir()
-    (state / "status.json").write_text(
-        '{"epoch":1,"serial":3,"certificate_until":"2099-01-01T00:00:00+00:00","models":[{"model":"m","running":"sha256:12","version":"1.0.0",'
-        f'"interim":{str(interim).lower()},"candidate":null,"weight_bp":0,"shadow_bp":0,'
-        '"rollout":"","generation":0,"warm_fallback":null,"ready":[],"failed":{}}]}'
+    (state / "status.json").write_text(json.dumps(NODE_STATUS))
+    lock = status.hold(state)
+    yield tmp_path / "edge", state / "status.json"
+    os.close(lock)
+
+
+def test_agent_status_needs_no_daemon_and_names_releases_by_their_versions(node, capsys):
+    home, _ = node
+    assert main(["agent", "status", "--home", str(home)]) == 0
+    said = capsys.readouterr().out
+    assert "dock-7 of eu-north answers on 127.0.0.1:8001; daemon 10.0.0.1:7420 connected" in said
+    assert re.search(r"m +1\.0\.0 +2\.0\.0 20 % +- +2\.0\.0, 1\.0\.0 +-", said)
+    assert "gives to neighbours on 10.0.0.7:8002: 12.3 MB so far" in said
+    assert "certificate until 2099-01-01" in said
+    assert main(["agent", "status", "--home", str(home), "-o", "json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["alive"], found["models"]) == (True, [NODE_MODEL])
+
+
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [({"interim": True}, "1.0.0 (interim)"), ({"failed": {NEW: "golden"}}, "2.0.0: golden")],
+)
+def test_agent_status_warns_of_an_interim_release_and_of_one_that_failed(
+    node, capsys, model, words
+):
+    home, path = node
+    path.write_text(json.dumps({**NODE_STATUS, "models": [{**NODE_MODEL, **model}]}))
+    assert main(["agent", "status", "--home", str(home)]) == 3
+    assert words in capsys.readouterr().out
+
+
+def test_agent_status_says_whether_the_daemon_is_in_reach_and_whether_the_agent_runs(
+    founder, tmp_path, capsys
+):
+    enroll(founder, tmp_path / "edge")
+    home, state = tmp_path / "edge", tmp_path / "edge/state"
+    state.mkdir()
+    away = {"daemon": {"address": "10.0.0.1:7420", "connected": False}}
+    (state / "status.json").write_text(json.dumps(NODE_STATUS | away))
+    lock = status.hold(state)
+    with pytest.raises(Conflict, match="another agent runs"):
+        status.hold(state)
+    assert main(["agent", "status", "--home", str(home)]) == 0
+    assert "10.0.0.1:7420 OUT OF REACH" in capsys.readouterr().out
+    os.close(lock)
+    assert main(["agent", "status", "--home", str(home)]) == 3
+    assert f"DOES NOT RUN, and did this last; start it: hanse agent run --home {home}" in (
+        capsys.readouterr().out
     )
-    assert main(["agent", "status", "--home", str(tmp_path / "edge")]) == code
-    assert "1.0.0" in capsys.readouterr().out
 
 
 def test_a_release_is_turned_off_on_the_node_with_no_daemon(founder, tmp_path, capsys):

@@ -288,9 +288,11 @@ def test_all_of_it_is_shown(folder: Path, capsys: pytest.CaptureFixture[str]) ->
     parse_manifest(text.encode())
     shown = {
         "release": str(Digest.of(text.encode())), "model": "ocr-rec", "version": "4.0.0",
-        "counter": 1, "state": "recorded", "proven": [], "held": [], "active": ["us-east"],
-        "size": 1, "parents": [PARENT], "by": "ann", "recorded_by": "eu-north", "event": "ev_1",
+        "counter": 1, "state": "recorded", "proven": [], "held": ["eu-north"],
+        "active": ["us-east"], "size": 12_345, "parents": [PARENT], "by": "ann",
+        "recorded_by": "eu-north", "event": "ev_1",
         "at_ms": 1, "local": False, "manifest": text, "envelope": "{}", "trust_version": 1,
+        "parent_versions": {PARENT: "3.9.0"},
     }  # fmt: skip
     home = folder / "home"
     home.mkdir()
@@ -298,7 +300,8 @@ def test_all_of_it_is_shown(folder: Path, capsys: pytest.CaptureFixture[str]) ->
         assert main(["release", "show", "ocr-rec@4.0.0", "--home", str(home)]) == 0
     out = " ".join(capsys.readouterr().out.split())
     for said in (
-        f"parent {PARENT} (fine-tuned-from)", f"trained on docs-2026q3 {DATA}",
+        "name ocr-rec@4.0.0", "held in eu-north", "size 12.3 kB in 3 files",
+        f"parent 3.9.0 (fine-tuned-from) {PARENT}", f"trained on docs-2026q3 {DATA}",
         "trained on scans without a digest", "hyperparameter lr 0.0001", "metric cer 0.031",
         "code git+https://code.example/ocr@3f2c", "label region eu-north",
         "label hardware jetson-orin", "licence Apache-2.0", "framework onnxruntime >=1.17",

@@ -12,7 +12,7 @@ import click
 from hanse.cli import client, enrolling, options
 from hanse.cli.errors import OK, UNHEALTHY
 from hanse.cli.options import pairs
-from hanse.cli.output import Table, age, emit, fetching, note
+from hanse.cli.output import Table, age, at, emit, fetching, note, size
 from hanse.core.errors import Conflict, InvalidSpec, NotFound
 
 if TYPE_CHECKING:
@@ -133,11 +133,12 @@ def run(home: Path) -> int:
 def status(home: Path, form: str) -> int:
     """Show what this node runs. Needs no network and no daemon.
 
-    Exits with 3 if a release failed here or an interim one answers.
+    Exits with 3 if the agent does not run, a release failed here or an interim one answers.
     """
     import time
 
     from hanse.edge.config import load
+    from hanse.edge.status import runs
 
     path = load(home / "agent.toml").state / "status.json"
     try:
@@ -149,19 +150,21 @@ def status(home: Path, form: str) -> int:
         ) from None
     except ValueError:
         raise InvalidSpec(f"{path} cannot be read", fix="start the agent again") from None
-    models = found["models"]
+    models, alive = found["models"], runs(path.parent)
     table = Table(
-        ("MODEL", "RUNNING", "VERSION", "CANARY", "READY", "FAILED"),
+        ("MODEL", "RUNS", "CANARY", "BACK TO", "READY", "FAILED"),
         [_row(each) for each in models] or [("-",) * 6],
+        head=[_doing(found) if alive else _dead(found, home), *map(fetching, found["fetching"])],
         foot=[
-            *map(fetching, found.get("fetching", [])),
-            f"unchanged for {age(age_s)}; assignment {found['epoch']}/{found['serial']}",
+            f"unchanged for {age(age_s)}",
+            *_sharing(found["sharing"]),
             _certificate(found["certificate_until"]),
         ],
     )
-    value = {**found, "unchanged_s": age_s}
+    value = {**found, "alive": alive, "unchanged_s": age_s}
     emit(form, "NodeStatus", value, table, [each["model"] for each in models])
-    return UNHEALTHY if any(each["failed"] or each["interim"] for each in models) else OK
+    bad = any(each["failed"] or each["interim"] for each in models)
+    return UNHEALTHY if bad or not alive else OK
 
 
 @agent.command()
@@ -191,23 +194,50 @@ def off(model: str, reason: str | None, home: Path) -> None:
     note(f"see: hanse agent status --home {home}")
 
 
+def _doing(found: dict[str, Any]) -> str:
+    daemon = found["daemon"]
+    how = "connected" if daemon["connected"] else "OUT OF REACH: the node goes on with what it has"
+    return (
+        f"{found['node']} of {found['region']} answers on {found['listen']}; "
+        f"daemon {daemon['address']} {how}"
+    )
+
+
+def _dead(found: dict[str, Any], home: Path) -> str:
+    return (
+        f"{found['node']} of {found['region']} DOES NOT RUN, and did this last; "
+        f"start it: hanse agent run --home {home}"
+    )
+
+
+def _sharing(found: dict[str, Any]) -> list[str]:
+    if not found["address"]:
+        return []
+    return [f"gives to neighbours on {found['address']}: {size(found['bytes_given'])} so far"]
+
+
 def _certificate(until: str) -> str:
-    if datetime.datetime.fromisoformat(until) > datetime.datetime.now(datetime.UTC):
-        return f"certificate until {until}; it renews itself"
-    return f"certificate ended {until}: get a token from the daemon, then hanse agent enroll"
+    ends = datetime.datetime.fromisoformat(until)
+    shown = at(int(ends.timestamp() * 1000))
+    if ends > datetime.datetime.now(datetime.UTC):
+        return f"certificate until {shown}; it renews itself"
+    return f"certificate ended {shown}: get a token from the daemon, then hanse agent enroll"
 
 
 def _row(model: dict[str, Any]) -> tuple[str, ...]:
-    share = (
-        f"{model['candidate'][:19]} {model['weight_bp'] / 100:g} %" if model["candidate"] else ""
-    )
+    def named(release: str | None) -> str:
+        versions = model.get("versions", {})  # an older agent wrote none
+        return versions.get(release, release[:19]) if release else "-"
+
+    shares = {"": model["weight_bp"], "shadow ": model["shadow_bp"]}
+    canary = [f"{kind}{share / 100:g} %" for kind, share in shares.items() if share]
     return (
         model["model"],
-        (model["running"] or "-")[:19] + (" (interim)" if model["interim"] else ""),
-        model["version"] or "-",
-        share or "-",
-        str(len(model["ready"])),
-        "; ".join(f"{d[:19]}: {why}" for d, why in model["failed"].items()) or "-",
+        named(model["running"]) + (" (interim)" if model["interim"] else ""),
+        " ".join([named(model["candidate"]), ", ".join(canary)]).strip(),
+        named(model["warm_fallback"]),
+        ", ".join(map(named, model["ready"])) or "-",
+        "; ".join(f"{named(each)}: {why}" for each, why in model["failed"].items()) or "-",
     )
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from hanse.cli import client, options
-from hanse.cli.output import Table, emit
+from hanse.cli.output import Table, emit, size
 
 if TYPE_CHECKING:
     from hanse.cli.gc_shapes import Collected
@@ -51,13 +51,13 @@ def gc(dry_run: bool, grace: float, unused: bool, yes: bool, home: Path, form: s
     rows = [
         (
             f"{r['model']}@{r['version']}",
-            f"{r['size'] / 1e6:.1f}",
+            size(r["size"]),
             "stays" if r["why"] else goes,
             "; ".join(r["why"]) or "nothing reaches it",
         )
         for r in found["releases"]
     ]
-    foot = [f"{found['bytes']} bytes {goes}, {found['kept_bytes']} stay"]
-    table = Table(("RELEASE", "MB", "FATE", "WHY"), rows, foot=foot)
+    foot = [f"{size(found['bytes'])} {goes}, {size(found['kept_bytes'])} stay"]
+    table = Table(("RELEASE", "SIZE", "FATE", "WHY"), rows, foot=foot)
     names = [f"{r['model']}@{r['version']}" for r in found["releases"] if not r["why"]]
     emit(form, "Collection", dict(found), table, names)

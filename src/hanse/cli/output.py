@@ -106,13 +106,21 @@ def at(unix_ms: int | None) -> str:
     return moment.strftime("%H:%M:%S" if today else "%Y-%m-%d %H:%M:%S")
 
 
+def size(count: int) -> str:
+    """`0 B`, `12 kB`, `10.9 MB`: of 1000, as networks are measured."""
+    for unit, length in (("GB", 10**9), ("MB", 10**6), ("kB", 1000)):
+        if count >= length:
+            return f"{count / length:.1f} {unit}"
+    return f"{count} B"
+
+
 def fetching(file: Mapping[str, Any]) -> str:
-    """`fetching model.onnx: 12.3 of 90.9 MB, 8.1 MB/s from 2 peers`."""
-    done, of, rate = (file[key] / 1e6 for key in ("bytes", "of", "bytes_per_s"))
+    """`fetching model.onnx of sha256:5f2c…: 12.3 MB of 90.9 MB, 8.1 MB/s from 2 peers`."""
+    done, of, rate = (size(file[key]) for key in ("bytes", "of", "bytes_per_s"))
     peers = len(file["from"])
     return (
-        f"fetching {file['file']} of {str(file['release'])[:19]}: {done:.1f} of {of:.1f} MB, "
-        f"{rate:.1f} MB/s from {peers} peer{'s' if peers != 1 else ''}"
+        f"fetching {file['file']} of {str(file['release'])[:19]}: {done} of {of}, "
+        f"{rate}/s from {peers} peer{'s' if peers != 1 else ''}"
     )
 
 

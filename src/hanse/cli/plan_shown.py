@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
-from hanse.cli.output import Table, age
+from hanse.cli.output import Table, age, size
 
 if TYPE_CHECKING:
     from hanse.cli.rollout_shapes import (
@@ -45,14 +45,6 @@ def table(found: RolloutPlanned) -> Table:
     ]
     foot += [f"would be refused: {why}" for why in found["objections"]]
     return Table(("REGION", "STAGE", "RUNS", "FETCHES UP TO", "NOTE"), rows, head=head, foot=foot)
-
-
-def size(count: int) -> str:
-    """`0 B`, `12 kB`, `10.9 MB`: of 1000, as networks are measured."""
-    for unit, length in (("GB", 10**9), ("MB", 10**6), ("kB", 1000)):
-        if count >= length:
-            return f"{count / length:.1f} {unit}"
-    return f"{count} B"
 
 
 def _stage(stage: PlannedStage) -> list[str]:

@@ -10,7 +10,7 @@ import click
 from hanse.cli import client, options
 from hanse.cli.errors import OK, UNHEALTHY
 from hanse.cli.fetch import fetch
-from hanse.cli.output import Table, age, at, emit, emit_change, note
+from hanse.cli.output import Table, age, at, emit, emit_change, note, size
 from hanse.cli.publish import publish
 from hanse.cli.verify import verify
 from hanse.core.errors import Conflict
@@ -38,7 +38,7 @@ def list_releases(model: str | None, home: Path, form: str) -> None:
     """List releases, newest first."""
     found: ReleaseList = client.call(home, "release.list", **({"model": model} if model else {}))
     table = Table(
-        ("MODEL", "VERSION", "RELEASE", "STATE", "ACTIVE IN", "PROVEN IN", "MB", "BY", "AT"),
+        ("MODEL", "VERSION", "RELEASE", "STATE", "ACTIVE IN", "PROVEN IN", "SIZE", "BY", "AT"),
         [_row(each) for each in found["releases"]],
     )
     names = [f"{r['model']}@{r['version']}" for r in found["releases"]]
@@ -283,7 +283,7 @@ def _row(row: ReleaseRow) -> tuple[str, ...]:
         row["state"],
         ", ".join(row["active"]) or "-",
         ", ".join(row["proven"]) or "-",
-        f"{row['size'] / 1e6:.1f}",
+        size(row["size"]),
         row["by"],
         at(row["at_ms"]),
     )

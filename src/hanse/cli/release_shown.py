@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from hanse.cli.output import at
+from hanse.cli.output import at, size
 from hanse.core.catalog.manifest import Manifest, Tensor, parse_manifest
 
 if TYPE_CHECKING:
@@ -16,14 +16,18 @@ Row = tuple[str, str]
 
 def rows(found: ReleaseShown) -> list[Row]:
     manifest = parse_manifest(found["manifest"].encode())
+    count = len(manifest.files)
     return [
+        ("name", f"{manifest.model}@{manifest.version}"),
         ("release", found["release"]),
         ("state", found["state"]),
         ("signed by", found["by"]),
         ("recorded", f"{found['event']} by {found['recorded_by']} at {at(found['at_ms'])}"),
         ("active in", ", ".join(found["active"]) or "-"),
         ("proven in", ", ".join(found["proven"]) or "-"),
-        *_origin(manifest),
+        *([("held in", ", ".join(found["held"]))] if found["held"] else []),
+        *_origin(manifest, found["parent_versions"]),
+        ("size", f"{size(found['size'])} in {count} file{'s' * (count != 1)}"),
         *_files(manifest),
         *_promises(manifest),
         ("files may lie in", _regions(manifest.residency)),
@@ -35,10 +39,11 @@ def _regions(residency: tuple[str, ...]) -> str:
     return "every region" if "*" in residency else ", ".join(residency)
 
 
-def _origin(manifest: Manifest) -> Iterator[Row]:
+def _origin(manifest: Manifest, versions: Mapping[str, str]) -> Iterator[Row]:
     """What it was made from, and how."""
     for parent in manifest.parents:
-        yield "parent", f"{parent.release} ({parent.relation})"
+        name = versions[str(parent.release)] or "not known here"
+        yield "parent", f"{name} ({parent.relation}) {parent.release}"
     for data in manifest.training_data:
         yield "trained on", f"{data.name} {data.digest or 'without a digest'}"
     for what, pairs in (

@@ -206,6 +206,7 @@ class ReleaseShown(ReleaseRow):
     manifest: str
     envelope: str
     trust_version: int  # of the event
+    parent_versions: dict[str, str]  # by digest; empty: not known here
 
 
 class Prepared(TypedDict):

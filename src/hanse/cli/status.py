@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from hanse.cli.shapes import DamageStatus, DiskStatus, ModelStatus, RegionStatus, Status
 
 WATCH_S = 1.0
+_NAMED = 8
 _TOLD_MS = 7 * 86_400_000
 COLUMNS = ("MODEL", "REGION", "STATE", "ACTIVE", "NODES", "QUALITY", "HEARD", "WHY")
 
@@ -74,6 +75,7 @@ def _table(found: dict[str, Any]) -> Table:
         foot=[
             *_disorder(daemon, found["logs"]),
             *_healed(daemon["damage"], found["at_ms"]),
+            *_offline(found["models"]),
             *(f"trust: {why}" for why in stale),
             f"seen from {daemon['region']}, trust version {daemon['trust_version']}; "
             f"peers {peers['connected']}/{peers['of']}, "
@@ -128,6 +130,15 @@ def _disorder(daemon: dict[str, Any], logs: list[dict[str, Any]]) -> list[str]:
         lines.append(f"this daemon is {daemon['phase']}: {daemon['why']}{fix}")
     lines += [f"log {r['log']} is {r['state']}: {r['reason']} ({r['fix']})" for r in logs]
     return lines
+
+
+def _offline(models: list[ModelStatus]) -> list[str]:
+    """Which nodes; those of another region are not known here."""
+    counts = [(r["region"], r["nodes"]) for m in models for r in m["regions"] if r["nodes"]]
+    away = {(region, name) for region, nodes in counts for name in nodes["offline_names"]}
+    names = [f"{name} ({region})" for region, name in sorted(away)]
+    more = f" and {len(names) - _NAMED}" if len(names) > _NAMED else ""
+    return [f"offline: {', '.join(names[:_NAMED])}{more}"] if names else []
 
 
 def _row(model: str, region: RegionStatus) -> tuple[str, ...]:

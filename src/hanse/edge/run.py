@@ -18,6 +18,7 @@ from hanse.edge.agent import Agent
 from hanse.edge.certificate import OwnCertificate
 from hanse.edge.config import Config, load
 from hanse.edge.serving import RoutedServing
+from hanse.edge.status import hold
 from hanse.logs import configure, run_to_the_end
 from hanse.rpc.certificates import Identity
 from hanse.rpc.inference_server import serve
@@ -32,6 +33,7 @@ async def run(config: Config) -> None:
     when the process must end at once."""
     configure(config.log_level)
     config.state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    hold(config.state)  # until the process ends
     agent = Agent(config, OwnCertificate(config), os.urandom(NONCE_BYTES))
     agent.start()
     serving = RoutedServing(agent.router)

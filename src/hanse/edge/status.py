@@ -5,18 +5,22 @@ Written whenever it changes, whole or not at all; its modification time says sin
 
 from __future__ import annotations
 
+import fcntl
 import os
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from hanse.core.device import Device
-from hanse.core.errors import Broken
+from hanse.core.errors import Broken, Conflict
 from hanse.core.reading import canonical_json
 from hanse.core.telemetry import ModelReport
 from hanse.storage.incoming import sync_folder
 
 FILE_NAME = "status.json"
+LOCK = "agent.lock"
+TRIES = 10
 
 
 def describe(device: Device) -> dict[str, Any]:
@@ -32,6 +36,7 @@ def describe(device: Device) -> dict[str, Any]:
 def _model(device: Device, report: ModelReport) -> dict[str, Any]:
     route = device.route(report.model)
     manifest = device.manifest(report.running) if report.running else None
+    told = {*report.ready, *report.failed, report.running, route.candidate, route.fallback} - {None}
     return {
         "model": report.model,
         "running": str(report.running) if report.running else None,
@@ -45,7 +50,34 @@ def _model(device: Device, report: ModelReport) -> dict[str, Any]:
         "warm_fallback": str(route.fallback) if route.fallback else None,
         "ready": [str(d) for d in report.ready],
         "failed": {str(d): reason for d, reason in report.failed.items()},
+        "versions": {str(d): m.version for d in told if d and (m := device.manifest(d))},
     }
+
+
+def hold(folder: Path) -> int:
+    """Until the descriptor is closed. Raises `Conflict` if another agent has the folder."""
+    lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+    for _ in range(TRIES):  # whoever asks whether it runs has it for a moment, too
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(0.05)
+        else:
+            return lock
+    os.close(lock)
+    raise Conflict(f"another agent runs on {folder}", fix="stop it first")
+
+
+def runs(folder: Path) -> bool:
+    """Whether an agent runs on this folder, as the kernel knows."""
+    try:
+        with (folder / LOCK).open("rb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
 
 
 class StatusFile:

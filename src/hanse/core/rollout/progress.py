@@ -26,6 +26,7 @@ from hanse.core.rollout.table import State
 
 NOTHING_SEEN: Final = ArmCounts()
 NO_PROFILE: Final[Mapping[str, Reference]] = {}
+ANOTHER: Final = "another version of hanse has written it: run that one until the rollout is over"
 _TEXTS = ("state", "reason", "why")
 _NUMBERS = (
     "stage",
@@ -156,11 +157,11 @@ class Progress:
     ) -> Self:
         """Read stored progress of this spec. Raises `Rejected` or `Conflict` if it is not that."""
         if not isinstance(state, Mapping) or set(state) != _KEYS:
-            raise Rejected("stored progress is malformed")
+            raise Rejected("stored progress is malformed", fix=ANOTHER)
         if not all(type(state[key]) is int for key in _NUMBERS) or not all(
             isinstance(state[key], str) for key in _TEXTS
         ):
-            raise Rejected("stored progress is malformed")
+            raise Rejected("stored progress is malformed", fix=ANOTHER)
         index, stage = stage_of(spec, region)
         if state["stage"] != index or not -1 <= state["step"] <= len(stage.steps):
             raise Conflict("stored progress belongs to another spec")

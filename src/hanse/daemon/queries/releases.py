@@ -29,7 +29,7 @@ def release_show(node: Node, clock: Clock, args: Args) -> Answer:
     matter = Matter.of(node, clock, model)
     release = matter.release(version, digest)
     record = matter.record(release.recorded)
-    body = record.event.body if record else None
+    body, known = record.event.body if record else None, matter.view.release
     assert record is not None
     assert isinstance(body, ReleaseRecord)
     return {
@@ -37,6 +37,10 @@ def release_show(node: Node, clock: Clock, args: Args) -> Answer:
         "manifest": body.manifest.decode(),
         "envelope": _envelope(matter, release).decode(errors="replace"),
         "trust_version": record.event.header.trust_version,
+        "parent_versions": {
+            str(parent.release): found.version if (found := known(parent.release)) else ""
+            for parent in release.manifest.parents
+        },
     }
 
 
