@@ -72,6 +72,13 @@ def test_status_shows_sentence_counts_and_age(home, capsys):
     assert "peers 5/6" in out
 
 
+def test_a_region_that_nobody_knows_is_not_healthy(home, capsys):
+    with fake.running(home, {"status": fake.status(fake.region("eu-north", "healthy"))}):
+        assert main(["status", "--region", "eu-north"]) == 0
+        assert main(["status", "--region", "eu-nroth"]) == 1
+    assert "known: eu-north" in capsys.readouterr().err
+
+
 def test_of_many_nodes_that_are_offline_some_are_named(home, capsys):
     counts = fake.counts(0, 0, [f"n{i:02}" for i in range(20)])
     rows = [fake.region(name, "healthy", nodes=counts) for name in ("eu-north", "eu-north")]

@@ -12,6 +12,7 @@ import click
 from hanse.cli import client, options
 from hanse.cli.errors import OK, UNHEALTHY
 from hanse.cli.output import Table, age, emit, fetching, nodes
+from hanse.core.errors import NotFound
 
 if TYPE_CHECKING:
     from hanse.cli.shapes import DamageStatus, DiskStatus, ModelStatus, RegionStatus, Status
@@ -36,6 +37,10 @@ def status(model: str | None, region: str | None, watch: bool, home: Path, form:
     asked = {"model": model} if model else {}
     while True:
         found: Status = client.call(home, "status", **asked)
+        known = {r["region"] for m in found["models"] for r in m["regions"]}
+        known |= {found["daemon"]["region"], *(each["region"] for each in found["members"])}
+        if region is not None and region not in known:
+            raise NotFound(f"there is no region {region}", fix=f"known: {', '.join(sorted(known))}")
         if watch and sys.stdout.isatty():
             click.clear()
         models = [_only(each, region) for each in found["models"]]
