@@ -47,8 +47,9 @@ def _verdicts(
         ]
         if lie is not None:
             windows[0] = lie(windows[0])
-        voices = voices.hear(windows, evidence, seen, watching=False)
-        evidence = evidence.observe(sum(windows[1:], start=windows[0]))
+        voices, together = voices.hear(windows, evidence, seen, watching=False)
+        assert together is not None
+        evidence = evidence.observe(together)
         yield voices.judge(evidence, [metric], ALPHA, late=False)
 
 

@@ -10,8 +10,9 @@ from random import Random
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_rollout_machine import LATENCY, Walk, document, good, walk_to
+from test_rollout_machine import ERROR_RATE, LATENCY, Walk, document, good, walk_to
 
+from hanse.core.evidence.drift import Reference
 from hanse.core.evidence.grid import log_mean
 from hanse.core.evidence.metrics import Metric
 from hanse.core.evidence.tally import Evidence
@@ -76,9 +77,12 @@ class Step:
     def hear(self, by: Mapping[str, Says], ticks: int = 1) -> None:
         for _ in range(ticks):
             windows = said(by, self.rng)
-            self.voices = self.voices.hear(windows, self.evidence, self.seen, watching=False)
-            total = sum(windows[1:], start=windows[0])
-            self.evidence, self.seen = self.evidence.observe(total), self.seen + total.trial
+            self.take(windows)
+
+    def take(self, windows: tuple[Window, ...]) -> None:
+        self.voices, total = self.voices.hear(windows, self.evidence, self.seen, watching=False)
+        assert total is not None
+        self.evidence, self.seen = self.evidence.observe(total), self.seen + total.trial
 
     def verdict(self, alpha: float = 0.01, *, late: bool = False) -> Verdict:
         return self.voices.judge(self.evidence, [self.metric], alpha, late=late)
@@ -151,6 +155,7 @@ def test_beyond_eight_nodes_each_still_has_one_voice_alone_and_the_state_is_boun
     step = Step(100)
     step.hear(dict.fromkeys(nodes, HONEST) | {"n77": lie}, 10)
     assert len(step.voices.names) == VOICES_MAX
+    assert min(e.requests for e in step.voices.without) > 0.7 * step.evidence.requests
     assert step.verdict().on_fail == "hold"
 
 
@@ -178,10 +183,8 @@ def test_whatever_one_node_sends_what_is_told_to_other_regions_is_no_more_than_t
     for bad, more in lies:
         windows = said(dict.fromkeys([d for d in DOCKS if d != LIAR], HONEST), rng)
         lying = Window(Trial.CANARY, ArmCounts(bad + more, bad), ArmCounts(300), node=LIAR)
-        for step, heard in ((honest, windows), (lied, (*windows, lying))):
-            step.voices = step.voices.hear(heard, step.evidence, step.seen, watching=False)
-            total = sum(heard[1:], start=heard[0])
-            step.evidence = step.evidence.observe(total)
+        honest.take(windows)
+        lied.take((*windows, lying))
     whole = honest.evidence.row("errors").harm.logw  # type: ignore[attr-defined]
     told = lied.voices.least(
         lied.evidence, "errors", lied.evidence.row("errors").harm.logw  # type: ignore[attr-defined]
@@ -234,11 +237,64 @@ def test_it_is_undone_as_soon_as_the_others_see_it_too() -> None:
     assert Hold(str(Reason.WORSE)) in walk.done
 
 
+def test_who_keeps_the_others_from_speaking_is_not_believed_for_it() -> None:
+    walk, rng = walk_to(State.WEIGHTING), Random(1)
+    walk.tick("silence", TICK_S)
+    alone = replace(good(walk.progress).nodes, online=1, confirmed=1, ready=1)
+    for _ in range(5):
+        walk.tick(facts(walk, {LIAR: lie}, rng, nodes=alone), TICK_S)
+    assert (walk.progress.state, walk.progress.reason) == (State.HELD, Reason.ONE_NODE)
+    for _ in range(15):
+        walk.tick(facts(walk, {LIAR: lie}, rng, nodes=alone), TICK_S)
+    assert walk.progress.reason == Reason.WORSE, "whoever is away for good does not count"
+
+
+def test_counts_that_nobody_can_have_counted_silence_nobody() -> None:
+    walk, rng = walk_to(State.PAUSED), Random(1)
+
+    def endless(_: str, rng: Random) -> tuple[int, int, int]:
+        return 0, 2**40 - 1, 0
+
+    for _ in range(20):
+        walk.tick(facts(walk, everybody(BAD, endless), rng), TICK_S)
+    assert (walk.progress.state, walk.progress.reason) == (State.HELD, Reason.ONE_NODE)
+    assert LIAR in walk.progress.why
+
+
+def test_series_in_other_bins_than_were_signed_silence_nobody() -> None:
+    plan = parse_spec(
+        document(
+            templates={
+                "safety": {
+                    "alpha": 0.01,
+                    "metrics": [
+                        ERROR_RATE | {"provenBelow": 2.0},
+                        {"name": "d", "test": "drift", "series": "output:y"},
+                    ],
+                }
+            }
+        )
+    )
+    walk, rng = Walk(spec=plan), Random(1)
+    profile = {"output:y": Reference((500, 500, 500))}
+    while walk.progress.state is not State.SHADOWING:
+        walk.tick(replace(good(walk.progress), references=profile))
+    for _ in range(10):
+        said_by = facts(walk, everybody(BAD), rng, references=profile)
+        windows = [
+            replace(w, series={"output:y": (1, 1, 1, 1) if w.node == LIAR else (70, 70, 60)})
+            for w in said_by.windows
+        ]
+        walk.tick(replace(said_by, windows=tuple(windows)), TICK_S)
+    assert walk.progress.reason == Reason.WORSE
+    assert walk.progress.state in (State.ROLLING_BACK, State.ROLLED_BACK)
+
+
 def test_without_the_node_and_after_a_person_has_judged_it_goes_on() -> None:
     walk, rng = walk_to(State.PAUSED), Random(1)
     walk.tick(facts(walk, everybody(HONEST, liar=lie), rng), TICK_S)
     honest = dict.fromkeys([d for d in DOCKS if d != LIAR], HONEST)
-    walk.tick(facts(walk, honest, rng), TICK_S)
+    walk.tick(facts(walk, everybody(HONEST, whitewash), rng), TICK_S)
     assert walk.progress.state is State.HELD, "what was found stays found"
     walk.tick(facts(walk, honest, rng, resumed=True), TICK_S)
     for _ in range(200):

@@ -183,6 +183,7 @@ class Town(Federation):
         self.machine: Machine | None = None
         super().__init__()
         self.edges[EU] = []
+        self.node(EU).fleet.nodes.clear()  # of three nodes one alone would not be believed at once
         self.machine = Machine(self, manners)
         self.seq = 0
 

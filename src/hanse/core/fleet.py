@@ -8,7 +8,7 @@ Counts are taken once per (node, boot, sequence), however often a report is deli
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, replace
 
 from hanse.core import limits
@@ -112,9 +112,12 @@ class Fleet:
         found = self._windows.pop((model, rollout, generation), {})
         return tuple((key[0], found[key]) for key in sorted(found))
 
-    def drop_untaken(self) -> None:
-        """Forget what no running rollout asked for, so that nothing gathers for a later one."""
+    def drop_untaken(self, watched: Collection[Segment] = ()) -> None:
+        """Forget what no running rollout asked for, so that nothing gathers for a later one; of
+        stable arms all but those of models that are `watched`."""
         self._windows.clear()
+        for model in self._stable.keys() - watched:
+            del self._stable[model]
 
     def take_stable(self, model: Segment, release: Digest) -> tuple[tuple[Segment, Counts], ...]:
         """What each node's stable arm answered while it was `release`; handed out once.

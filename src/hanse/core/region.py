@@ -189,7 +189,7 @@ class Region:
 
     def advance(self, heard: Mapping[str, float], now_s: float, wall_ms: int) -> Iterator[Proposal]:
         """Take one tick of every rollout that covers us; yields the events to write."""
-        around = self._around(heard, now_s, wall_ms)
+        around, watched = self._around(heard, now_s, wall_ms), set[Segment]()
         for view, rollout in self._rollouts():
             execution = self._execution(view, rollout, now_s)
             if execution is None:
@@ -204,7 +204,9 @@ class Region:
             for action in todo:
                 yield from say(view, rollout, execution, action, self.name)
             self._keep(_key(view, rollout), execution.progress, now_s)
-        self._fleet.drop_untaken()
+            if execution.progress.watching:
+                watched.add(view.model)
+        self._fleet.drop_untaken(watched)
         for _, view in sorted(self._catalog.views.items()):
             self._fetch_again(view)
             yield from leave_barred(view, self.name)

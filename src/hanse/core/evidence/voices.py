@@ -58,14 +58,16 @@ class Voices:
     seen: tuple[ArmCounts, ...] = ()
     """What the release answered in the whole rollout, by all but each voice."""
     asked: int = 0
-    """As many nodes as are there to speak now."""
+    """As many nodes as there are to speak: in the time that all have for it the most that there
+    were, so that nobody gains who keeps others from speaking."""
 
     def hear(
         self, windows: Sequence[Window], evidence: Evidence, seen: ArmCounts, *, watching: bool
-    ) -> Self:
+    ) -> tuple[Self, Window | None]:
         """Take in one tick; `evidence` and `seen` are what all together had said before it.
 
-        While `watching` what was seen in the rollout is complete.
+        Also what they say together in this tick; None where nobody can have counted so much. While
+        `watching` what was seen in the rollout is complete.
         """
         voices = self._joined({w.node for w in windows} - {""}, evidence, seen)
         said: dict[int | None, Window] = {}
@@ -80,7 +82,10 @@ class Voices:
                     window = reduce(add, rest)
                     without[i] = without[i].observe(window)
                     shown[i] = shown[i] if watching else shown[i] + window.trial
-        return replace(voices, without=tuple(without), seen=tuple(shown))
+        whole = None
+        with suppress(Rejected):
+            whole = reduce(add, said.values())
+        return replace(voices, without=tuple(without), seen=tuple(shown)), whole
 
     def declare(self, counts: Mapping[str, Arms]) -> Self:
         """What no node counted is in the evidence of all."""
@@ -88,7 +93,7 @@ class Voices:
 
     def anew(self, fresh: Evidence) -> Self:
         """Begin other evidence; who is which voice stays."""
-        return replace(self, without=(_spared(fresh),) * len(self.names))
+        return replace(self, without=(_spared(fresh),) * len(self.names), asked=0)
 
     def settled(self, seen: ArmCounts) -> Self:
         """At the end of the rollout: of too few nodes none can be left out."""

@@ -17,8 +17,6 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import replace
-from functools import reduce
-from operator import add
 
 from hanse.core.errors import Conflict, Rejected
 from hanse.core.evidence.metrics import Setting
@@ -96,11 +94,12 @@ def _hear(view: View) -> Progress:
     windows, references = view.facts.windows, view.facts.references
     # Late windows of the shadow say nothing about the canary that followed it.
     ours = [w for w in windows if w.arm is arm and fits(w, references)]
-    voices = replace(progress.voices, asked=view.nodes_asked)
+    asked = view.nodes_asked if view.late else max(view.nodes_asked, progress.voices.asked)
+    voices, window = replace(progress.voices, asked=asked), None
     if ours and progress.has_traffic:
-        voices = voices.hear(ours, evidence, seen, watching=progress.watching)
+        voices, window = voices.hear(ours, evidence, seen, watching=progress.watching)
+    if window is not None:
         with suppress(Rejected):  # more than anybody can have counted: a node lies
-            window = reduce(add, ours)
             evidence = evidence.observe(window)
             seen = seen if progress.watching else seen + window.trial
     if progress.weight_percent:
