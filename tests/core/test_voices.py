@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from random import Random
 
@@ -12,12 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_rollout_machine import ERROR_RATE, LATENCY, Walk, document, good, walk_to
 
+from hanse.core.errors import Rejected
 from hanse.core.evidence.drift import Reference
 from hanse.core.evidence.grid import log_mean
 from hanse.core.evidence.metrics import Metric
 from hanse.core.evidence.tally import Evidence
 from hanse.core.evidence.verdict import Kind, Reason, Verdict
-from hanse.core.evidence.voices import NONE, VOICES_MAX, Voices
+from hanse.core.evidence.voices import NONE, OF_ONE_MAX, VOICES_MAX, Voices
 from hanse.core.evidence.window import ArmCounts, Trial, Window
 from hanse.core.rollout.actions import Hold
 from hanse.core.rollout.facts import Facts
@@ -40,6 +42,10 @@ def rate(trial: float, stable: float = 0.01) -> Says:
         return bad_t, PER_TICK, sum(rng.random() < stable for _ in range(PER_TICK))
 
     return says
+
+
+def says_always(trial: int, stable: int) -> Says:
+    return lambda *_: (trial, PER_TICK, stable)
 
 
 HONEST, BAD = rate(0.01), rate(0.05)
@@ -81,8 +87,9 @@ class Step:
 
     def take(self, windows: tuple[Window, ...]) -> None:
         self.voices, total = self.voices.hear(windows, self.evidence, self.seen, watching=False)
-        assert total is not None
-        self.evidence, self.seen = self.evidence.observe(total), self.seen + total.trial
+        if total is not None:
+            with suppress(Rejected):  # as the rollout does
+                self.evidence, self.seen = self.evidence.observe(total), self.seen + total.trial
 
     def verdict(self, alpha: float = 0.01, *, late: bool = False) -> Verdict:
         return self.voices.judge(self.evidence, [self.metric], alpha, late=late)
@@ -136,6 +143,17 @@ def test_harm_that_one_of_five_drowns_is_found_and_the_node_named() -> None:
     found = step.verdict()
     assert (found.kind, found.on_fail, found.reason) == (Kind.HARM, "hold", Reason.ONE_NODE)
     assert found.why.startswith(f"harm shows without the word of {LIAR}: errors: trial ")
+
+
+def test_while_it_is_open_whether_one_covers_up_or_another_makes_it_up_both_are_named() -> None:
+    step, usual = Step(), dict.fromkeys(DOCKS, says_always(2, 2))
+    by = usual | {LIAR: says_always(12, 2), DOCKS[0]: says_always(1, 3)}
+    while (found := step.verdict()).kind is not Kind.HARM:
+        step.hear(by)
+    assert found.on_fail == "hold"
+    assert found.why.startswith(
+        f"harm shows without the word of {DOCKS[0]}, least without that of {LIAR}: "
+    )
 
 
 def test_no_node_proves_a_release_before_the_others_have_spoken() -> None:
@@ -249,16 +267,28 @@ def test_who_keeps_the_others_from_speaking_is_not_believed_for_it() -> None:
     assert walk.progress.reason == Reason.WORSE, "whoever is away for good does not count"
 
 
-def test_counts_that_nobody_can_have_counted_silence_nobody() -> None:
+@pytest.mark.parametrize("requests", [OF_ONE_MAX, OF_ONE_MAX + 1])
+def test_counts_that_nobody_can_have_counted_silence_nobody(requests: int) -> None:
     walk, rng = walk_to(State.PAUSED), Random(1)
-
-    def endless(_: str, rng: Random) -> tuple[int, int, int]:
-        return 0, 2**40 - 1, 0
-
+    lying = Window(Trial.CANARY, ArmCounts(requests), ArmCounts(PER_TICK), node=LIAR)
     for _ in range(20):
-        walk.tick(facts(walk, everybody(BAD, endless), rng), TICK_S)
-    assert (walk.progress.state, walk.progress.reason) == (State.HELD, Reason.ONE_NODE)
-    assert LIAR in walk.progress.why
+        now = facts(walk, dict.fromkeys([d for d in DOCKS if d != LIAR], BAD), rng)
+        walk.tick(replace(now, windows=(*now.windows, lying)), TICK_S)
+    if requests > OF_ONE_MAX:
+        assert walk.progress.reason == Reason.WORSE
+    else:
+        assert (walk.progress.state, walk.progress.reason) == (State.HELD, Reason.ONE_NODE)
+
+
+def test_evidence_that_one_node_has_filled_is_judged_without_it_for_ever() -> None:
+    step = Step()
+    lying = Window(Trial.CANARY, ArmCounts(2**38), ArmCounts(PER_TICK), node=LIAR)
+    for _ in range(20):
+        step.take((*said(dict.fromkeys([d for d in DOCKS if d != LIAR], BAD), step.rng), lying))
+    assert step.evidence.windows < 20
+    found = step.verdict(late=True)
+    assert (found.on_fail, found.reason) == ("hold", Reason.ONE_NODE)
+    assert f"without the word of {LIAR}" in found.why
 
 
 def test_series_in_other_bins_than_were_signed_silence_nobody() -> None:
@@ -335,6 +365,11 @@ def test_a_metric_that_asks_for_a_hold_is_held_by_one_node_in_its_own_region_alo
     assert (walk.progress.state, walk.progress.reason) == (State.HELD, Reason.ONE_NODE)
     assert LATENCY["name"] in walk.progress.why
     assert not any(isinstance(action, Hold) for action in walk.done)
+    for _ in range(5):
+        slow = [replace(w, trial=replace(w.trial, slow=w.trial.requests)) for w in slow]
+        walk.tick(replace(facts(walk, {}, rng), windows=tuple(slow)), TICK_S)
+    assert (walk.progress.state, walk.progress.reason) == (State.HELD, Reason.WORSE)
+    assert Hold(str(Reason.WORSE)) in walk.done, "what all see is said to the others"
 
 
 # -- after a promotion ---------------------------------------------------------------------------

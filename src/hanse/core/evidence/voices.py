@@ -30,14 +30,16 @@ from zlib import crc32
 from hanse.core.errors import Rejected
 from hanse.core.evidence.drift import Reference
 from hanse.core.evidence.metrics import Metric, Setting
-from hanse.core.evidence.ratio import Arms
+from hanse.core.evidence.ratio import COUNT_MAX, Arms
 from hanse.core.evidence.tally import Evidence
 from hanse.core.evidence.verdict import Kind, Reason, Verdict, inconclusive, judge
 from hanse.core.evidence.weighted import Weighted
 from hanse.core.evidence.window import ArmCounts, Window
+from hanse.core.limits import NODES_MAX
 
 VOICES_MAX: Final = 8
 """More of them: less evidence is left out with one, and the state of a step is so much larger."""
+OF_ONE_MAX: Final = COUNT_MAX // NODES_MAX
 CROWD_MIN: Final = 3
 """Of two that contradict each other nobody can say which one lies."""
 _NAMED_MAX: Final = 3
@@ -101,8 +103,11 @@ class Voices:
         return replace(self, seen=(seen,) * len(self.names)) if few else self
 
     def _crowd(self, evidence: Evidence, *, late: bool) -> bool:
-        """Whether so many nodes have answered with the trial, or are there and still may."""
-        spoke = sum(rest.requests < evidence.requests for rest in self.without)
+        """Whether so many nodes have answered with the trial, or are there and still may.
+
+        What one says beyond all bounds is not in the evidence of all, which may then be the less.
+        """
+        spoke = sum(rest.requests != evidence.requests for rest in self.without)
         return spoke >= CROWD_MIN or (self.asked >= CROWD_MIN and not late)
 
     def shown(self, seen: ArmCounts) -> tuple[ArmCounts, ...]:
@@ -136,11 +141,9 @@ class Voices:
         if whole.kind is Kind.HARM:
             return self._harm(whole, kept, apart)
         if any(verdict.kind is Kind.HARM for verdict in apart):
-            stricter = [judge(rest, kept, alpha / len(apart)) for rest in self.without]
-            if hiding := [i for i, v in enumerate(stricter) if v.kind is Kind.HARM]:
-                worst = max(hiding, key=lambda i: _harm_of(stricter[i]))
-                why = f"harm shows without the word of {self.names[worst]}: {stricter[worst].why}"
-                return Verdict(Kind.HARM, Reason.ONE_NODE, why, whole.readings, "hold")
+            strictly = [judge(rest, kept, alpha / len(apart)) for rest in self.without]
+            if (hidden := self._hidden(whole, strictly)) is not None:
+                return hidden
         if whole.kind is Kind.HEALTHY and not late:
             for name, verdict in zip(self.names, apart, strict=True):
                 if verdict.kind is not Kind.HEALTHY:
@@ -162,6 +165,18 @@ class Voices:
         said = ", ".join(self.names[i] for i in needed[:_NAMED_MAX])
         more = f" or {len(needed) - _NAMED_MAX} others" if len(needed) > _NAMED_MAX else ""
         why = f"harm does not show without the word of {said}{more}: {whole.why}"
+        return Verdict(Kind.HARM, Reason.ONE_NODE, why, whole.readings, "hold")
+
+    def _hidden(self, whole: Verdict, apart: Sequence[Verdict]) -> Verdict | None:
+        by_harm = sorted(range(len(apart)), key=lambda i: _harm_of(apart[i]))
+        least, most = by_harm[0], by_harm[-1]
+        if apart[most].kind is not Kind.HARM:
+            return None
+        # All together lean to harm: perhaps nobody covers it up, and another one makes it up.
+        open_ = _harm_of(whole) > 0
+        other = f", least without that of {self.names[least]}" if open_ else ""
+        word = f"harm shows without the word of {self.names[most]}{other}"
+        why = f"{word}: {apart[most].why}"
         return Verdict(Kind.HARM, Reason.ONE_NODE, why, whole.readings, "hold")
 
     def _joined(self, nodes: set[str], evidence: Evidence, seen: ArmCounts) -> Self:
@@ -216,8 +231,13 @@ NONE: Final = Voices()
 
 
 def fits(window: Window, references: Mapping[str, Reference]) -> bool:
-    """Whether its series have the bins of the profile; of one that has not nothing is taken."""
-    return all(
+    """Whether a node can have counted this: no more than leaves room for all others, and series
+    in the bins of the profile. Of a window that does not fit nothing is taken."""
+    arms, pairs = (window.trial, window.stable), window.pairs
+    counts = [count for arm in arms for count in (arm.requests, arm.labelled)]
+    counts += [pairs.labelled, pairs.compared, *window.differences.values()]
+    counts += [count for bins in window.series.values() for count in bins]
+    return max(counts) <= OF_ONE_MAX and all(
         len(bins) == len(references[name].counts)
         for name, bins in window.series.items()
         if name in references

@@ -129,6 +129,8 @@ def hold_causes(view: View, harm: Verdict | None) -> Iterator[Call]:
     progress, facts = view.progress, view.facts
     if progress.state in TERMINAL or progress.state is State.ROLLING_BACK:
         return
+    if harm and progress.reason == Reason.ONE_NODE:
+        yield _hold(harm.reason, harm.why, harm)  # which node it is shows better with time
     if progress.state is State.HELD and progress.reason in STICKY and not facts.resumed:
         yield _hold(progress.reason, progress.why)
     if harm:
