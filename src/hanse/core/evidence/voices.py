@@ -40,6 +40,7 @@ from hanse.core.limits import NODES_MAX
 VOICES_MAX: Final = 8
 """More of them: less evidence is left out with one, and the state of a step is so much larger."""
 OF_ONE_MAX: Final = COUNT_MAX // NODES_MAX
+"""Requests of one node in one tick; more would leave no room for all the others."""
 CROWD_MIN: Final = 3
 """Of two that contradict each other nobody can say which one lies."""
 _NAMED_MAX: Final = 3
