@@ -96,6 +96,32 @@ async def test_bytes_follow_their_line_as_they_are(home):
     assert seen == [b"", b"\n{}", bytes(CONTROL_LINE_BYTES_MAX)]
 
 
+@pytest.mark.parametrize(
+    "said",
+    [b"", b'{"progress": {"da', b'{"progress": {"data": 9}}\n', b'{"progress": {"data": 9}}\nabc'],
+)
+async def test_a_daemon_that_goes_away_in_the_middle_has_not_answered(tmp_path, said):
+    async def go(_, writer):
+        writer.write(said)
+        writer.close()
+
+    async with await asyncio.start_unix_server(go, tmp_path / "control.sock"):
+        with pytest.raises(client.NoAnswer):
+            await asyncio.to_thread(list, client.stream(tmp_path, "give"))
+
+
+async def test_an_answer_without_an_end_is_not_waited_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(client, "LINE_BYTES_MAX", 1000)
+
+    async def go(_, writer):
+        writer.write(b"a" * 2000)
+        writer.close()
+
+    async with await asyncio.start_unix_server(go, tmp_path / "control.sock"):
+        with pytest.raises(Broken, match="no end"):
+            await asyncio.to_thread(list, client.stream(tmp_path, "give"))
+
+
 async def test_an_error_keeps_its_class_its_message_and_its_fix(home):
     with pytest.raises(Conflict) as caught:
         await call(home, "refuse")

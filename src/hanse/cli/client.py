@@ -156,7 +156,7 @@ def _say(connection: socket.socket, verb: str, args: dict[str, Any]) -> None:
 def _answers(connection: socket.socket) -> Generator[dict[str, Any], None, Any]:
     with connection.makefile("rb") as stream:
         while True:
-            line = _received(stream.readline, LINE_BYTES_MAX)
+            line = _received(stream.readline, LINE_BYTES_MAX, b"\n")
             if not line.endswith(b"\n"):
                 raise Broken("the daemon's answer has no end", fix=_SAME_VERSION)
             answer = json.loads(line)
@@ -178,15 +178,16 @@ def _with_data(progress: dict[str, Any], stream: BinaryIO) -> dict[str, Any]:
         return progress
     if type(count) is not int or not 0 <= count <= LINE_BYTES_MAX:
         raise Broken("the daemon's answer makes no sense", fix=_SAME_VERSION)
-    return {**progress, "data": _received(stream.read, count) if count else b""}
+    return {**progress, "data": _received(stream.read, count)}
 
 
-def _received(read: Callable[[int], bytes], count: int) -> bytes:
+def _received(read: Callable[[int], bytes], count: int, end: bytes = b"") -> bytes:
+    """So many bytes, or up to `end`. Raises `NoAnswer` if fewer come."""
     try:
         found = read(count)
     except (TimeoutError, ConnectionError):
         found = b""
-    if not found:
+    if len(found) < count and not (end and found.endswith(end)):
         raise NoAnswer(
             "the daemon did not answer; what was asked may or may not have been done",
             fix="look with hanse status, and into the daemon's log, before you try again",
