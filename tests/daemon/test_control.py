@@ -101,7 +101,8 @@ async def test_bytes_follow_their_line_as_they_are(home):
     [b"", b'{"progress": {"da', b'{"progress": {"data": 9}}\n', b'{"progress": {"data": 9}}\nabc'],
 )
 async def test_a_daemon_that_goes_away_in_the_middle_has_not_answered(tmp_path, said):
-    async def go(_, writer):
+    async def go(reader, writer):
+        await reader.readline()
         writer.write(said)
         writer.close()
 
@@ -113,7 +114,8 @@ async def test_a_daemon_that_goes_away_in_the_middle_has_not_answered(tmp_path, 
 async def test_an_answer_without_an_end_is_not_waited_for(tmp_path, monkeypatch):
     monkeypatch.setattr(client, "LINE_BYTES_MAX", 1000)
 
-    async def go(_, writer):
+    async def go(reader, writer):
+        await reader.readline()
         writer.write(b"a" * 2000)
         writer.close()
 
