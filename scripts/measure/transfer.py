@@ -26,7 +26,7 @@ from measure.table import markdown, spread
 from measure.taker import resident
 
 SIZE = 10**9
-ROUNDS = 5
+ROUNDS = int(os.environ.get("HANSE_BENCH_ROUNDS", "5"))
 MODEL, WEIGHTS = "big", "weights.data"
 BAR, GREW_BAR_MIB = 0.9, 64
 NGINX = """

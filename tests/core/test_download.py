@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from dataclasses import dataclass, field
-from itertools import count, pairwise
+from itertools import accumulate, count, pairwise
 from random import Random
 
 import pytest
@@ -17,6 +17,7 @@ from hanse.core.transfer.download import (
     BATCHES_MAX,
     NEIGHBOUR_SILENT_S,
     POINTED_MAX,
+    WINDOW_RUNS,
     Ask,
     Download,
     Drop,
@@ -264,6 +265,9 @@ def test_a_source_that_is_out_never_comes_back() -> None:
 def test_scattered_parts_are_all_there_in_runs(found: list[int], chance: Random) -> None:
     parts = scattered(range(len(found)), found, chance)
     assert sorted(parts) == list(range(len(found)))
+    behind = accumulate(found[part] for part in parts)
+    window = WINDOW_RUNS * (BATCH_BYTES_FIRST + max(found, default=0))
+    assert all(sum(found[:part]) <= came + window for part, came in zip(parts, behind, strict=True))
     jumps = sum(b != a + 1 for a, b in pairwise(parts))
     assert jumps <= sum(found) // BATCH_BYTES_FIRST + 1
 

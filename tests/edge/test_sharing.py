@@ -13,6 +13,7 @@ import daemons
 import grpc
 import pytest
 from parts.models import safetensors
+from rpc.blob_worlds import Came, gathered
 from tour.federation import free_ports
 
 from hanse.core.catalog.manifest import File as Named
@@ -33,7 +34,7 @@ from hanse.edge.sharing import PolitePace, SharedFiles, Sharing
 from hanse.parts.payload import decode
 from hanse.parts.recipe import split
 from hanse.rpc import blob_client, blob_service, certificates, tls
-from hanse.rpc.blob_client import Came, Pointed
+from hanse.rpc.blob_client import Pointed
 from hanse.rpc.certificates import NODE_NAME, Identity
 from hanse.rpc.pacing import Pace
 from hanse.transfer.underway import Underway
@@ -108,7 +109,7 @@ class World:
     ) -> list[Came | Pointed]:
         wanted = Wanted(file, Digest.of(RECIPE.encode()), numbers, ticket=ticket)
         sizes = [RECIPE.parts[n].size for n in numbers]
-        return [each async for each in blob_client.parts(self.channel(identity), wanted, sizes)]
+        return await gathered(self.channel(identity), wanted, sizes)
 
     async def parts(
         self, identity: Identity, ticket: bytes = b"", file: File = FILE, *numbers: int
@@ -169,7 +170,7 @@ async def test_what_both_hold_is_built_on_between_neighbours_too(
     ticket = ticket_for(asker, release=release, digest=file.digest)
     wanted = Wanted(file, Digest.of(recipe.encode()), (last,), base=FILE, ticket=ticket)
     channel = world.channel(asker)
-    (came,) = [a async for a in blob_client.parts(channel, wanted, [recipe.parts[last].size])]
+    (came,) = await gathered(channel, wanted, [recipe.parts[last].size])
     assert isinstance(came, Came)
     assert len(came.payload) < 1000
 

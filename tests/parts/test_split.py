@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import accumulate
 from random import Random
 
 import pytest
@@ -35,6 +36,13 @@ def whole(data: bytes) -> None:
 @settings(max_examples=150, database=None)
 def test_any_bytes_are_their_parts(data: bytes) -> None:
     whole(data)
+
+
+def test_it_is_told_up_to_where_the_file_was_read() -> None:
+    for data in (SAFE, ONNX, bytes(300_000)):
+        told: list[int] = []
+        recipe = split(data, passed=told.append)
+        assert told == list(accumulate(part.size for part in recipe.parts))
 
 
 def test_broken_models_are_their_parts_as_well() -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import daemons
 import grpc
 
-from hanse.rpc import blob_service, tls
+from hanse.core.transfer.wanted import Wanted
+from hanse.rpc import blob_client, blob_service, tls
+from hanse.rpc.blob_client import Pointed
 from hanse.rpc.link import GrpcTransport
 from hanse.rpc.peer_service import PeerService
 from hanse.rpc.server import Service, build_server
@@ -59,3 +62,24 @@ async def served(service: Service) -> AsyncIterator[tuple[str, bytes, daemons.Da
     await server.start()
     yield f"127.0.0.1:{port}", server_daemon.authority.cert_pem, client
     await server.stop(None)
+
+
+@dataclass(frozen=True)
+class Came:
+    """A part that came, and its whole payload."""
+
+    part: int
+    payload: bytes
+
+
+async def gathered(
+    channel: grpc.aio.Channel, wanted: Wanted, sizes: Sequence[int]
+) -> list[Came | Pointed]:
+    """What is answered, payloads whole."""
+    found: list[Came | Pointed] = []
+    async for answer in blob_client.parts(channel, wanted, sizes):
+        if isinstance(answer, Pointed):
+            found.append(answer)
+        else:
+            found.append(Came(answer.part, b"".join([piece async for piece in answer.pieces])))
+    return found

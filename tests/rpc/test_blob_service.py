@@ -12,6 +12,9 @@ import daemons
 import grpc
 import pytest
 from blob_worlds import serving
+from google.protobuf.message import DecodeError
+from hypothesis import given
+from hypothesis import strategies as st
 from shelves import Shelf
 
 from hanse.core import limits
@@ -23,9 +26,11 @@ from hanse.core.errors import (
     Unavailable,
 )
 from hanse.core.ids import Digest
+from hanse.parts.payload import RAW
 from hanse.rpc import blob_client, blob_service, tls
 from hanse.rpc.blob_client import fetch, probe
-from hanse.rpc.blob_service import BlobService, piece_message
+from hanse.rpc.blob_service import BlobService, part_message, piece_message
+from hanse.rpc.payloads import Piece
 from hanse.v1 import blob_pb2
 
 DATA = hashlib.shake_256(b"model").digest(2 * limits.BLOB_CHUNK_BYTES + 12_345)
@@ -70,6 +75,35 @@ def test_a_piece_in_any_other_legal_form_is_read_too() -> None:
     for spoilt in (b"\x0a", b"\x0a\x05x", b"\x0a\xff\xff\xff\xff\xff\xff"):
         with pytest.raises(InvalidSpec):
             blob_client._data(spoilt)
+
+
+@given(
+    st.integers(0, 2**32 - 1),
+    st.binary(max_size=300) | st.integers(0, 20_000).map(bytes),
+    st.sampled_from([b"", RAW]),
+    st.booleans(),
+)
+def test_a_piece_of_a_part_is_written_and_read_as_protobuf_does(
+    part: int, data: bytes, head: bytes, last: bool
+) -> None:
+    raw = part_message(part, Piece(head, data, last))
+    told = blob_pb2.PartsResponse(part=part, data=head + data, last=last)
+    assert blob_pb2.PartsResponse.FromString(raw) == told
+    for message in (raw, told.SerializeToString()):
+        if message:
+            assert blob_client._piece_in(message)[:3] == (part, head + data, last)
+
+
+@given(st.binary(min_size=1, max_size=40) | st.binary(max_size=30).map(lambda b: b"\x08\x07" + b))
+def test_whatever_comes_instead_of_a_piece_is_read_as_protobuf_does(raw: bytes) -> None:
+    try:
+        told = blob_pb2.PartsResponse.FromString(raw)
+    except DecodeError:
+        with pytest.raises(InvalidSpec):
+            blob_client._piece_in(raw)
+        return
+    found = blob_client._piece_in(raw)
+    assert found[:3] == (told.part, told.data, told.last) or found.part >= 2**32
 
 
 async def test_a_blob_arrives_whole_in_pieces_of_a_mebibyte(world: World) -> None:

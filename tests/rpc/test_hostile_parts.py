@@ -8,14 +8,14 @@ from typing import Any
 
 import grpc
 import pytest
-from blob_worlds import Scripted, serving
+from blob_worlds import Came, Scripted, gathered, serving
 
 from hanse.core.errors import HanseError, InvalidProof, Rejected, TooLarge, Unavailable
 from hanse.core.ids import Digest
 from hanse.core.transfer.wanted import Elsewhere, File, Wanted
 from hanse.parts.recipe import split
 from hanse.rpc import blob_client
-from hanse.rpc.blob_client import Came, Pointed
+from hanse.rpc.blob_client import Pointed
 from hanse.rpc.blob_service import piece_message
 from hanse.v1 import blob_pb2 as pb
 
@@ -39,7 +39,7 @@ class World:
 
     async def parts(self) -> list[Came | Pointed]:
         wanted = Wanted(FILE, FILE.digest, (7, 0))
-        return [answer async for answer in blob_client.parts(self.channel, wanted, SIZES)]
+        return await gathered(self.channel, wanted, SIZES)
 
 
 @pytest.fixture

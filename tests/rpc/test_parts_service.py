@@ -10,20 +10,20 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
-from blob_worlds import serving
+from blob_worlds import Came, gathered, serving
 from parts.models import safetensors
 from shelves import Shelf
 
 from hanse.core import limits
 from hanse.core.counters import Counters, zeros
-from hanse.core.errors import NotFound, Rejected, Unavailable
+from hanse.core.errors import InvalidProof, NotFound, Rejected, Unavailable
 from hanse.core.ids import Digest
 from hanse.core.transfer.wanted import ASKED_MAX, Elsewhere, File, Neighbour, Wanted
 from hanse.parts import payload
 from hanse.parts.payload import Base, Method
 from hanse.parts.recipe import Recipe, split
 from hanse.rpc import blob_client, payloads, tls
-from hanse.rpc.blob_client import Came, Pointed
+from hanse.rpc.blob_client import Pointed
 from hanse.rpc.blob_service import BlobService
 from hanse.rpc.pacing import Pace
 
@@ -55,7 +55,7 @@ class World:
         recipe = split(NEW)
         wanted = Wanted(FILE, Digest.of(recipe.encode()), numbers, **how)
         sizes = [recipe.parts[n].size for n in numbers]
-        return [answer async for answer in blob_client.parts(self.channel, wanted, sizes)]
+        return await gathered(self.channel, wanted, sizes)
 
 
 @pytest.fixture
@@ -206,13 +206,13 @@ async def test_what_the_recipe_lacks_cannot_be_asked_for(
 ) -> None:
     wanted = Wanted(FILE, Digest.of(split(NEW).encode()), numbers)
     with pytest.raises(Rejected):
-        _ = [a async for a in blob_client.parts(world.channel, wanted, [0] * len(numbers))]
+        _ = await gathered(world.channel, wanted, [0] * len(numbers))
 
 
 async def test_numbers_of_another_recipe_mean_nothing(world: World) -> None:
     wanted = Wanted(FILE, NOWHERE, (0,))
     with pytest.raises(NotFound):
-        _ = [a async for a in blob_client.parts(world.channel, wanted, [limits.PART_BYTES_MAX])]
+        _ = await gathered(world.channel, wanted, [limits.PART_BYTES_MAX])
 
 
 @pytest.mark.parametrize("how", [{}, {"base": BASE}, {"packed": True}])
@@ -226,6 +226,23 @@ async def test_a_damaged_part_is_never_sent_whole_and_its_owner_hears(
     world.shelf.put(bytes(rotten), FILE.digest)
     with pytest.raises(Unavailable, match="damaged"):
         await world.parts(*EVERY, **how)
+    assert world.shelf.damaged == [FILE.digest]
+
+
+async def test_what_was_hashed_lately_is_not_hashed_for_everybody_who_asks(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The receiver hashes it in any case; whoever asks again later learns that it is damaged."""
+    assert opened(await world.parts(*EVERY)) == NEW
+    rotten = bytearray(NEW)
+    rotten[len(NEW) // 2] ^= 4
+    world.shelf.put(bytes(rotten), FILE.digest)
+    with pytest.raises(InvalidProof):
+        opened(await world.parts(*EVERY))
+    assert not world.shelf.damaged
+    monkeypatch.setattr(payloads, "LATELY_S", 0.0)
+    with pytest.raises(Unavailable, match="damaged"):
+        await world.parts(*EVERY)
     assert world.shelf.damaged == [FILE.digest]
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
+import random
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,7 +16,8 @@ import pytest
 
 from hanse.core.errors import Broken, Unavailable
 from hanse.core.ids import Digest
-from hanse.storage import incoming, unfinished
+from hanse.parts.recipe import Recipe, split
+from hanse.storage import incoming, recipes, unfinished
 from hanse.storage.blobs import UNFINISHED_KEPT_S, BlobStore
 
 BYTES = os.urandom(4096) * 25
@@ -247,6 +250,31 @@ def test_a_damaged_recipe_is_made_again(tmp_path: Path, spoil: bytes) -> None:
         kept.write_bytes(bad)
         assert store.recipe(DIGEST) == recipe
         assert kept.read_bytes() == good
+
+
+def test_a_large_file_is_split_without_holding_all_of_it(tmp_path: Path) -> None:
+    path, size = tmp_path / "large", 5 * recipes.MAPPED_BYTES_MAX
+    path.write_bytes(random.Random(1).randbytes(size))
+    held: list[int] = []
+
+    def noted(data: memoryview, external: None, passed: Callable[[int], None]) -> Recipe:
+        def look(end: int) -> None:
+            passed(end)
+            held.append(resident_shared())
+
+        return split(data, passed=look)
+
+    before = resident_shared()
+    with path.open("rb") as file, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(recipes, "split", noted)
+        recipe = recipes.made_recipe(file, None)
+    assert recipe == split(path.read_bytes())
+    assert max(held) - before < 2 * recipes.MAPPED_BYTES_MAX
+
+
+def resident_shared() -> int:
+    """Bytes of mapped files that this process holds in memory."""
+    return int(Path("/proc/self/statm").read_text().split()[2]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def test_a_recipe_of_another_file_is_not_believed(tmp_path: Path) -> None:

@@ -30,17 +30,28 @@ DATA = safetensors(
 TENTHS = range(1, 10)
 
 
-async def taken(words: list[str], until: int) -> bool:
-    """Run a taker and kill it once it has so many bytes; whether it was done before."""
+async def taken(words: list[str], until: int) -> tuple[bool, list[int]]:
+    """Run a taker and kill it once it has so many bytes: whether it was done before, and which
+    parts began to come."""
+    began = list[int]()
     process = await asyncio.create_subprocess_exec(
         sys.executable, *words, stdout=asyncio.subprocess.PIPE
     )
     assert process.stdout is not None
+    done = None
     try:
         async for line in process.stdout:
-            if line == b"whole\n" or int(line) >= until:
-                return line == b"whole\n"
-        raise AssertionError("the taker ended by itself")
+            match line.split():
+                case [b"began", number]:
+                    began.append(int(number))
+                case [b"whole"]:
+                    done = True
+                case [count] if done is None and int(count) >= until:
+                    done = False
+                    process.kill()  # and read what it had said before
+        if done is None:
+            raise AssertionError("the taker ended by itself")
+        return done, began
     finally:
         if process.returncode is None:
             process.kill()
@@ -48,11 +59,15 @@ async def taken(words: list[str], until: int) -> bool:
 
 
 @pytest.mark.system
-async def test_killed_at_every_tenth_only_what_was_on_its_way_comes_twice(tmp_path: Path) -> None:
+@pytest.mark.parametrize("way", ["stream", "parts"])
+async def test_killed_at_every_tenth_at_most_one_chunk_comes_twice(
+    tmp_path: Path, way: str
+) -> None:
     (tmp_path / "shelf").mkdir()
     shelf, counters = Shelf(tmp_path / "shelf"), zeros()
     digest, release = shelf.put(DATA), Digest.of(b"release")
     service = BlobService(shelf, counters, Pace(40_000_000))
+    runs = list[list[int]]()
     async with served(service) as (address, pinned, client):
         for name, raw in (
             ("own.crt", client.identity.cert_pem),
@@ -62,16 +77,23 @@ async def test_killed_at_every_tenth_only_what_was_on_its_way_comes_twice(tmp_pa
             (tmp_path / name).write_bytes(raw)
         words = [
             str(Path(__file__).with_name("taker.py")), str(tmp_path), address,
-            digest.hex, release.hex, str(len(DATA)),
+            digest.hex, release.hex, str(len(DATA)), way,
         ]  # fmt: skip
-        kills = 0
         for tenth in TENTHS:
-            kills += not await taken(words, tenth * len(DATA) // 10)
-        assert kills == len(TENTHS)
-        assert await taken(words, len(DATA) + 1)
+            whole, began = await taken(words, tenth * len(DATA) // 10)
+            assert not whole
+            runs.append(began)
+        whole, began = await taken(words, len(DATA) + 1)
+        assert whole
+        runs.append(began)
     with BlobStore(tmp_path).open_verified(digest) as file:
         assert file.read() == DATA
     recipe = split(DATA)
-    on_its_way = BATCHES_MAX * max(part.size for part in recipe.parts)
-    recipes = (kills + 1) * len(recipe.encode())
-    assert counters["blob_bytes_sent"] <= len(DATA) + recipes + kills * on_its_way
+    later = set[int]()
+    for began in reversed(runs):
+        assert len(later.intersection(began)) <= 1
+        later.update(began)
+    assert way == "stream" or later == set(range(len(recipe.parts)))
+    on_its_way = BATCHES_MAX * max(part.size for part in recipe.parts)  # in the buffers of the line
+    recipes = (len(TENTHS) + 1) * len(recipe.encode())
+    assert counters["blob_bytes_sent"] <= len(DATA) + recipes + len(TENTHS) * on_its_way

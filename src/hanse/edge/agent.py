@@ -39,7 +39,7 @@ from hanse.edge.staging import Staging
 from hanse.edge.telemetry import Telemetry
 from hanse.rpc import edge_client
 from hanse.rpc.channels import Channel, Channels
-from hanse.transfer.fetch import finished
+from hanse.transfer.threads import finished
 
 STATE_FILE = "assignment.json"
 RECONNECT_FIRST_S = 0.25

@@ -18,7 +18,7 @@ from hanse.rpc.certificates import Identity
 from hanse.rpc.channels import Channel
 from hanse.rpc.doorkeeper import utc_now
 from hanse.rpc.renewal import renewal_due
-from hanse.transfer.fetch import finished
+from hanse.transfer.threads import finished
 
 
 class OwnCertificate:

@@ -17,7 +17,8 @@ from hanse.core.transfer.wanted import File
 from hanse.edge.cache import Cache
 from hanse.rpc import blob_client
 from hanse.rpc.pacing import Pace
-from hanse.transfer.fetch import fetch_file, finished
+from hanse.transfer.fetch import fetch_file
+from hanse.transfer.threads import finished
 from hanse.transfer.underway import Underway
 from hanse.transfer.wish import ChannelTo, Progress, Source, Wish, likely
 

@@ -30,7 +30,7 @@ from hanse.edge.served import Served
 from hanse.rpc import blob_client
 from hanse.rpc.channels import Channels
 from hanse.rpc.pacing import Pace
-from hanse.transfer.fetch import finished
+from hanse.transfer.threads import finished
 from hanse.transfer.wish import Progress
 from hanse.transfer.wish import Source as From
 

@@ -49,6 +49,8 @@ class Method(IntEnum):
     SPARSE = 5
 
 
+RAW = bytes([VERSION, Method.RAW])
+"""The head of a payload that is the part as it is."""
 BASED = (Method.AGAINST, Method.DENSE, Method.SPARSE)
 
 

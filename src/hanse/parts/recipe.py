@@ -12,7 +12,8 @@ two peers that hold the same file hold the same recipe without a word.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,27 +66,35 @@ class Recipe:
         )
 
 
-def split(data: bytes | memoryview, found: tuple[Span, ...] | None = None) -> Recipe:
+def split(
+    data: bytes | memoryview,
+    found: tuple[Span, ...] | None = None,
+    passed: Callable[[int], None] = lambda _: None,
+) -> Recipe:
     """The recipe of any file: by its tensors if it is a model, else by its content.
 
-    Of the external data of an ONNX model the tensors are `found` by `external_spans`. The file is
-    read twice: map it if it is large. Raises `TooLarge` over `FILE_BYTES_MAX`.
+    Of the external data of an ONNX model the tensors are `found` by `external_spans`. Map the file
+    if it is large: `passed` is told up to where it has been read. Raises `TooLarge` over
+    `FILE_BYTES_MAX`.
     """
     if len(data) > FILE_BYTES_MAX:
         raise TooLarge(f"a file of {len(data)} bytes", fix=f"at most {FILE_BYTES_MAX} are taken")
     view = memoryview(data)
-    recipe = _recipe(view, spans(view) if found is None else found)
+    recipe = _recipe(view, spans(view) if found is None else found, passed)
     if len(recipe.parts) > PARTS_MAX or len(recipe.encode()) > RECIPE_BYTES_MAX:
-        recipe = _recipe(view, ())
+        recipe = _recipe(view, (), passed)
     return recipe
 
 
-def _recipe(data: memoryview, found: tuple[Span, ...]) -> Recipe:
-    parts, start = [], 0
+def _recipe(data: memoryview, found: tuple[Span, ...], passed: Callable[[int], None]) -> Recipe:
+    parts, start, whole = [], 0, hashlib.sha256()
     for end, tensor in _ends(data, found):
-        parts.append(Part(Digest.of(data[start:end]), end - start, tensor))
+        piece = data[start:end]
+        whole.update(piece)
+        parts.append(Part(Digest.of(piece), end - start, tensor))
+        passed(end)
         start = end
-    return Recipe(Digest.of(data), len(data), tuple(parts))
+    return Recipe(Digest(whole.hexdigest()), len(data), tuple(parts))
 
 
 def _ends(data: memoryview, found: tuple[Span, ...]) -> Iterator[tuple[int, Tensor | None]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias, TypeVar, cast
+from typing import NamedTuple, TypeAlias, TypeVar, cast
 
 import grpc
 from google.protobuf.message import DecodeError, Message
@@ -46,11 +46,11 @@ M = TypeVar("M", bound=Message)
 
 
 @dataclass(frozen=True, slots=True)
-class Came:
-    """The payload of a part, not yet looked into."""
+class Arriving:
+    """A part whose payload is on its way, not looked into: read its pieces before the next part."""
 
     part: int
-    payload: bytes
+    pieces: AsyncIterator[memoryview]
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,43 +99,68 @@ async def recipe(channel: grpc.aio.Channel, file: File, size: int) -> tuple[Reci
 
 async def parts(
     channel: grpc.aio.Channel, wanted: Wanted, sizes: Sequence[int], line: Pace = AS_IT_COMES
-) -> AsyncIterator[Came | Pointed]:
+) -> AsyncIterator[Arriving | Pointed]:
     """The parts in the order asked for; `sizes` are theirs.
 
     Raises `Rejected` if the peer sends anything else, and else as `fetch` does.
     """
     call = channel.unary_stream(PARTS, None, None)(_request(wanted).SerializeToString())
     pace = _Pace()
+
+    async def payload(part: int, piece: _Piece, left: int) -> AsyncIterator[memoryview]:
+        while True:
+            left -= len(piece.data)
+            if left < 0:
+                raise TooLarge(f"the payload of part {part} is larger than the part")
+            yield piece.data
+            await line.take(wanted.file.digest, len(piece.data))
+            if piece.last:
+                return
+            piece = await _piece(call, pace, part)
+            if not piece.data:
+                raise InvalidProof(f"part {part} breaks off", fix="ask another peer")
+
     try:
         for part, size in zip(wanted.parts, sizes, strict=True):
-            answer = await _part(call, pace, part, size + _PAYLOAD_HEAD_BYTES)
-            yield answer
-            if isinstance(answer, Came):
-                await line.take(wanted.file.digest, len(answer.payload))
+            first = await _piece(call, pace, part)
+            if first.data:
+                yield Arriving(part, payload(part, first, size + _PAYLOAD_HEAD_BYTES))
+            else:
+                yield Pointed(part, _elsewhere(first.raw))
         if await pace.read(call):
             raise TooLarge("the peer sends more parts than were asked for")
     finally:
         call.cancel()
 
 
-async def _part(call: _Call, pace: _Pace, part: int, bytes_max: int) -> Came | Pointed:
-    came: list[bytes] = []
-    left = bytes_max
-    while raw := await pace.read(call):
-        message = _parsed(blob_pb2.PartsResponse, raw)
-        if message.part != part:
-            raise InvalidProof(f"part {message.part} came where {part} was asked for")
-        if not message.data:
-            if came:
-                raise InvalidProof(f"part {part} breaks off", fix="ask another peer")
-            return Pointed(part, _elsewhere(message))
-        left -= len(message.data)
-        if left < 0:
-            raise TooLarge(f"the payload of part {part} is larger than the part")
-        came.append(message.data)
-        if message.last:
-            return Came(part, b"".join(came))
-    raise InvalidProof(f"the peer ended before part {part}", fix="ask another peer")
+class _Piece(NamedTuple):
+    part: int
+    data: memoryview
+    last: bool
+    raw: bytes
+
+
+async def _piece(call: _Call, pace: _Pace, part: int) -> _Piece:
+    raw = await pace.read(call)
+    if not raw:
+        raise InvalidProof(f"the peer ended before part {part}", fix="ask another peer")
+    piece = _piece_in(raw)
+    if piece.part != part:
+        raise InvalidProof(f"part {piece.part} came where {part} was asked for")
+    return piece
+
+
+def _piece_in(raw: bytes) -> _Piece:
+    """A `PartsResponse`, by hand if it is as `blob_service.part_message` writes it, see `_data`."""
+    if raw[0] == 0x08:
+        part, at = _varint(raw, 1)
+        last = raw[-2:] == b"\x18\x01"
+        if raw[at : at + 1] == b"\x12":
+            size, at = _varint(raw, at + 1)
+            if at + size + 2 * last == len(raw):
+                return _Piece(part, memoryview(raw)[at : at + size], last, raw)
+    message = _parsed(blob_pb2.PartsResponse, raw)
+    return _Piece(message.part, memoryview(message.data), message.last, raw)
 
 
 def _request(wanted: Wanted) -> blob_pb2.PartsRequest:
@@ -153,7 +178,8 @@ def _request(wanted: Wanted) -> blob_pb2.PartsRequest:
     )
 
 
-def _elsewhere(message: blob_pb2.PartsResponse) -> Elsewhere:
+def _elsewhere(raw: bytes) -> Elsewhere:
+    message = _parsed(blob_pb2.PartsResponse, raw)
     named = [Neighbour(n.node, n.address) for n in message.elsewhere]
     if (
         len(named) > NEIGHBOURS_MAX
@@ -237,15 +263,22 @@ def _data(raw: bytes) -> memoryview:
     Reading it by hand saves two copies of each MiB; whoever wrote it in any other legal way is
     left to protobuf.
     """
-    size = shift = 0
-    for at, byte in enumerate(raw[1:6], start=2):
-        size |= (byte & 0x7F) << shift
+    if raw[0] == 0x0A:
+        size, at = _varint(raw, 1)
+        if at + size == len(raw):
+            return memoryview(raw)[at:]
+    return memoryview(_parsed(blob_pb2.FetchResponse, raw).data)
+
+
+def _varint(raw: bytes, at: int) -> tuple[int, int]:
+    """A number of up to five bytes, and what comes behind it; no such number is taken for huge."""
+    value = shift = 0
+    for behind, byte in enumerate(raw[at : at + 5], start=at + 1):
+        value |= (byte & 0x7F) << shift
         shift += 7
         if byte < 0x80:
-            if raw[0] == 0x0A and at + size == len(raw):
-                return memoryview(raw)[at:]
-            break
-    return memoryview(_parsed(blob_pb2.FetchResponse, raw).data)
+            return value, behind
+    return len(raw), len(raw)
 
 
 def _parsed(kind: type[M], raw: bytes) -> M:

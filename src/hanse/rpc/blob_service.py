@@ -22,7 +22,7 @@ from hanse.core.transfer.wanted import ASKED_MAX, Elsewhere, File, Wanted
 from hanse.parts.recipe import Recipe
 from hanse.rpc import tls
 from hanse.rpc.pacing import Pace
-from hanse.rpc.payloads import Damaged, Known, Payloads, Place
+from hanse.rpc.payloads import Damaged, Known, Payloads, Piece, Place, read_ahead
 from hanse.rpc.status import Context, translated
 from hanse.rpc.tls import Peer
 from hanse.v1 import blob_pb2 as pb
@@ -104,26 +104,15 @@ class BlobService:
     async def _ranges(
         self, digest: Digest, offset: int, size: int
     ) -> AsyncGenerator[tuple[bytes, int], None]:
-        """The next one is read while the last is sent."""
-        step, loop = self._pace.piece_bytes, asyncio.get_running_loop()
+        step = self._pace.piece_bytes
 
         def read(start: int) -> tuple[bytes, int]:
             data = self._source.read_range(digest, start, step)
             return piece_message(data), len(data)
 
-        ahead: asyncio.Future[tuple[bytes, int]] | None = None
-        try:
-            for start in range(offset, size, step):
-                if ahead is None:
-                    ahead = loop.run_in_executor(None, read, start)
-                message = await ahead
-                ahead = None
-                if start + step < size:
-                    ahead = loop.run_in_executor(None, read, start + step)
+        async with aclosing(read_ahead(read, range(offset, size, step))) as messages:
+            async for message in messages:
                 yield message
-        finally:
-            if ahead is not None:
-                ahead.cancel()
 
     @translated
     async def recipe(self, request: pb.RecipeRequest, context: Context) -> None:
@@ -161,10 +150,11 @@ class BlobService:
                 pieces = self._payloads.pieces(
                     place, base, packed=wanted.packed, bytes_max=self._pace.piece_bytes
                 )
-                async with self._slots:  # not held by who waits for a part, or is sent elsewhere
-                    async for data, last in pieces:
-                        message = pb.PartsResponse(part=number, data=data, last=last)
-                        await self._write(context, peer, message.SerializeToString(), len(data))
+                # slots are not held by who waits for a part, or is sent elsewhere
+                async with self._slots, aclosing(pieces):
+                    async for piece in pieces:
+                        message = part_message(number, piece)
+                        await self._write(context, peer, message, piece.size)
 
     async def _bases(self, peer: Peer, wanted: Wanted, known: Known) -> dict[Digest, Place]:
         """None if the peer may not have the base: it gets what needs no base."""
@@ -260,12 +250,31 @@ def piece_message(data: bytes) -> bytes:
     By hand, because protobuf would copy each MiB once more into its own memory; a test
     proves that the bytes are the same.
     """
-    size, head = len(data), bytearray(b"\x0a")
-    while size > 0x7F:
-        head.append(size & 0x7F | 0x80)
-        size >>= 7
-    head.append(size)
-    return b"".join((head, data))
+    return b"".join((b"\x0a", _varint(len(data)), data))
+
+
+def part_message(part: int, piece: Piece) -> bytes:
+    """A serialised `PartsResponse` with its part, its data and whether it is the last."""
+    return b"".join(
+        (
+            b"\x08",
+            _varint(part),
+            b"\x12",
+            _varint(piece.size),
+            piece.head,
+            piece.data,
+            b"\x18\x01" if piece.last else b"",
+        )
+    )
+
+
+def _varint(value: int) -> bytes:
+    digits = bytearray()
+    while value > 0x7F:
+        digits.append(value & 0x7F | 0x80)
+        value >>= 7
+    digits.append(value)
+    return bytes(digits)
 
 
 def _not_found(digest: Digest) -> NotFound:

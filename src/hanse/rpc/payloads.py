@@ -1,7 +1,7 @@
 """Payloads of parts, made in a thread and kept: whoever asks next gets the same bytes.
 
-What leaves here was hashed, so that a disk that forgets is found by whoever owns it. A part that
-nothing makes smaller is not kept in memory: it is read again, piece by piece.
+What leaves here was hashed within ten minutes, so that a disk that forgets is found by whoever owns
+it. A part that nothing makes smaller is not kept in memory: it is read again, piece by piece.
 """
 
 from __future__ import annotations
@@ -9,27 +9,28 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Hashable
+from collections.abc import AsyncGenerator, Callable, Hashable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from hanse.core.errors import Unavailable
 from hanse.core.ids import Digest
 from hanse.core.limits import BLOB_CHUNK_BYTES, PARTS_MAX
 from hanse.core.transfer.wanted import File
 from hanse.parts import payload, plan
-from hanse.parts.payload import Base, Method
+from hanse.parts.payload import RAW, Base
 from hanse.parts.recipe import Part, Recipe
 
 KEPT_BYTES_MAX = 32 * 1024**2
 RECIPES_PARTS_MAX = 2 * PARTS_MAX
 SMALL_SHARE = 32
+LATELY_S = 600.0
 MAKERS_MAX = 2
 """Payloads made at once; each takes a core, and some tens of MiB beside the part."""
 SLOW_PIECE_BYTES = 64 * 1024
 _KEY_BYTES = 512
-RAW = bytes([payload.VERSION, Method.RAW])
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
@@ -68,12 +69,25 @@ class Place:
     start: int
 
 
+class Piece(NamedTuple):
+    """What goes at a time: `data` behind `head`, which is empty but for the first of a part."""
+
+    head: bytes
+    data: bytes
+    last: bool
+
+    @property
+    def size(self) -> int:
+        return len(self.head) + len(self.data)
+
+
 class Payloads:
     def __init__(self, source: Reads) -> None:
         self._source = source
         self._recipes = _Newest[Digest, Known](RECIPES_PARTS_MAX)
         self._bases = _Newest[tuple[Digest, Digest], dict[Digest, Place]](RECIPES_PARTS_MAX)
         self._kept = _Newest[object, bytes](KEPT_BYTES_MAX)
+        self._right = _Newest[tuple[Digest, int], float](RECIPES_PARTS_MAX)  # when it was hashed
         self._reading: dict[Digest, asyncio.Task[Known]] = {}
         self._making: dict[object, asyncio.Task[bytes]] = {}
         self._makers = asyncio.Semaphore(MAKERS_MAX)
@@ -115,32 +129,39 @@ class Payloads:
 
     async def pieces(
         self, place: Place, base: Place | None, *, packed: bool, bytes_max: int = BLOB_CHUNK_BYTES
-    ) -> AsyncIterator[tuple[bytes, bool]]:
-        """The payload of a part in pieces, and with each whether it is the last.
-
-        Raises `Damaged` instead of the last one if the stored bytes are not the part.
-        """
+    ) -> AsyncGenerator[Piece, None]:
+        """The payload of a part. Raises `Damaged` instead of the last piece if the stored bytes
+        are not the part."""
         step = min(SLOW_PIECE_BYTES, bytes_max) if packed else bytes_max
         made = await self._made(place, base) if packed or base else RAW
         if made != RAW:
             for at in range(0, len(made), step):
-                yield made[at : at + step], at + step >= len(made)
+                yield Piece(b"", made[at : at + step], at + step >= len(made))
             return
-        found, left = hashlib.sha256(), place.part.size
-        while left:
-            start = place.start + place.part.size - left
-            piece = await asyncio.to_thread(self._hashed, place.file, start, min(step, left), found)
-            head = RAW if left == place.part.size else b""
-            left -= len(piece)
-            if not left:
-                _check(Digest(found.hexdigest()), place)
-            yield head + piece, not left
+        end, found = place.start + place.part.size, hashlib.sha256()
+        now_s, key = asyncio.get_running_loop().time(), (place.file, place.start)
+        right_s = self._right.get(key)
+        hashed = right_s is None or now_s - right_s >= LATELY_S
 
-    def _hashed(self, file: Digest, start: int, length: int, found: hashlib._Hash) -> bytes:
+        def read(start: int) -> Piece:
+            data = self._read_range(place.file, start, min(step, end - start))
+            if hashed:
+                found.update(data)
+            last = start + len(data) == end
+            if last and hashed:
+                _check(Digest(found.hexdigest()), place)
+            return Piece(RAW if start == place.start else b"", data, last)
+
+        async with aclosing(read_ahead(read, range(place.start, end, step))) as pieces:
+            async for piece in pieces:
+                yield piece
+        if hashed:
+            self._right.put(key, now_s, 1)
+
+    def _read_range(self, file: Digest, start: int, length: int) -> bytes:
         piece = self._source.read_range(file, start, length)
         if len(piece) != length:
             raise Damaged(file)
-        found.update(piece)
         return piece
 
     async def _made(self, place: Place, base: Place | None) -> bytes:
@@ -169,13 +190,29 @@ class Payloads:
         return RAW if made[: len(RAW)] == RAW else made
 
     def _read(self, place: Place) -> bytes:
-        found, end = hashlib.sha256(), place.start + place.part.size
+        end = place.start + place.part.size
         data = b"".join(
-            self._hashed(place.file, at, min(BLOB_CHUNK_BYTES, end - at), found)
+            self._read_range(place.file, at, min(BLOB_CHUNK_BYTES, end - at))
             for at in range(place.start, end, BLOB_CHUNK_BYTES)
         )
-        _check(Digest(found.hexdigest()), place)
+        _check(Digest.of(data), place)
         return data
+
+
+async def read_ahead(read: Callable[[int], V], starts: Sequence[int]) -> AsyncGenerator[V, None]:
+    """What `read` makes of each, in a thread: the next one while the last is sent."""
+    loop = asyncio.get_running_loop()
+    ahead: asyncio.Future[V] | None = None
+    try:
+        for at, start in enumerate(starts):
+            found = await (ahead or loop.run_in_executor(None, read, start))
+            ahead = None
+            if at + 1 < len(starts):
+                ahead = loop.run_in_executor(None, read, starts[at + 1])
+            yield found
+    finally:
+        if ahead is not None:
+            ahead.cancel()
 
 
 def _check(found: Digest, place: Place) -> None:

@@ -27,6 +27,10 @@ External: TypeAlias = Callable[[], tuple[Span, ...] | None]
 """The tensors of a file that a model has outside itself, see `parts.tensors.external_spans`."""
 
 
+MAPPED_BYTES_MAX = 16 * 1024**2
+"""Of a file that is split, so much at most is held in memory, and a part."""
+
+
 class Holds(Protocol):
     def laid_out(self, digest: Digest) -> AbstractContextManager[Path]: ...
     def recipe(self, digest: Digest, external: External | None = None) -> Recipe: ...
@@ -50,7 +54,17 @@ def keep_recipe(path: Path, recipe: Recipe) -> None:
 
 
 def made_recipe(file: BinaryIO, external: External | None) -> Recipe:
-    return split(mapped(file), external() if external else None)
+    data, kept = mapped(file), 0
+
+    def passed(end: int) -> None:
+        """Pages that were read belong to the process until it says otherwise."""
+        nonlocal kept
+        if end - kept >= MAPPED_BYTES_MAX and isinstance(data.obj, mmap.mmap):
+            end -= end % mmap.ALLOCATIONGRANULARITY
+            data.obj.madvise(mmap.MADV_DONTNEED, kept, end - kept)
+            kept = end
+
+    return split(data, external() if external else None, passed)
 
 
 def mapped(file: BinaryIO) -> memoryview:

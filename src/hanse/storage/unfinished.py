@@ -6,7 +6,7 @@ Nothing is written down beside it: whoever goes on reads what is there, holds it
 should be, and fetches the rest. So a kill costs nothing that was written, and a power cut what the
 disk had not written yet. The name comes last, as for every blob: hashed whole, fsync, rename.
 
-What is written in order is hashed on the way; the rest is read again at the end.
+What is told to be `kept` in order is hashed on the way, the rest by `hash_on` or at the end.
 """
 
 from __future__ import annotations
@@ -28,7 +28,11 @@ _READ_BYTES = 1024**2
 
 
 class Unfinished:
-    """For one thread at a time; one for each digest. A context that keeps what has come."""
+    """One for each digest. A context that keeps what has come.
+
+    For one thread at a time, but that another may read, and `hash_on` over what is not written any
+    more.
+    """
 
     def __init__(
         self,
@@ -76,15 +80,28 @@ class Unfinished:
             while view:
                 done = os.pwrite(self._fd, view, at)
                 view, at = view[done:], at + done
-        self.kept(start, data)
+        if start < self._hashed:
+            self._begin_anew()
 
     def kept(self, start: int, data: bytes | memoryview) -> None:
         """These bytes are there, and right as far as anybody knows."""
         if start < self._hashed:
-            self._hash, self._hashed = hashlib.sha256(), 0
+            self._begin_anew()
         if start == self._hashed:
             self._hash.update(data)
             self._hashed += len(data)
+
+    def hash_on(self, end: int) -> None:
+        """All up to this byte lies there."""
+        room = memoryview(bytearray(min(_READ_BYTES, max(0, end - self._hashed))))
+        with disk_errors("read what has come of a blob"):
+            while (left := end - self._hashed) > 0 and (
+                count := os.preadv(self._fd, [room[:left]], self._hashed)
+            ):
+                self.kept(self._hashed, room[:count])
+
+    def _begin_anew(self) -> None:
+        self._hash, self._hashed = hashlib.sha256(), 0
 
     def _look(self, size: int) -> None:
         given = min(size, self._owed)
@@ -97,13 +114,9 @@ class Unfinished:
 
     def commit(self) -> Path:
         """Publish it. Raises `InvalidProof` if it is not the blob; all of it stays."""
-        with disk_errors("read what has come of a blob"):
-            while self._hashed < self.size and (
-                piece := os.pread(self._fd, _READ_BYTES, self._hashed)
-            ):
-                self.kept(self._hashed, piece)
+        self.hash_on(self.size)
         if self._hash.hexdigest() != self.digest.hex:
-            self._hash, self._hashed = hashlib.sha256(), 0
+            self._begin_anew()
             raise InvalidProof(
                 f"what has come is not {self.digest}", fix="fetch the blob from another peer"
             )

@@ -15,8 +15,8 @@ from hanse.core.errors import NotFound, Unavailable
 from hanse.core.ids import Digest
 from hanse.core.limits import BLOB_CHUNK_BYTES
 from hanse.core.transfer.wanted import File
-from hanse.parts import payload, plan
-from hanse.parts.payload import Base, Method
+from hanse.parts import plan
+from hanse.parts.payload import Base
 from hanse.parts.recipe import Part, Recipe
 from hanse.storage.blobs import Blobs
 from hanse.storage.recipes import recipe_in
@@ -98,11 +98,3 @@ def _places(recipe: Recipe, file: File) -> Iterator[_Place]:
     starts = accumulate((part.size for part in recipe.parts), initial=0)
     for part, start in zip(recipe.parts, starts, strict=False):
         yield _Place(part, file, start)
-
-
-def opened(part: Part, raw: bytes, held: Held) -> bytes | memoryview:
-    if payload.base_of(raw) is None and raw[1] == Method.RAW:
-        data = memoryview(raw)[2:]  # spares a copy
-        if len(data) == part.size and Digest.of(data) == part.digest:
-            return data
-    return payload.decode(part, raw, held.base_of)

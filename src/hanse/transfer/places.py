@@ -16,9 +16,11 @@ class Places:
         self.sizes = [part.size for part in recipe.parts]
         starts = list(accumulate(self.sizes, initial=0))
         first: dict[Digest, int] = {}
+        self.same: list[int] = []  # for each part the first that is equal
         self._again: dict[int, list[int]] = {}
         for number, part in enumerate(recipe.parts):
-            if (same := first.setdefault(part.digest, number)) != number:
+            self.same.append(same := first.setdefault(part.digest, number))
+            if same != number:
                 self._again.setdefault(same, [starts[same]]).append(starts[number])
         self.first = list(first.values())
         self._starts = starts

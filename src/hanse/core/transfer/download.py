@@ -32,6 +32,8 @@ BATCH_S = 0.5
 BATCH_BYTES_FIRST = 4 * 1024**2
 BATCH_BYTES_MAX = 32 * 1024**2
 BATCH_PARTS_MAX = 512
+WINDOW_RUNS = 16
+"""Of `BATCH_BYTES_FIRST` each: enough for a crowd to find different ones."""
 SLOWER = 2.0
 """So many times longer may a source take than another before that one is asked too."""
 USUAL = 1024**2
@@ -328,8 +330,9 @@ class Download:
 
 
 def scattered(parts: Sequence[int], sizes: Sequence[int], chance: Random) -> list[int]:
-    """Runs of neighbouring parts in random order: those who start together ask for different ones
-    first, and whoever reads them does not jump about."""
+    """Runs of neighbouring parts, out of order within a window: those who start together ask for
+    different ones first, and yet the file grows from its beginning, so that it can be hashed
+    while it comes."""
     runs, room = list[list[int]](), 0
     for part in parts:
         if room <= 0:
@@ -337,5 +340,8 @@ def scattered(parts: Sequence[int], sizes: Sequence[int], chance: Random) -> lis
             room = BATCH_BYTES_FIRST
         runs[-1].append(part)
         room -= sizes[part]
-    chance.shuffle(runs)
+    for begin in range(0, len(runs), WINDOW_RUNS):
+        window = runs[begin : begin + WINDOW_RUNS]
+        chance.shuffle(window)
+        runs[begin : begin + WINDOW_RUNS] = window
     return [part for run in runs for part in run]
