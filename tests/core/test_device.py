@@ -15,7 +15,7 @@ from hanse.core.device_memory import parse_memory
 from hanse.core.device_step import DeviceStep, Effect, Fetch, Forget, Load, Route
 from hanse.core.errors import NotPermitted, Rejected
 from hanse.core.ids import Digest, Version, segment
-from hanse.core.slots import State
+from hanse.core.slots import ANSWERS, State
 
 ACME, EU, OCR = segment("acme"), segment("eu-north"), segment("ocr-rec")
 PEM = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"
@@ -356,6 +356,20 @@ def test_files_lost_on_disk_are_fetched_again() -> None:
     assert told(device.lost(V1, 0.0)) == ["fetch v1"]
 
 
+def test_what_answers_from_memory_answers_on_while_its_files_are_fetched_again() -> None:
+    node = on_v2_with_v1_warm()
+    node.unreachable = True
+    begin = len(node.history)
+    node.carry_out(node.device.lost(V2, node.now))
+    assert node.history[begin:] == ["fetch v2"]
+    assert (node.answers, node.device.state(V2)) == ("v2", State.WORN)
+    node.unreachable = False
+    node.now += 200.0
+    node.carry_out(node.device.tick(node.now))
+    assert node.history[begin:] == ["fetch v2", "fetch v2"]
+    assert (node.answers, node.device.state(V2)) == ("v2", State.READY)
+
+
 def test_a_release_that_kills_the_node_is_found_by_counting_starts() -> None:
     node = on_v2_with_v1_warm()
     for _ in range(STARTS_MAX):
@@ -411,6 +425,7 @@ EVENTS = st.one_of(
     st.tuples(st.just("assign"), assignments()),
     st.tuples(st.just("trip"), RELEASES),
     st.tuples(st.just("unfit"), RELEASES),
+    st.tuples(st.just("lost"), RELEASES),
     st.tuples(st.just("cut"), st.booleans()),
     st.tuples(st.just("restart"), st.none()),
     st.tuples(st.just("tick"), st.none()),
@@ -437,6 +452,10 @@ def test_whatever_happens_only_ready_and_permitted_releases_answer(
         elif kind == "unfit":
             assert isinstance(value, Digest)
             node.unfit ^= {value}
+        elif kind == "lost":
+            assert isinstance(value, Digest)
+            node.disk.discard(value)
+            node.carry_out(node.device.lost(value, node.now))
         elif kind == "cut":
             node.unreachable = bool(value)
         elif kind == "restart":
@@ -457,9 +476,9 @@ def _check(node: Node, kind: str, before: dict[object, Digest | None]) -> None:
             if release is not None:
                 assert release not in plan.barred
                 assert release not in report.failed
-                assert release in node.disk
-                assert node.device.state(release) is State.READY
-        if kind in ("cut", "tick", "unfit") and before.get(OCR):
+                assert node.device.state(release) in ANSWERS
+                assert release in node.disk or node.device.state(release) is not State.READY
+        if kind in ("cut", "tick", "unfit", "lost") and before.get(OCR):
             assert report.running is not None, "silence came from no news"
         settled = node.device.tick(node.now)
         assert node.unreachable or settled == DeviceStep(), "settling twice gave something new"

@@ -280,11 +280,11 @@ class Federation:
         )
         assert ran.returncode == 0, f"{ran.stderr}\n{ends_of(self.logs)}"
 
-    def roll_out(self, version: str, plan: Path) -> str:
+    def roll_out(self, version: str, plan: Path, *more: str) -> str:
         import json
 
         said = done(
-            *("rollout", "start", f"{MODEL}@{version}", "--plan", plan, "-o", "json"),
+            *("rollout", "start", f"{MODEL}@{version}", "--plan", plan, *more, "-o", "json"),
             home=self.founder.home,
         )
         return str(json.loads(said)["rollout"])

@@ -14,7 +14,8 @@ from digit_releases import paths
 from digit_users import answers
 from parts.models import safetensors
 from plan_texts import FIRST
-from system_federation import MODEL, REGIONS, Federation, done
+from rpc.blob_worlds import Came, gathered
+from system_federation import MODEL, REGIONS, Federation, Node, done
 from tour.federation import free_ports
 
 from hanse.core import limits
@@ -22,8 +23,8 @@ from hanse.core.errors import NotFound, NotPermitted
 from hanse.core.ids import Digest
 from hanse.core.transfer.wanted import File, Wanted
 from hanse.parts.recipe import split
-from hanse.rpc import blob_client, certificates, tls
-from hanse.rpc.blob_client import Came, Pointed
+from hanse.rpc import certificates, tls
+from hanse.rpc.blob_client import Pointed
 from hanse.rpc.certificates import Identity
 
 pytestmark = pytest.mark.system
@@ -46,7 +47,9 @@ def world(folder: Path) -> Iterator[Federation]:
         made.close()
 
 
-def released(world: Federation, folder: Path, version: str, seed: int, tensors: int) -> File:
+def released(
+    world: Federation, folder: Path, version: str, seed: int, tensors: int, *more: str
+) -> File:
     """A release of a model and of random weights beside it, rolled out to all nodes."""
     files = folder / version
     files.mkdir()
@@ -59,7 +62,7 @@ def released(world: Federation, folder: Path, version: str, seed: int, tensors: 
     world.publish(files, version)
     plan = folder / "plan.yaml"
     plan.write_text(FIRST)
-    world.roll_out(version, plan)
+    world.roll_out(version, plan, *more)
     shown = world.founder.ask("release.show", model=MODEL, version=version)
     return File(Digest.of(weights), Digest.parse(shown["release"]))
 
@@ -89,6 +92,34 @@ def test_every_node_serves_what_left_the_daemon_three_times_at_most(
     assert sum(given) >= 3 * 12 * TENSOR_BYTES
 
 
+def test_a_neighbour_that_is_killed_while_it_gives_costs_nobody_the_release(
+    world: Federation, folder: Path
+) -> None:
+    for node in world.nodes:
+        assert node.stop() == 0
+        path = node.home / "agent.toml"
+        usual = "# share_bytes_per_s = 0"
+        assert usual in path.read_text()
+        path.write_text(path.read_text().replace(usual, "share_bytes_per_s = 2000000"))
+        node.start()
+    world.until("all answer", lambda: all(answers(node.address) for node in world.nodes))
+    file = released(world, folder, "1.1.0", 2, 16, "--supersede")
+
+    def giving() -> Node | None:
+        given = [(node.status()["sharing"]["bytes_given"], node) for node in world.nodes]
+        most, node = max(given, key=lambda each: each[0])
+        return node if most > TENSOR_BYTES else None
+
+    victim = world.until("somebody gives", giving)
+    victim.kill()
+    assert len(holds(world, file)) < len(NAMES), "and somebody still takes"
+    others = [node for node in world.nodes if node is not victim]
+    world.until("the others have it", lambda: len(set(holds(world, file)) - {victim.name}) == 5)
+    world.until("they answer", lambda: all(answers(node.address) for node in others))
+    victim.start()
+    world.until("it has it too", lambda: victim.name in holds(world, file))
+
+
 async def asked(
     world: Federation, name: str, address: str, authority: bytes, shown: str, wanted: Wanted
 ) -> Came | Pointed:
@@ -96,9 +127,7 @@ async def asked(
     keys = world.founder.home.parent / name / "keys"
     identity = Identity((keys / "tls.crt").read_bytes(), (keys / "tls.key").read_bytes())
     async with tls.open_channel(address, identity, authority, shown) as channel:
-        (answer,) = [
-            each async for each in blob_client.parts(channel, wanted, [limits.PART_BYTES_MAX])
-        ]
+        (answer,) = await gathered(channel, wanted, [limits.PART_BYTES_MAX])
         return answer
 
 
@@ -106,8 +135,8 @@ async def test_a_ticket_is_good_for_one_node_and_who_is_revoked_gets_none(
     world: Federation,
 ) -> None:
     home = world.founder.home
-    recipe = split((home.parent / "1.0.0/weights.safetensors").read_bytes())
-    shown = world.founder.ask("release.show", model=MODEL, version="1.0.0")
+    recipe = split((home.parent / "1.1.0/weights.safetensors").read_bytes())
+    shown = world.founder.ask("release.show", model=MODEL, version="1.1.0")
     file = File(recipe.digest, Digest.parse(shown["release"]))
     wanted = Wanted(file, Digest.of(recipe.encode()), (3,))
     daemon = partial(

@@ -13,7 +13,10 @@ from digit_releases import paths
 from digit_users import Users
 from onnx import numpy_helper
 from plan_texts import FIRST
+from rot import flip
 from system_federation import MODEL, NODES, REGIONS, Federation, done
+
+from hanse.core.ids import Digest
 
 pytestmark = pytest.mark.system
 BALLAST_FLOATS = 1_000_000
@@ -90,3 +93,35 @@ def test_a_fine_tune_travels_as_what_is_new(federation: Federation, folder: Path
     shown = json.loads(done("agent", "status", "--home", node.home, "-o", "json"))
     assert not shown["models"][0]["failed"]
     assert shown["fetching"] == daemon.ask("status")["fetching"] == []
+
+
+def test_an_ancestor_that_rots_on_a_node_is_fetched_again(
+    federation: Federation, folder: Path
+) -> None:
+    """What was to be built on it comes from the daemon, and the node goes on answering."""
+    daemon, node = federation.founder, federation.nodes[0]
+    ancestor = folder / "tuned.onnx"
+    digest = Digest.of(ancestor.read_bytes())
+    path = node.home / "state/blobs/sha256" / digest.hex[:2] / digest.hex[2:]
+    (rollout,) = daemon.ask("rollout.status", model=MODEL)["rollouts"][-1:]
+    with Users([node.address]) as users:
+        federation.until(
+            "1.1.0 is proven",
+            lambda: daemon.state_in(rollout["rollout"], daemon.region) == "healthy",
+        )
+        flip(path, 4 * path.stat().st_size)
+        tuned = weighty(paths()["v1"], 0.2, folder / "again.onnx")
+        federation.publish(tuned, "1.2.0", parent="1.1.0")
+        federation.roll_out("1.2.0", folder / "plan.yaml")
+        federation.until(
+            "it is whole again",
+            lambda: path.exists() and path.read_bytes() == ancestor.read_bytes(),
+        )
+        new = Digest.of(tuned.read_bytes())
+        federation.until(
+            "the node has 1.2.0",
+            (node.home / "state/blobs/sha256" / new.hex[:2] / new.hex[2:]).exists,
+        )
+    assert not users.failures
+    logged = [json.loads(line)["event"] for line in node.log.read_text().splitlines()]
+    assert "files_damaged" in logged

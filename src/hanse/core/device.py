@@ -25,7 +25,7 @@ from hanse.core.device_memory import Denial, Memory, parse_memory
 from hanse.core.device_step import DeviceStep, Effect, Fetch, Forget, Load, Route, Unload
 from hanse.core.errors import NotPermitted, Rejected
 from hanse.core.ids import Digest, Segment
-from hanse.core.slots import Happened, Slot, State
+from hanse.core.slots import ANSWERS, ASKS, Happened, Slot, State
 from hanse.core.standing import Standing
 from hanse.core.telemetry import REASON_BYTES_MAX, ModelReport
 
@@ -164,7 +164,10 @@ class Device:
         return self._refuse(release, reason, now)
 
     def lost(self, release: Digest, now: float) -> DeviceStep:
-        """The files of a release are missing or do not have their digests: fetch them again."""
+        """The files of a release are missing or do not have their digests: fetch them again.
+
+        What answers from memory goes on answering.
+        """
         return self._put(release, self._slot(release).after(Happened.LOST), now)
 
     def proved(self, release: Digest, now: float) -> DeviceStep:
@@ -191,7 +194,7 @@ class Device:
 
     def tick(self, now: float) -> DeviceStep:
         """Repeat the fetches that are due; call about once a second."""
-        waiting = (s for s in self._slots.values() if s.state is State.ABSENT and s.attempts)
+        waiting = (s for s in self._slots.values() if s.state in ASKS and s.attempts)
         return self._settle(now) if any(s.retry_at <= now for s in waiting) else DeviceStep()
 
     def stopping(self) -> DeviceStep:
@@ -291,7 +294,7 @@ class Device:
         warm = {d for standing in standings for d in standing.warm()}
         kept = {d for standing in standings for d in standing.kept()}
         for release, slot in list(self._slots.items()):
-            if release not in warm and slot.state is State.READY:
+            if release not in warm and slot.state in ANSWERS:
                 self._slots[release] = slot.after(Happened.UNLOAD) or slot
                 yield Unload(release)
             if release not in kept:
@@ -306,7 +309,7 @@ class Device:
             warm = standing.warm()
             for release in standing.staged():
                 slot, manifest = self._slot(release), self._manifests[release]
-                if slot.state is State.ABSENT and slot.retry_at <= now and release in plan.named:
+                if slot.state in ASKS and slot.retry_at <= now and release in plan.named:
                     self._slots[release] = slot.after(Happened.FETCH) or slot
                     yield Fetch(release, manifest)
                 elif slot.state is State.STORED and release in warm:

@@ -6,6 +6,8 @@
               absent, later            v
               or failed             failed, or absent if the disk lost it
 
+What is in memory answers on if the disk lost it: ready -> worn -> mending -> ready.
+
 `failed` is final for one (rollout, generation): a node never retries by itself what it has
 judged, only what it could not get.
 """
@@ -25,7 +27,14 @@ class State(StrEnum):
     STORED = "stored"
     LOADING = "loading"
     READY = "ready"
+    WORN = "ready, and its files are gone"
+    MENDING = "ready, and its files are fetched again"
     FAILED = "failed"
+
+
+ANSWERS = frozenset({State.READY, State.WORN, State.MENDING})
+ASKS = frozenset({State.ABSENT, State.WORN})
+"""Its files are to be fetched."""
 
 
 class Happened(StrEnum):
@@ -53,6 +62,13 @@ _TABLE: dict[tuple[State, Happened], State] = {
     (State.LOADING, Happened.REFUSED): State.FAILED,
     (State.LOADING, Happened.LOST): State.ABSENT,
     (State.READY, Happened.UNLOAD): State.STORED,
+    (State.READY, Happened.LOST): State.WORN,
+    (State.WORN, Happened.FETCH): State.MENDING,
+    (State.WORN, Happened.UNLOAD): State.ABSENT,
+    (State.MENDING, Happened.FETCHED): State.READY,
+    (State.MENDING, Happened.UNREACHED): State.WORN,
+    (State.MENDING, Happened.REFUSED): State.READY,
+    (State.MENDING, Happened.UNLOAD): State.FETCHING,
     (State.FAILED, Happened.REOPENED): State.ABSENT,
 }
 

@@ -17,7 +17,7 @@ from hanse.core.device_memory import Denial
 from hanse.core.device_step import Route
 from hanse.core.ids import Digest
 from hanse.core.routing import takes_all
-from hanse.core.slots import Slot, State
+from hanse.core.slots import ANSWERS, Slot, State
 from hanse.core.telemetry import ModelReport
 
 
@@ -45,9 +45,7 @@ class Standing:
         )
 
     def servable(self, release: Digest | None) -> bool:
-        return (
-            release is not None and self.permitted(release) and self.state(release) is State.READY
-        )
+        return release is not None and self.permitted(release) and self.state(release) in ANSWERS
 
     def fallback(self, instead_of: Digest | None) -> Digest | None:
         """The nearest good release that could answer at once."""
@@ -108,7 +106,7 @@ class Standing:
             plan.model,
             running=route.stable,
             candidate_ready=self.servable(plan.candidate),
-            ready=tuple(d for d in held if self.state(d) is State.READY),
+            ready=tuple(d for d in held if self.state(d) in ANSWERS),
             stored=tuple(d for d in held if self.state(d) in (State.STORED, State.LOADING)),
             failed=failed,
             interim=plan.active is not None and route.stable != plan.active,

@@ -142,7 +142,8 @@ class Staging:
 
     async def _look_at_damage(self) -> None:
         """Releases of which a file was found to have rotted are fetched again, if they have."""
-        damaged, self._damaged = self._damaged, set()
+        damaged = self._damaged.union(await finished(self._cache.blobs.lost))
+        self._damaged.clear()
         for release in self._device.held():
             manifest = self._device.manifest(release)
             if manifest is None or damaged.isdisjoint(file.digest for file in manifest.files):
