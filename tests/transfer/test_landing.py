@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from memory_blobs import MemoryBlobs
 from parts.models import safetensors
 
 from hanse.core.errors import InvalidProof
@@ -17,7 +18,6 @@ from hanse.core.ids import Digest
 from hanse.core.transfer.wanted import File
 from hanse.parts.recipe import split
 from hanse.storage.blobs import BlobStore
-from hanse.storage.memory_blobs import MemoryBlobs
 from hanse.transfer import landing as landings
 from hanse.transfer.job import Job
 from hanse.transfer.landing import Ground
