@@ -100,7 +100,7 @@ def test_an_ancestor_that_rots_on_a_node_is_fetched_again(
 ) -> None:
     """What was to be built on it comes from the daemon, and the node goes on answering."""
     daemon, node = federation.founder, federation.nodes[0]
-    ancestor = folder / "tuned.onnx"
+    ancestor = folder / "tuned" / "model.onnx"
     digest = Digest.of(ancestor.read_bytes())
     path = node.home / "state/blobs/sha256" / digest.hex[:2] / digest.hex[2:]
     (rollout,) = daemon.ask("rollout.status", model=MODEL)["rollouts"][-1:]
@@ -110,7 +110,7 @@ def test_an_ancestor_that_rots_on_a_node_is_fetched_again(
             lambda: daemon.state_in(rollout["rollout"], daemon.region) == "healthy",
         )
         flip(path, 4 * path.stat().st_size)
-        tuned = weighty(paths()["v1"], 0.2, folder / "again.onnx")
+        tuned = weighty(paths()["v1"], 0.2, folder / "again" / "model.onnx")
         federation.publish(tuned, "1.2.0", parent="1.1.0")
         federation.roll_out("1.2.0", folder / "plan.yaml")
         federation.until(
