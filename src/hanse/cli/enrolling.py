@@ -23,26 +23,22 @@ if TYPE_CHECKING:
     from hanse.core.token import Token
 
 
-def ttl(command: options.F) -> options.F:
-    return click.option(
-        "--ttl",
-        "ttl_s",
-        callback=options.duration_s,
-        default="15m",
-        metavar="DURATION",
-        show_default=True,
-        help="How long the token may be used; at most 15m.",
-    )(command)
-
-
-def with_token(command: options.F) -> options.F:
-    return click.option(
-        "--token",
-        "token_text",
-        envvar="HANSE_TOKEN",
-        show_envvar=True,
-        help="The token; - reads it from standard input, where no list of processes shows it.",
-    )(command)
+ttl = click.option(
+    "--ttl",
+    "ttl_s",
+    callback=options.duration_s,
+    default="15m",
+    metavar="DURATION",
+    show_default=True,
+    help="How long the token may be used; at most 15m.",
+)
+with_token = click.option(
+    "--token",
+    "token_text",
+    envvar="HANSE_TOKEN",
+    show_envvar=True,
+    help="The token; - reads it from standard input, where no list of processes shows it.",
+)
 
 
 def read_token(text: str, kind: str) -> Token:

@@ -8,13 +8,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
 from hanse.cli.output import FORMS
-
-F = TypeVar("F", bound=Callable[..., Any])
 
 
 def default_home() -> Path:
@@ -22,57 +20,51 @@ def default_home() -> Path:
     return Path(base) / "hanse"
 
 
-def home(command: F) -> F:
-    return click.option(
-        "--home",
-        type=click.Path(path_type=Path, file_okay=False),
-        envvar="HANSE_HOME",
-        default=default_home,
-        show_default="~/.local/share/hanse",
-        show_envvar=True,
-        help="The daemon's folder.",
-    )(command)
+_FOLDER = click.Path(path_type=Path, file_okay=False)
+_FILE = click.Path(path_type=Path, dir_okay=False)
 
-
-def agent_home(command: F) -> F:
-    return click.option(
-        "--home",
-        type=click.Path(path_type=Path, file_okay=False),
-        envvar="HANSE_AGENT_HOME",
-        required=True,
-        show_envvar=True,
-        help="The edge node's folder.",
-    )(command)
-
-
-def output(command: F) -> F:
-    return click.option(
-        "-o",
-        "--output",
-        "form",
-        type=click.Choice(FORMS),
-        default="table",
-        show_default=True,
-        help="How to print the answer.",
-    )(command)
-
-
-def key(command: F) -> F:
-    return click.option(
-        "--key",
-        type=click.Path(path_type=Path, dir_okay=False),
-        envvar="HANSE_KEY",
-        show_envvar=True,
-        help="Your signing key.  [default: keys/operator.key in the daemon's folder]",
-    )(command)
-
-
-def draft(command: F) -> F:
-    return click.option(
-        "--draft",
-        type=click.Path(path_type=Path, dir_okay=False),
-        help="Write it there unsigned, for several people: hanse statement sign, then submit.",
-    )(command)
+home = click.option(
+    "--home",
+    type=_FOLDER,
+    envvar="HANSE_HOME",
+    default=default_home,
+    show_default="~/.local/share/hanse",
+    show_envvar=True,
+    help="The daemon's folder.",
+)
+agent_home = click.option(
+    "--home",
+    type=_FOLDER,
+    envvar="HANSE_AGENT_HOME",
+    required=True,
+    show_envvar=True,
+    help="The edge node's folder.",
+)
+output = click.option(
+    "-o",
+    "--output",
+    "form",
+    type=click.Choice(FORMS),
+    default="table",
+    show_default=True,
+    help="How to print the answer.",
+)
+key = click.option(
+    "--key",
+    type=_FILE,
+    envvar="HANSE_KEY",
+    show_envvar=True,
+    help="Your signing key.  [default: keys/operator.key in the daemon's folder]",
+)
+draft = click.option(
+    "--draft",
+    type=_FILE,
+    help="Write it there unsigned, for several people: hanse statement sign, then submit.",
+)
+yes = click.option("-y", "--yes", is_flag=True, help="Do not ask for confirmation.")
+reason = click.option(
+    "--reason", help="Why, for the record. Asked for on a terminal, required elsewhere."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,27 +92,6 @@ def signed(command: Callable[..., Any]) -> Callable[..., Any]:
     return draft(key(home(output(gathered))))
 
 
-def yes(command: F) -> F:
-    return click.option("-y", "--yes", is_flag=True, help="Do not ask for confirmation.")(command)
-
-
-def reason(command: F) -> F:
-    return click.option(
-        "--reason", help="Why, for the record. Asked for on a terminal, required elsewhere."
-    )(command)
-
-
-def timeout(command: F) -> F:
-    return click.option(
-        "--timeout",
-        callback=duration_s,
-        default="10m",
-        metavar="DURATION",
-        show_default=True,
-        help="With --watch: give up waiting after this long (exit 4).",
-    )(command)
-
-
 def pairs(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
     """A callback: NAME=VALUE texts become a mapping."""
     found = {}
@@ -143,6 +114,16 @@ def duration_s(_: click.Context, __: click.Parameter, value: str | None) -> floa
         return duration_ms(1)(value, "duration") / 1000
     except InvalidSpec as error:
         raise click.BadParameter(str(error)) from None
+
+
+timeout = click.option(
+    "--timeout",
+    callback=duration_s,
+    default="10m",
+    metavar="DURATION",
+    show_default=True,
+    help="With --watch: give up waiting after this long (exit 4).",
+)
 
 
 def release_name(_: click.Context, __: click.Parameter, value: str) -> dict[str, str]:

@@ -200,9 +200,8 @@ def _relapse(view: ModelView, place: Place, asked: Sequence[HealingView]) -> Rel
         if child is None or (active is not None and active.release == child.digest):
             continue
         if any(h.region == place.region and h.release == child.digest for h in view.holds):
-            signed = max((r.generation for r in view.rollouts if not r.mandated), default=0)
             tried = (r.generation for r in view.rollouts if r.release == child.digest)
-            if signed <= max(tried, default=0):
+            if view.signed_generation <= max(tried, default=0):
                 return child
     return None
 
@@ -239,9 +238,10 @@ def start(view: ModelView, place: Place, given: Mandated) -> Proposal | None:
 
 def _proposal(view: ModelView, place: Place, given: Mandated, release: Digest) -> Proposal | None:
     active = view.active(place.region)
-    generation = max((r.generation for r in view.rollouts), default=0) + 1
-    signed = max((r.generation for r in view.rollouts if not r.mandated), default=0)
-    if active is None or active.release == release or generation > signed + given.uses:
+    generation = view.generation + 1
+    if active is None or active.release == release:
+        return None
+    if generation > view.signed_generation + given.uses:
         return None
     spec = instance(given, generation, release, active.release)
     body = RolloutIntent(

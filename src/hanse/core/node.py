@@ -296,7 +296,7 @@ class Node:
         writes += [*self._commit(clock), *self.finality.writes()]
         views = (*views, *self.catalog.refold())
         if (views or self._ticked) and self.recovery.phase is not Phase.RECOVERING:
-            self.region.settle(self.book.chain.current, clock.now_s)
+            self.region.settle(self.book.chain.current)
         writes += self._speak(clock, changed=bool(writes))
         self._ticked = False
         links = self._overlay.changes(self.book.chain.current, self.region.must_hear, clock.now_s)

@@ -254,7 +254,7 @@ class Region:
             weigh(self.shares(), self.words, self._catalog.quarantine_quorum),
         )
 
-    def settle(self, members: Members, now_s: float) -> None:
+    def settle(self, members: Members) -> None:
         """Tell the nodes what stands now, if it differs from what they were told."""
         models = [
             assign(view, self.name, self._serving_execution(view), self.local)

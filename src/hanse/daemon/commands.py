@@ -63,9 +63,7 @@ def publish(node: Node, blobs: Blobs, args: Args, private: Sequence[str] = ()) -
         ReleaseRecord(manifest.model, manifest.version, counter, raw), attestations=[envelope]
     )
     keep(node, release, manifest, args.get("openings") or {})
-    node.propose(BlobHave(manifest.model, tuple(f.digest for f in manifest.files)[:256]))
-    _pin(blobs, manifest, release)
-    node.region.have(release)
+    _have(node, blobs, manifest, release)
     return lambda: {
         "event": event_of(ticket),
         "release": str(release),
@@ -254,9 +252,7 @@ def _counter(args: Args, view: ModelView | None) -> int:
 
 def _brought_back(node: Node, blobs: Blobs, manifest: Manifest, release: Digest) -> Answer:
     """Its record stands; only the files had been removed."""
-    ticket = node.propose(BlobHave(manifest.model, tuple(f.digest for f in manifest.files)[:256]))
-    _pin(blobs, manifest, release)
-    node.region.have(release)
+    ticket = _have(node, blobs, manifest, release)
     return lambda: {
         "event": event_of(ticket),
         "release": str(release),
@@ -264,9 +260,13 @@ def _brought_back(node: Node, blobs: Blobs, manifest: Manifest, release: Digest)
     }
 
 
-def _pin(blobs: Blobs, manifest: Manifest, release: Digest) -> None:
+def _have(node: Node, blobs: Blobs, manifest: Manifest, release: Digest) -> Ticket:
+    """Its files are here, and stay."""
+    ticket = node.propose(BlobHave(manifest.model, tuple(f.digest for f in manifest.files)[:256]))
     for file in manifest.files:
         blobs.pin(file.digest, pin_of(release))
+    node.region.have(release)
+    return ticket
 
 
 def _pauses(node: Node, rollout: RolloutView, region: str) -> list[EventId]:

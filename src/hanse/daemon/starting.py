@@ -69,7 +69,7 @@ def objections(node: Node, plan: RolloutSpec) -> Iterator[HanseError]:
             f"nothing can start: {stale}",
             fix="see hanse trust show; holding, killing and rolling back go on working",
         )
-    highest = max((r.generation for r in view.rollouts), default=0)
+    highest = view.generation
     if plan.generation <= highest:
         yield Conflict(
             f"generation {plan.generation} is not above {highest}",

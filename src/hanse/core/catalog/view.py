@@ -179,6 +179,16 @@ class ModelView:
     def current_rollout(self) -> RolloutView | None:
         return self.rollouts[-1] if self.rollouts else None
 
+    @property
+    def generation(self) -> int:
+        """The highest that any plan of it has; 0 without one."""
+        return max((r.generation for r in self.rollouts), default=0)
+
+    @property
+    def signed_generation(self) -> int:
+        """The highest of those that people have signed."""
+        return max((r.generation for r in self.rollouts if not r.mandated), default=0)
+
     def frozen(self, region: str) -> HoldView | None:
         return next((h for h in self.holds if h.release is None and h.region == region), None)
 

@@ -376,9 +376,9 @@ class Sync:
         if now_s >= self._next_ping_s:
             spread = limits.ANTI_ENTROPY_S * limits.ANTI_ENTROPY_JITTER
             self._next_ping_s = now_s + limits.ANTI_ENTROPY_S + self._rng.uniform(-spread, spread)
-            self._ping(now_s)
+            self._ping()
 
-    def _ping(self, now_s: float) -> None:
+    def _ping(self) -> None:
         """A few links each round, those first that were quiet longest: all get their turn.
 
         One ping serves both ends. Whom a rollout waits for is asked each time, and answers.

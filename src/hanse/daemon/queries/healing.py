@@ -19,9 +19,7 @@ def heal_status(node: Node, clock: Clock, args: Args) -> Answer:
 def _model(matter: Matter) -> Answer:
     healing, view = matter.node.region.healing, matter.view
     given = healing.mandates.get(view.model)
-    signed = max((r.generation for r in view.rollouts if not r.mandated), default=0)
-    newest = max((r.generation for r in view.rollouts), default=0)
-    left = max(0, signed + given.uses - newest) if given else 0
+    left = max(0, view.signed_generation + given.uses - view.generation) if given else 0
     return {
         "model": view.model,
         "declared": view.model in healing.policies,

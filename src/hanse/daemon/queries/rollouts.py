@@ -29,7 +29,7 @@ def rollout_prepare(node: Node, clock: Clock, args: Args) -> Answer:
         "release": str(release.digest),
         "version": release.version,
         "predecessor": str(predecessor) if predecessor else None,
-        "generation": max((r.generation for r in matter.view.rollouts), default=0) + 1,
+        "generation": matter.view.generation + 1,
         "regions": [r.name for r in node.book.chain.current.regions],
         "labels": {r: dict(p) for r, p in node.book.chain.current.labels_of_all.items()},
         "trust": node.book.chain.current.version,
