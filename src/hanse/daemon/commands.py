@@ -175,15 +175,12 @@ def unfreeze(node: Node, args: Args) -> Answer:
 
 def kill(node: Node, args: Args) -> Answer:
     """Kill a release for ever. Needs neither fresh trust nor peers."""
-    view = model_view(node, text_of(args, "model"))
-    release = Digest.parse(text_of(args, "release"))
-    if view.release(release) is None:
-        raise NotFound(f"{view.model} has no release {release.short}", fix="see release list")
-    reason = check_text(text_of(args, "reason"), "reason")
-    ticket = node.propose(Kill(view.model, release, reason), attestations=[envelope_of(args)])
+    view, release = named_release(node, args)
+    body = Kill(view.model, release.digest, check_text(text_of(args, "reason"), "reason"))
+    ticket = node.propose(body, attestations=[envelope_of(args)])
     return lambda: {
         "event": event_of(ticket),
-        "release": str(release),
+        "release": str(release.digest),
         "undo": "a kill is for ever; publish a new release with other model files",
     }
 
@@ -212,6 +209,15 @@ def model_view(node: Node, model: str) -> ModelView:
         known = ", ".join(sorted(node.catalog.views)) or "none yet"
         raise NotFound(f"there is no model {model[:80]!r}", fix=f"known models: {known}")
     return view
+
+
+def named_release(node: Node, args: Args) -> tuple[ModelView, Release]:
+    """The release that `model` and `release`, a digest, name. Raises `NotFound`."""
+    view, digest = model_view(node, text_of(args, "model")), Digest.parse(text_of(args, "release"))
+    release = view.release(digest)
+    if release is None:
+        raise NotFound(f"{view.model} has no release {digest.short}", fix="see release list")
+    return view, release
 
 
 def find_rollout(view: ModelView, name: object) -> RolloutView:

@@ -29,7 +29,7 @@ from hanse.core.keeping import Note
 from hanse.core.limits import SHOWN_MS_MAX
 from hanse.core.node import Clock, Node
 from hanse.core.retention import Plan, ReleaseFate, Rules, Stored, decide, pin_of
-from hanse.daemon.commands import Answer, Args, model_view, text_of
+from hanse.daemon.commands import Answer, Args, named_release, text_of
 from hanse.daemon.control import Progress
 from hanse.daemon.driver import Driver
 from hanse.storage.blobs import Blobs
@@ -156,10 +156,8 @@ def leaving(plan: Plan) -> list[ReleaseFate]:
 
 def pin(node: Node, args: Args) -> Answer:
     """Keep a release here whatever reaches it; it is fetched if it is not here."""
-    view, digest = model_view(node, text_of(args, "model")), Digest.parse(text_of(args, "release"))
-    release = view.release(digest)
-    if release is None:
-        raise NotFound(f"{view.model} has no release {digest.short}", fix="see release list")
+    view, release = named_release(node, args)
+    digest = release.digest
     if not may_lie(release, node.me.region, node.book.chain.current):
         raise NotPermitted(
             f"residency keeps {release.version} out of {node.me.region}",

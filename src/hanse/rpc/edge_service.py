@@ -21,6 +21,7 @@ from hanse.core.fleet import SHARE_FACT
 from hanse.core.ids import Segment, check_address, segment
 from hanse.rpc import tls
 from hanse.rpc.assignments import AssignmentFeed, Watcher
+from hanse.rpc.methods import handler_of
 from hanse.rpc.status import Context, refuse, translated
 from hanse.rpc.tls import Peer
 from hanse.v1 import edge_pb2 as pb
@@ -127,19 +128,7 @@ class EdgeService:
         return peer, node
 
     def handler(self) -> grpc.GenericRpcHandler[Any, Any]:
-        return grpc.method_handlers_generic_handler(
-            NAME,
-            {
-                "Watch": grpc.unary_stream_rpc_method_handler(
-                    self.watch, request_deserializer=pb.WatchRequest.FromString
-                ),
-                "Report": grpc.unary_unary_rpc_method_handler(
-                    self.report,
-                    request_deserializer=pb.ReportRequest.FromString,
-                    response_serializer=pb.ReportResponse.SerializeToString,
-                ),
-            },
-        )
+        return handler_of(self, pb.DESCRIPTOR.services_by_name["EdgeService"])
 
 
 def _facts(claimed: Mapping[str, str], caller: str) -> dict[str, str]:

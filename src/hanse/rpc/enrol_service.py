@@ -16,6 +16,7 @@ from hanse.core.errors import NotPermitted, TooLarge, Unavailable
 from hanse.core.gossip.budget import Budget
 from hanse.core.gossip.trust_parts import PART_BYTES
 from hanse.rpc import certificates, tls
+from hanse.rpc.methods import handler_of
 from hanse.rpc.status import Context, translated
 from hanse.rpc.tls import Peer
 from hanse.v1 import enrol_pb2 as pb
@@ -91,28 +92,4 @@ class EnrolService:
             raise Unavailable("many machines enrol just now", fix="try again in a few seconds")
 
     def handler(self) -> grpc.GenericRpcHandler[Any, Any]:
-        return grpc.method_handlers_generic_handler(
-            NAME,
-            {
-                "Trust": grpc.unary_stream_rpc_method_handler(
-                    self.trust,
-                    request_deserializer=pb.TrustRequest.FromString,
-                    response_serializer=pb.TrustResponse.SerializeToString,
-                ),
-                "Enroll": grpc.unary_unary_rpc_method_handler(
-                    self.enroll,
-                    request_deserializer=pb.EnrollRequest.FromString,
-                    response_serializer=pb.EnrollResponse.SerializeToString,
-                ),
-                "Join": grpc.unary_unary_rpc_method_handler(
-                    self.join,
-                    request_deserializer=pb.JoinRequest.FromString,
-                    response_serializer=pb.JoinResponse.SerializeToString,
-                ),
-                "Renew": grpc.unary_unary_rpc_method_handler(
-                    self.renew,
-                    request_deserializer=pb.RenewRequest.FromString,
-                    response_serializer=pb.RenewResponse.SerializeToString,
-                ),
-            },
-        )
+        return handler_of(self, pb.DESCRIPTOR.services_by_name["EnrolService"])

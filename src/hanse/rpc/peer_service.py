@@ -9,6 +9,7 @@ import grpc
 
 from hanse.core.ids import Segment
 from hanse.rpc.link import GrpcTransport
+from hanse.rpc.methods import handler_of
 from hanse.rpc.status import Context, translated
 from hanse.v1 import sync_pb2 as pb
 
@@ -31,14 +32,4 @@ class PeerService:
         return pb.ProbeResponse(region=self._region)
 
     def handler(self) -> grpc.GenericRpcHandler[Any, Any]:
-        return grpc.method_handlers_generic_handler(
-            NAME,
-            {
-                "Link": grpc.stream_stream_rpc_method_handler(self.link),
-                "Probe": grpc.unary_unary_rpc_method_handler(
-                    self.probe,
-                    request_deserializer=pb.ProbeRequest.FromString,
-                    response_serializer=pb.ProbeResponse.SerializeToString,
-                ),
-            },
-        )
+        return handler_of(self, pb.DESCRIPTOR.services_by_name["PeerService"])
