@@ -45,7 +45,7 @@ def test_what_was_kept_is_enough_to_go_back(federation: Federation, folder: Path
         assert "published here" in said["1.0.0"][-1]
         shown = done("gc", "--dry-run", home=daemon.home)
         assert f"{MODEL}@1.0.0" in shown
-        assert shown.splitlines()[-1].startswith("0 bytes would go, ")
+        assert shown.splitlines()[-1].startswith("0 B would go, ")
         federation.until(
             "no node needs 1.0.0",
             lambda: not fates(collect(*GC, "--dry-run"))["1.0.0"],
