@@ -172,6 +172,7 @@ def test_beyond_eight_nodes_each_still_has_one_voice_alone_and_the_state_is_boun
     nodes = [f"n{i}" for i in range(100)]
     step = Step(100)
     step.hear(dict.fromkeys(nodes, HONEST) | {"n77": lie}, 10)
+    assert " (or a node of its voice): " in step.verdict().why
     assert len(step.voices.names) == VOICES_MAX
     assert min(e.requests for e in step.voices.without) > 0.7 * step.evidence.requests
     assert step.verdict().on_fail == "hold"

@@ -146,9 +146,9 @@ class Voices:
             if (hidden := self._hidden(whole, strictly)) is not None:
                 return hidden
         if whole.kind is Kind.HEALTHY and not late:
-            for name, verdict in zip(self.names, apart, strict=True):
+            for voice, verdict in enumerate(apart):
                 if verdict.kind is not Kind.HEALTHY:
-                    why = f"without the word of {name}: {verdict.why}"
+                    why = f"without the word of {self._called(voice)}: {verdict.why}"
                     return inconclusive(verdict.reason, why, whole.readings)
         return whole
 
@@ -163,7 +163,7 @@ class Voices:
         if not needed:
             return whole
         needed.sort(key=lambda i: _harm_of(apart[i]))
-        said = ", ".join(self.names[i] for i in needed[:_NAMED_MAX])
+        said = ", ".join(map(self._called, needed[:_NAMED_MAX]))
         more = f" or {len(needed) - _NAMED_MAX} others" if len(needed) > _NAMED_MAX else ""
         why = f"harm does not show without the word of {said}{more}: {whole.why}"
         return Verdict(Kind.HARM, Reason.ONE_NODE, why, whole.readings, "hold")
@@ -175,8 +175,8 @@ class Voices:
             return None
         # All together lean to harm: perhaps nobody covers it up, and another one makes it up.
         open_ = _harm_of(whole) > 0
-        other = f", least without that of {self.names[least]}" if open_ else ""
-        word = f"harm shows without the word of {self.names[most]}{other}"
+        other = f", least without that of {self._called(least)}" if open_ else ""
+        word = f"harm shows without the word of {self._called(most)}{other}"
         why = f"{word}: {apart[most].why}"
         return Verdict(Kind.HARM, Reason.ONE_NODE, why, whole.readings, "hold")
 
@@ -190,6 +190,11 @@ class Voices:
             without=(*self.without, *(_spared(evidence),) * count),
             seen=(*self.seen, *(seen,) * count),
         )
+
+    def _called(self, voice: int) -> str:
+        """Its node; of more nodes than voices it may be another one that speaks with it."""
+        shared = self.asked > VOICES_MAX
+        return f"{self.names[voice]} (or a node of its voice)" if shared else self.names[voice]
 
     def _voice_of(self, node: str) -> int | None:
         if not node:
