@@ -1,6 +1,7 @@
-"""What every verb of the control socket answers, key by key.
+"""What the verbs of the control socket that look at something answer, key by key.
 
-The daemon fills these mappings and the command line shows them; `-o json` prints them whole.
+The daemon fills these mappings, a test holds it to them, and the command line shows them;
+`-o json` prints them whole. What a verb that changes something answers is shown as it comes.
 Every key is always present; `None` is "not known here", never "zero". Times `*_ms` are Unix
 milliseconds, ages `*_s` are seconds by the daemon's own clock. Lists whose order matters say so.
 A number that somebody will act on stands with its n and its age.
@@ -215,27 +216,6 @@ class Prepared(TypedDict):
     counter: int
 
 
-class BlobPut(TypedDict):
-    """blob.put {digest, size} and then `size` raw bytes.
-
-    If the blob is there already, answer before any byte is read, with `stored` false.
-    The first answer line is then the result; otherwise it is {"progress": {"send": true}},
-    and only after it the client sends.
-    """
-
-    digest: str
-    size: int
-    stored: bool
-
-
-class Published(TypedDict):
-    """release.publish {manifest, envelope, counter}"""
-
-    event: str
-    release: str
-    undo: str
-
-
 class RolloutPrepared(TypedDict):
     """rollout.prepare {model, version | release, regions?}: regions as a text, with commas"""
 
@@ -255,14 +235,6 @@ class Linted(TypedDict):
     file: str
     stages: int
     problem: str | None  # with file and line
-
-
-class RolloutStarted(TypedDict):
-    """rollout.start {spec, envelope}"""
-
-    event: str
-    rollout: str
-    undo: str
 
 
 class MetricReading(TypedDict):
@@ -319,17 +291,6 @@ class RolloutStatuses(TypedDict):
     rollouts: list[RolloutStatus]  # running first, then newest
 
 
-class Controlled(TypedDict):
-    """rollout.control {model, rollout, action, region, reason, envelope?}
-
-    `region` "" is every region. `envelope` for resume, and for abort in other regions than the
-    daemon's own: a DSSE text over control_statement(action, model, rollout=…, region=…).
-    """
-
-    event: str
-    undo: str
-
-
 class Approvable(TypedDict):
     """rollout.awaiting {model, rollout?, stage?}; the same is asked of rollout.approve.
 
@@ -343,35 +304,6 @@ class Approvable(TypedDict):
     step: int
     role: str
     count: int
-
-
-# rollback {model, to?, reason, by}: `to` is a version or digest, `by` the person's name.
-RolledBack = TypedDict(
-    "RolledBack",
-    {
-        "event": str,
-        "region": str,
-        "from": ReleaseRef,
-        "to": ReleaseRef,
-        "nodes": Nodes,
-        "undo": str,
-    },
-)
-
-
-class Held(TypedDict):
-    """freeze {model, reason, until_ms?}; `hold` is 64 hex digits, as unfreeze wants it."""
-
-    event: str
-    hold: str
-    undo: str
-
-
-class Lifted(TypedDict):
-    """unfreeze {model, hold, envelope, reason}: over control_statement("lift", model, hold=hex)."""
-
-    event: str
-    undo: str
 
 
 class HoldRow(TypedDict):
@@ -432,10 +364,3 @@ class Why(TypedDict):
     sentences: list[str]  # the answer first, then what it rests on
     metrics: list[MetricReading]  # that decided
     timeline: list[Moment]  # oldest first
-
-
-class TrustExtended(TypedDict):
-    """trust.extend {file}"""
-
-    version: int
-    members: int
