@@ -28,7 +28,7 @@ from hanse.core.trust.mandate import Mandate, template_of
 REGION = segment("eu-north")
 ME = Origin(segment("hansa"), REGION, member_id(bytes(32)), 1)
 PLACE = Place(REGION, ME.member)
-POLICY = Policy(MODEL, cooldown_s=100.0, budget=3, window_s=1000.0)
+POLICY = Policy(cooldown_s=100.0, budget=3, window_s=1000.0)
 
 
 # -- the decision alone ------------------------------------------------------------------------
@@ -220,7 +220,7 @@ class Region(Federation):
     def __init__(self, **policy: Any) -> None:
         super().__init__()
         self.healing = self.node("eu-north").region.healing
-        self.healing.policies = {MODEL: Policy(MODEL, **{"cooldown_s": 20.0, **policy})}
+        self.healing.policies = {MODEL: Policy(**{"cooldown_s": 20.0, **policy})}
         self.asked: list[Heal] = []
 
     def effect(self, effect: object) -> None:

@@ -88,7 +88,7 @@ class World:
     async def heals(self, hook: Hook, **more: Any) -> tuple[str, Digest | None, str]:
         """Outcome, answer and reason of the RETRAIN once it has its result."""
         values = {"deadline_s": 2.0, "heldout": None, "heldout_min": 0.0} | more
-        declared = {DIGITS: Heals(Policy(DIGITS), hook, **values)}
+        declared = {DIGITS: Heals(Policy(), hook, **values)}
         driver: Any = Direct(self.federation)
         self.healer = Healer(driver, self.blobs, self.folder, declared, self.fetched.append)
         self.healer.heal(Heal(DIGITS, self.key))
@@ -186,7 +186,7 @@ async def test_one_that_is_right_less_often_than_the_one_before_is_refused(tmp_p
     made.key = ticket.event
     made.publish("swapped", "1.5.1", answers=True)
     driver: Any = Direct(made.federation)
-    declared = {DIGITS: Heals(Policy(DIGITS), HTTP, 5.0, made.heldout(), 0.0)}
+    declared = {DIGITS: Heals(Policy(), HTTP, 5.0, made.heldout(), 0.0)}
     healer = Healer(driver, made.blobs, tmp_path, declared, made.fetched.append)
     healer.heal(Heal(DIGITS, made.key))
     async with asyncio.timeout(30):

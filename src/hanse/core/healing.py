@@ -75,7 +75,6 @@ class Mandated:
 class Policy:
     """What an operator has declared for one model."""
 
-    model: Segment
     causes: tuple[str, ...] = RETRAIN_CAUSES
     cooldown_s: float = 3600.0
     budget: int = 3

@@ -125,7 +125,6 @@ def _heals(home: Path, model: str, value: object) -> Heals:
     heldout = fields.optional("heldout", _file(home), None)
     return Heals(
         Policy(
-            Segment(model),
             fields.optional("causes", listed(one_of(*RETRAIN_CAUSES)), RETRAIN_CAUSES),
             fields.optional("cooldown", _seconds, 3600.0),
             fields.optional("budget", whole(1, BUDGET_MAX), 3),

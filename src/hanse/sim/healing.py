@@ -34,7 +34,7 @@ from hanse.sim.story import (
 )
 from hanse.sim.world import World
 
-POLICY: Final = Policy(MODEL, cooldown_s=30.0, budget=3, window_s=3600.0)
+POLICY: Final = Policy(cooldown_s=30.0, budget=3, window_s=3600.0)
 TRAINS_S, CHECKS_S = (5.0, 40.0), (1.0, 5.0)
 
 
