@@ -175,7 +175,12 @@ class BlobStore:
             for made in (self.folder, folder, folder.parent):
                 sync_folder(made)
 
-    def writer(self, size: int, digest: Digest | None = None) -> BlobWriter:
+    def writer(
+        self,
+        size: int,
+        digest: Digest | None = None,
+        published: Callable[[Digest], None] = lambda _: None,
+    ) -> BlobWriter:
         check_size(size)
         with disk_errors("begin a blob"):
             if digest is None:
@@ -188,7 +193,7 @@ class BlobStore:
         except BaseException:
             os.close(part.fd)
             raise
-        return BlobWriter(part, size, digest, self._place, self._release)
+        return BlobWriter(part, size, digest, self._place, self._release, published)
 
     def unfinished(
         self,

@@ -237,9 +237,9 @@ class BucketBlobs:
 
     # -- bytes -------------------------------------------------------------------
 
-    def writer(self, size: int, digest: Digest | None = None) -> BucketWriter:
+    def writer(self, size: int, digest: Digest | None = None) -> BlobWriter:
         self.cache.make_room(size)
-        return BucketWriter(self, self.cache.writer(size, digest))
+        return self.cache.writer(size, digest, self.arrived)
 
     def unfinished(self, size: int, digest: Digest) -> Unfinished:
         self.cache.make_room(size)
@@ -387,34 +387,3 @@ class BucketBlobs:
     def _remember(self) -> None:
         with self._mutex:
             known.write(self.cache.folder / known.NAME, self._relied)
-
-
-class BucketWriter:
-    """`Writer` of one blob: into the cache, and from there into the bucket."""
-
-    def __init__(self, store: BucketBlobs, inner: BlobWriter) -> None:
-        self._store, self._inner = store, inner
-
-    @property
-    def offset(self) -> int:
-        return self._inner.offset
-
-    def write(self, chunk: bytes) -> None:
-        self._inner.write(chunk)
-
-    def commit(self) -> Path:
-        path = self._inner.commit()
-        self._store.arrived(Digest(path.parent.name + path.name))
-        return path
-
-    def suspend(self) -> None:
-        self._inner.suspend()
-
-    def abort(self) -> None:
-        self._inner.abort()
-
-    def __enter__(self) -> BucketWriter:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.suspend()

@@ -151,11 +151,10 @@ class BlobWriter:
         digest: Digest | None,
         place: Callable[[Digest], Path],
         release: Callable[[int], None],
+        published: Callable[[Digest], None],
     ) -> None:
-        self._part = part
-        self._size = size
-        self._digest = digest
-        self._place = place
+        self._part, self._size, self._digest = part, size, digest
+        self._place, self._published = place, published
         self._release = release  # gives back bytes that the store keeps free for this writer
         self._open = True
 
@@ -199,6 +198,7 @@ class BlobWriter:
             # An older copy of the same digest is replaced: it may have rotted, this has not.
             self._part.publish(path)
         self._close()
+        self._published(digest)
         return path
 
     def suspend(self) -> None:

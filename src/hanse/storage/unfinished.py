@@ -42,7 +42,7 @@ class Unfinished:
         place: Callable[[Digest], Path],
         promise: Callable[[int], None],
         release: Callable[[int], None],
-        published: Callable[[Digest], None] = lambda _: None,
+        published: Callable[[Digest], None],
     ) -> None:
         self.size, self.digest = size, digest
         self._path, self._place, self._published = path, place, published

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final, Protocol, Self
 
 from hanse.core.errors import Rejected
@@ -109,24 +110,12 @@ def _ratio_harm(metric: Metric, _: Setting) -> Process:
     return RatioProcess(metric.margin)
 
 
-def _ratio_proof(below: float) -> Process:
-    return RatioProcess(below, proof=True)
-
-
 def _one_arm_harm(metric: Metric, _: Setting) -> Process:
     return OneArmProcess(metric.slo or 0)
 
 
-def _one_arm_proof(below: float) -> Process:
-    return OneArmProcess(below, proof=True)
-
-
 def _difference_harm(metric: Metric, _: Setting) -> Process:
     return DifferenceProcess(metric.margin)
-
-
-def _difference_proof(below: float) -> Process:
-    return DifferenceProcess(below, proof=True)
 
 
 def _share_harm(_: Metric, setting: Setting) -> Process:
@@ -159,11 +148,14 @@ def _series(metric: Metric, window: Window) -> tuple[int, ...]:
     return window.series.get(metric.event, ())
 
 
+_RATIO: Final = Comparison(_ratio_harm, partial(RatioProcess, proof=True), True, _arms)
 TESTS: Final[Mapping[str, Comparison]] = {
-    "ratio": Comparison(_ratio_harm, _ratio_proof, True, _arms),
-    "paired": Comparison(_ratio_harm, _ratio_proof, True, _arms),
-    "one-arm": Comparison(_one_arm_harm, _one_arm_proof, False, _arms),
-    "difference": Comparison(_difference_harm, _difference_proof, True, _differences),
+    "ratio": _RATIO,
+    "paired": _RATIO,
+    "one-arm": Comparison(_one_arm_harm, partial(OneArmProcess, proof=True), False, _arms),
+    "difference": Comparison(
+        _difference_harm, partial(DifferenceProcess, proof=True), True, _differences
+    ),
     "sample-ratio": Comparison(_share_harm, _no_proof, False, _arms),
     "drift": Comparison(_drift_harm, _no_proof, False, _series),
     # What `watch.watched` makes of them after a promotion; no plan names these.
@@ -237,7 +229,7 @@ EVENTS: Final[Mapping[str, Event]] = {
 def totals(metric: Metric, window: Window) -> Arms:
     """The plain counts of a window that people are shown for this metric."""
     if metric.test in _OF_SERIES:
-        return Arms(0, 0, sum(window.series.get(metric.event, ())), 0)
+        return Arms(0, 0, sum(_series(metric, window)), 0)
     return EVENTS[metric.event].arms(window)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Self, TypeVar
 
@@ -17,6 +17,8 @@ from hanse.core.errors import InvalidName, InvalidSpec
 from hanse.core.ids import Digest, Segment, segment
 
 T = TypeVar("T")
+D = TypeVar("D")
+Word = TypeVar("Word", bound=str)
 Parser = Callable[[object, str], T]
 """Takes the value and its path; returns the parsed value or raises `InvalidSpec`."""
 
@@ -57,15 +59,18 @@ class Fields:
             raise fail(self.at(key), "missing", f"write {key}: {example}")
         return parse(self.values[key], self.at(key))
 
-    def optional(self, key: str, parse: Parser[T], default: T) -> T:
+    def optional(self, key: str, parse: Parser[T], default: D) -> T | D:
         return parse(self.values[key], self.at(key)) if key in self.values else default
 
 
 def _unknown(path: str, key: object, names: tuple[str, ...]) -> InvalidSpec:
-    close = difflib.get_close_matches(str(key)[:64], names, n=1)
-    guess = f"; did you mean {close[0]}?" if close else ""
     where = f"{path}.{str(key)[:64]}" if path else str(key)[:64]
-    return fail(where, f"unknown field{guess}", f"known here: {', '.join(names)}")
+    return fail(where, f"unknown field{_guess(key, names)}", f"known here: {', '.join(names)}")
+
+
+def _guess(written: object, names: Sequence[str]) -> str:
+    close = difflib.get_close_matches(str(written)[:64], names, n=1)
+    return f"; did you mean {close[0]}?" if close else ""
 
 
 def name(value: object, path: str) -> Segment:
@@ -89,13 +94,13 @@ def digest(value: object, path: str) -> Digest:
         raise fail(path, error.message, error.fix) from error
 
 
-def one_of(*choices: str) -> Parser[str]:
-    def parse(value: object, path: str) -> str:
-        if isinstance(value, str) and value in choices:
-            return value
-        close = difflib.get_close_matches(str(value)[:64], choices, n=1)
-        guess = f"; did you mean {close[0]}?" if close else ""
-        raise fail(path, f"{_shown(value)} is not known{guess}", f"write {' or '.join(choices)}")
+def one_of(*choices: Word) -> Parser[Word]:
+    def parse(value: object, path: str) -> Word:
+        for choice in choices:
+            if value == choice:
+                return choice
+        what = f"{_shown(value)} is not known{_guess(value, choices)}"
+        raise fail(path, what, f"write {' or '.join(choices)}")
 
     return parse
 
@@ -192,10 +197,8 @@ def known(item: str, names: Iterable[str], path: str, what: str) -> None:
     choices = tuple(names)
     if item in choices:
         return
-    close = difflib.get_close_matches(item, choices, n=1)
-    guess = f"; did you mean {close[0]}?" if close else ""
     there = ", ".join(choices) or "none is defined"
-    raise fail(path, f"there is no {what} {item}{guess}", f"known here: {there}")
+    raise fail(path, f"there is no {what} {item}{_guess(item, choices)}", f"known here: {there}")
 
 
 def _text(value: object, path: str, what: str) -> str:

@@ -1,6 +1,6 @@
 """One region's part of a rollout: facts in, progress and actions out, one call a tick.
 
-`advance` is pure. It hears the telemetry, lets `stimuli.calls` say what the facts ask for, and
+`advance` is pure. It hears the telemetry, lets `stimuli.called` say what the facts ask for, and
 takes the first stimulus that the row of the current state in `table.TABLE` knows. Then, by state:
 
 - shadowing, weighting: the arms change, so the evidence starts anew;
@@ -39,7 +39,7 @@ from hanse.core.rollout.actions import (
 from hanse.core.rollout.facts import Facts
 from hanse.core.rollout.plan import RolloutSpec, SetWeight, Shadow
 from hanse.core.rollout.progress import Progress, kept
-from hanse.core.rollout.stimuli import STICKY, Call, Cause, calls
+from hanse.core.rollout.stimuli import STICKY, Call, Cause, called
 from hanse.core.rollout.table import TABLE, TERMINAL, State, Stimulus
 from hanse.core.rollout.tick import View
 
@@ -68,9 +68,7 @@ def advance(
         raise Conflict(f"stage {stage.name} does not name region {region}")
     heard = _hear(View(spec, stage, progress, facts, now_s, region))
     view = View(spec, stage, heard, facts, now_s, region)
-    row = TABLE[heard.state]
-    stay = Call(None, heard.reason, heard.why)
-    call = next((c for c in calls(view) if c.stimulus is None or c.stimulus in row), stay)
+    call = called(view) or Call(None, heard.reason, heard.why)
     after, actions = _enter(view, call)
     if after.reason == Reason.WORSE != progress.reason and after.state in _STAYS:
         actions = (Hold(after.reason), *actions)

@@ -6,7 +6,7 @@ too, with how much there is and how much is asked for. Nothing here decides.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,10 +14,13 @@ from hanse.core.evidence.verdict import Kind, Reason, judge
 from hanse.core.rollout.harm import harm_of, judged
 from hanse.core.rollout.plan import Analysis, Approve, Pause, SetWeight, Shadow, Step
 from hanse.core.rollout.stimuli import (
+    NOT_HERE,
+    Call,
     Cause,
-    calls,
+    called,
     closed,
     hold_causes,
+    is_back,
     too_old,
     unconfirmed,
 )
@@ -44,19 +47,17 @@ def needs(view: View) -> tuple[Need, ...]:
         nodes = view.facts.nodes
         text = f"{nodes.on_target} of {nodes.online} nodes are back"
         back = Need(Cause.NODES, text, nodes.on_target, max(1, nodes.online))
-        done = nodes.on_target >= nodes.online and (nodes.online or not progress.exposed)
-        return () if done else (back,)
-    stops = (Need(call.reason, call.why) for call in hold_causes(view, harm_of(view)))
+        return () if is_back(view) else (back,)
+    stops = _stops(hold_causes(view, harm_of(view)))
     found = (*stops, *_of_step(view), *_of_next(view))
     return tuple(dict.fromkeys(found))
 
 
 def ahead(view: View) -> tuple[State | None, Step | None, bool]:
     """The next state, the step of the plan that it is of, and whether the next tick enters it."""
-    progress, row = view.progress, TABLE[view.progress.state]
-    call = next((c for c in calls(view) if c.stimulus is None or c.stimulus in row), None)
+    progress, call = view.progress, called(view)
     if call is not None and call.stimulus is not None:
-        state = row[call.stimulus] or progress.active
+        state = TABLE[progress.state][call.stimulus] or progress.active
         return state, _step_at(view, progress.step + 1) if state in _STEPS else None, True
     if progress.state is State.HELD:
         return progress.active, _step_at(view, progress.step), False
@@ -93,17 +94,15 @@ def _of_step(view: View) -> Iterator[Need]:
     progress, step = view.progress, _step_at(view, view.progress.step)
     match progress.active:
         case State.GATED:
-            shut = (*closed(view), *too_old(view))
-            yield from (Need(call.reason, call.why) for call in shut)
+            yield from _stops((*closed(view), *too_old(view)))
         case State.PREFETCHING if not view.facts.prefetched:
-            text = "the release and its rollback target are not both here yet"
-            yield Need(Cause.PREFETCH, text)
+            yield Need(Cause.PREFETCH, NOT_HERE)
         case State.WEIGHTING:
             yield from _of_nodes(view)
         case State.SOAKING:
             yield from _duration(view, view.stage.soak_ms)
             yield from _of_nodes(view)
-            yield from (Need(call.reason, call.why) for call in closed(view))
+            yield from _stops(closed(view))
         case _:
             pass
     match step:
@@ -124,7 +123,11 @@ def _of_next(view: View) -> Iterator[Need]:
     if view.progress.active in (State.PENDING, State.GATED, State.SOAKING):
         return
     if isinstance(_step_at(view, view.progress.step + 1), SetWeight | Shadow):
-        yield from (Need(call.reason, call.why) for call in closed(view))
+        yield from _stops(closed(view))
+
+
+def _stops(calls: Iterable[Call]) -> Iterator[Need]:
+    return (Need(call.reason, call.why) for call in calls)
 
 
 def _duration(view: View, needed_ms: int) -> Iterator[Need]:

@@ -48,7 +48,7 @@ def parse_selector(value: object, path: str) -> Selector:
     fields = Fields.of(value, path, ("matchLabels", "maxParallel"))
     return Selector(
         fields.required("matchLabels", _match, "{tier: standard}"),
-        fields.optional("maxParallel", _parallel, None),
+        fields.optional("maxParallel", whole(1, LIST_MAX), None),
     )
 
 
@@ -102,10 +102,6 @@ def _match(value: object, path: str) -> tuple[tuple[Segment, str], ...]:
         raise fail(path, "is not a mapping of labels", "write {tier: standard}")
     pairs = [(name(key, path), label(text, f"{path}.{key}")) for key, text in value.items()]
     return tuple(sorted(pairs))
-
-
-def _parallel(value: object, path: str) -> int | None:
-    return whole(1, LIST_MAX)(value, path)
 
 
 def parse_labels(pairs: Mapping[str, str], path: str) -> dict[str, str]:

@@ -7,13 +7,14 @@ for them; a plan that goes on regardless cannot be written.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Final, Literal
 
 from hanse.core.ids import Digest
 from hanse.core.limits import LAST_GOOD_MAX, NODES_MAX
 from hanse.core.rollout.fields import (
     Fields,
     Parser,
+    Word,
     digest,
     duration_ms,
     duration_text,
@@ -25,14 +26,17 @@ from hanse.core.rollout.fields import (
 )
 from hanse.core.rollout.plan import Deadline, Freshness, NodeRules, Propagation, Rollback
 
+_TARGETS: Final[tuple[Literal["lastHealthy", "predecessor"], ...]] = ("lastHealthy", "predecessor")
+_FALLBACKS: Final[tuple[Literal["disable"], ...]] = ("disable",)
+
 
 def parse_rollback(value: object, path: str) -> Rollback:
     fields = Fields.of(value, path, ("target", "window", "fallback", "prefetch"))
     default = Rollback()
     return Rollback(
-        fields.optional("target", _target, default.target),
+        fields.optional("target", _word_or_digest(_TARGETS), default.target),
         fields.optional("window", _window, default.window_revisions),
-        fields.optional("fallback", _fallback, default.fallback),
+        fields.optional("fallback", _word_or_digest(_FALLBACKS), default.fallback),
         fields.optional("prefetch", whole(1, LAST_GOOD_MAX), default.prefetch),
     )
 
@@ -70,9 +74,9 @@ def freshness_mapping(freshness: Freshness) -> dict[str, object]:
 def parse_deadline(value: object, path: str) -> Deadline:
     fields = Fields.of(value, path, ("step", "stage", "onExceeded"))
     return Deadline(
-        fields.optional("step", _some(duration_ms(1)), None),
-        fields.optional("stage", _some(duration_ms(1)), None),
-        fields.optional("onExceeded", _on_exceeded, "hold"),
+        fields.optional("step", duration_ms(1), None),
+        fields.optional("stage", duration_ms(1), None),
+        fields.optional("onExceeded", one_of("hold", "rollback"), "hold"),
     )
 
 
@@ -87,11 +91,11 @@ def parse_nodes(value: object, path: str) -> NodeRules:
     fields = Fields.of(value, path, known)
     fields.optional("offline", one_of("exclude"), "exclude")
     return NodeRules(
-        fields.optional("assign", _assign, "request"),
+        fields.optional("assign", one_of("request", "node"), "request"),
         fields.optional("minOnline", whole(0, NODES_MAX), 0),
         fields.optional("failing", share, NodeRules().failing_share),
-        fields.optional("silentAfterUpdate", _some(duration_ms(1000)), None),
-        fields.optional("onExceeded", _on_exceeded, "rollback"),
+        fields.optional("silentAfterUpdate", duration_ms(1000), None),
+        fields.optional("onExceeded", one_of("hold", "rollback"), "rollback"),
     )
 
 
@@ -124,7 +128,7 @@ def watch_mapping(factor: float | None) -> object:
 def parse_propagation(value: object, path: str) -> Propagation:
     fields = Fields.of(value, path, ("onLocalRollback", "quarantineQuorum"))
     fields.optional("onLocalRollback", one_of("hold"), "hold")
-    quorum = fields.optional("quarantineQuorum", _some(whole(1, 1000)), None)
+    quorum = fields.optional("quarantineQuorum", whole(1, 1000), None)
     return Propagation(quorum)
 
 
@@ -133,37 +137,21 @@ def propagation_mapping(propagation: Propagation) -> dict[str, object]:
     return {"onLocalRollback": "hold", **({} if quorum is None else {"quarantineQuorum": quorum})}
 
 
-def _target(value: object, path: str) -> Literal["lastHealthy", "predecessor"] | Digest:
-    if value == "lastHealthy":
-        return "lastHealthy"
-    if value == "predecessor":
-        return "predecessor"
-    return _named(value, path, "lastHealthy, predecessor")
+def _word_or_digest(words: tuple[Word, ...]) -> Parser[Word | Digest]:
+    """A misspelt word gets the list of words, a damaged digest what is wrong with it."""
+
+    def parse(value: object, path: str) -> Word | Digest:
+        for word in words:
+            if value == word:
+                return word
+        if isinstance(value, str) and value.startswith("sha256:"):
+            return digest(value, path)
+        fix = f"write {', '.join(words)} or sha256:..."
+        raise fail(path, f"{value!r:.80} is not known", fix)
+
+    return parse
 
 
-def _fallback(value: object, path: str) -> Literal["disable"] | Digest:
-    return "disable" if value == "disable" else _named(value, path, "disable")
-
-
-def _named(value: object, path: str, words: str) -> Digest:
-    """A digest; a misspelt word gets the list of words, a damaged digest what is wrong with it."""
-    if isinstance(value, str) and value.startswith("sha256:"):
-        return digest(value, path)
-    raise fail(path, f"{value!r:.80} is not known", f"write {words} or sha256:...")
-
-
-def _window(value: object, path: str) -> int | None:
+def _window(value: object, path: str) -> int:
     fields = Fields.of(value, path, ("revisions",))
     return fields.required("revisions", whole(1, 100), "3")
-
-
-def _assign(value: object, path: str) -> Literal["request", "node"]:
-    return "node" if one_of("request", "node")(value, path) == "node" else "request"
-
-
-def _on_exceeded(value: object, path: str) -> Literal["hold", "rollback"]:
-    return "rollback" if one_of("hold", "rollback")(value, path) == "rollback" else "hold"
-
-
-def _some(parse: Parser[int]) -> Parser[int | None]:
-    return parse

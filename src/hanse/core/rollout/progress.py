@@ -156,10 +156,11 @@ class Progress:
         references: Mapping[str, Reference] = NO_PROFILE,
     ) -> Self:
         """Read stored progress of this spec. Raises `Rejected` or `Conflict` if it is not that."""
-        if not isinstance(state, Mapping) or set(state) != _KEYS:
-            raise Rejected("stored progress is malformed", fix=ANOTHER)
-        if not all(type(state[key]) is int for key in _NUMBERS) or not all(
-            isinstance(state[key], str) for key in _TEXTS
+        if (
+            not isinstance(state, Mapping)
+            or set(state) != _KEYS
+            or not all(type(state[key]) is int for key in _NUMBERS)
+            or not all(isinstance(state[key], str) for key in _TEXTS)
         ):
             raise Rejected("stored progress is malformed", fix=ANOTHER)
         index, stage = stage_of(spec, region)

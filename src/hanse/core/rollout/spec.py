@@ -122,7 +122,7 @@ def parse_spec(mapping: object) -> RolloutSpec:
         background=fields.optional("background", _background, ()),
         watch_factor=fields.optional("watch", parse_watch, WATCH_FACTOR),
         freeze=fields.optional("freeze", parse_freeze, ()),
-        trust=metadata.optional("trustVersion", _version, None),
+        trust=metadata.optional("trustVersion", whole(1, 99_999), None),
     )
     _check(spec)
     if len(canonical(spec)) > SPEC_BYTES_MAX:
@@ -290,10 +290,6 @@ def _check_first_release(spec: RolloutSpec) -> None:
                     "there is no stable release whose traffic could be copied",
                     "begin with setWeight for the first release of a model",
                 )
-
-
-def _version(value: object, path: str) -> int | None:
-    return whole(1, 99_999)(value, path)
 
 
 def _digest_or_null(value: object, path: str) -> Digest | None:

@@ -232,17 +232,13 @@ def _step_mapping(step: Step) -> dict[str, object]:
             return {"analysis": {"templates": list(templates), "minSamples": samples}}
 
 
-def _requires(value: object, path: str) -> Requires | None:
+def _requires(value: object, path: str) -> Requires:
     fields = Fields.of(value, path, ("stage", "healthy", "maxAge"))
     return Requires(
         fields.required("stage", name, "pilot"),
         fields.required("healthy", _healthy, "all"),
-        fields.optional("maxAge", _age, None),
+        fields.optional("maxAge", duration_ms(AGE_MS_MIN), None),
     )
-
-
-def _age(value: object, path: str) -> int | None:
-    return duration_ms(AGE_MS_MIN)(value, path)
 
 
 def _regions(value: object, path: str) -> tuple[tuple[Segment, ...], Selector | None]:

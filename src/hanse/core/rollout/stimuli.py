@@ -28,7 +28,7 @@ from hanse.core.rollout.plan import (
     SetWeight,
     Shadow,
 )
-from hanse.core.rollout.table import STEPPING, TERMINAL, State, Stimulus
+from hanse.core.rollout.table import STEPPING, TABLE, TERMINAL, State, Stimulus
 from hanse.core.rollout.tick import View
 
 
@@ -80,6 +80,8 @@ WAITING: Final = (
 STICKY: Final = (Reason.WORSE, Reason.ONE_NODE, Cause.DEADLINE)
 """Held for these, a rollout goes on only when a person says so."""
 
+NOT_HERE: Final = "the release and its rollback target are not both here yet"
+
 
 @dataclass(frozen=True, slots=True)
 class Call:
@@ -91,7 +93,13 @@ class Call:
     verdict: Verdict | None = None
 
 
-def calls(view: View) -> Iterator[Call]:
+def called(view: View) -> Call | None:
+    """The first call that the row of the current state knows, or that stays."""
+    row = TABLE[view.progress.state]
+    return next((c for c in _calls(view) if c.stimulus is None or c.stimulus in row), None)
+
+
+def _calls(view: View) -> Iterator[Call]:
     harm = harm_of(view)
     yield from _alarms(view, harm)
     if harm and view.progress.state is State.HEALTHY:
@@ -270,8 +278,7 @@ def _pending(view: View) -> Call:
 
 
 def _gated(view: View) -> Call:
-    shut = _not_fresh(view)
-    if shut:
+    if shut := _not_fresh(view):
         return Call(None, shut.reason, shut.why)
     return next(too_old(view), None) or Call(Stimulus.GATE_MET)
 
@@ -279,7 +286,7 @@ def _gated(view: View) -> Call:
 def _prefetching(view: View) -> Call:
     if view.facts.prefetched:
         return _onward(view)
-    return Call(None, Cause.PREFETCH, "the release and its rollback target are not both here yet")
+    return Call(None, Cause.PREFETCH, NOT_HERE)
 
 
 def _dwelling(view: View) -> Call:
@@ -341,10 +348,8 @@ def _soaking(view: View) -> Call:
     if view.elapsed_ms < view.stage.soak_ms:
         left_s = (view.stage.soak_ms - view.elapsed_ms) / 1000
         return Call(None, Cause.DURATION, f"{left_s:.0f} s of soak to go")
-    unready = unconfirmed(view) or _not_fresh(view)
-    if unready:
-        return unready
-    return Call(Stimulus.PROMOTE, Reason.PROVEN, "all steps passed and the soak is over")
+    proven = Call(Stimulus.PROMOTE, Reason.PROVEN, "all steps passed and the soak is over")
+    return unconfirmed(view) or _not_fresh(view) or proven
 
 
 def _held(view: View) -> Call:
@@ -353,10 +358,13 @@ def _held(view: View) -> Call:
 
 def _rolling_back(view: View) -> Call:
     """Done when the digests that nodes report say so, not when it was asked for."""
-    nodes, progress = view.facts.nodes, view.progress
-    if nodes.on_target >= nodes.online and (nodes.online or not progress.exposed):
-        return Call(Stimulus.ON_TARGET, progress.reason, progress.why)
-    return Call(None, progress.reason, progress.why)
+    stimulus = Stimulus.ON_TARGET if is_back(view) else None
+    return Call(stimulus, view.progress.reason, view.progress.why)
+
+
+def is_back(view: View) -> bool:
+    nodes = view.facts.nodes
+    return nodes.on_target >= nodes.online and (nodes.online > 0 or not view.progress.exposed)
 
 
 def _final(view: View) -> Call:

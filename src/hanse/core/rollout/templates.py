@@ -11,7 +11,6 @@ from dataclasses import replace
 from typing import Final
 
 from hanse.core.evidence.metrics import DECLARED, Metric
-from hanse.core.ids import Segment
 from hanse.core.rollout.fields import (
     Fields,
     Parser,
@@ -65,8 +64,7 @@ def parse_template(label: object, value: object, path: str) -> Template:
     metrics = fields.required("metrics", listed(_metric), "a list of metrics")
     names = [metric.name for metric in metrics]
     distinct(names, fields.at("metrics"))
-    none: tuple[Segment, ...] = ()
-    dry_run = fields.optional("dryRun", listed(name, empty=True), none)
+    dry_run = fields.optional("dryRun", listed(name, empty=True), ())
     distinct(dry_run, fields.at("dryRun"))
     for i, item in enumerate(dry_run):
         known(item, names, f"{fields.at('dryRun')}[{i}]", "metric")
@@ -117,15 +115,7 @@ def _two_arm(fields: Fields, test: str) -> Metric:
             f"{below:g} cannot be proven beside a margin of {margin:g}",
             "write a ratio above 1 and not below margin, such as 2.0",
         )
-    metric = Metric(
-        fields.required("name", name, "error-rate"),
-        test,
-        _event(fields, test),
-        margin=margin,
-        proven_below=below,
-        on_fail=_on_fail(fields),
-    )
-    return _with_queries(metric, fields)
+    return replace(_counted(fields, test, "error-rate"), margin=margin, proven_below=below)
 
 
 def _one_arm(fields: Fields, test: str) -> Metric:
@@ -137,15 +127,21 @@ def _one_arm(fields: Fields, test: str) -> Metric:
             f"{below:g} is below slo {slo:g}: a rate between them would never be decided",
             "write a share that is not below slo",
         )
-    metric = Metric(
-        fields.required("name", name, "error-budget"),
-        test,
-        _event(fields, test),
-        proven_below=below,
-        slo=slo,
-        on_fail=_on_fail(fields),
+    return replace(_counted(fields, test, "error-budget"), slo=slo, proven_below=below)
+
+
+def _counted(fields: Fields, test: str, example: str) -> Metric:
+    """Of events, by nodes or as declared."""
+    label = fields.required("name", name, example)
+    metric = Metric(label, test, _event(fields, test), on_fail=_on_fail(fields))
+    if metric.event != DECLARED:
+        return metric
+    queries = Fields.of(fields.values["prometheus"], fields.at("prometheus"), ("bad", "total"))
+    return replace(
+        metric,
+        bad=queries.required("bad", _query, 'sum(failed_total{release="$release"})'),
+        total=queries.required("total", _query, 'sum(requests_total{release="$release"})'),
     )
-    return _with_queries(metric, fields)
 
 
 def _difference(fields: Fields, test: str) -> Metric:
@@ -197,17 +193,6 @@ def _event(fields: Fields, test: str) -> str:
             raise fail(fields.at("event"), "stands beside prometheus", "write one of the two")
         return DECLARED
     return fields.required("event", one_of(*EVENTS_OF[test]), "error")
-
-
-def _with_queries(metric: Metric, fields: Fields) -> Metric:
-    if metric.event != DECLARED:
-        return metric
-    queries = Fields.of(fields.values["prometheus"], fields.at("prometheus"), ("bad", "total"))
-    return replace(
-        metric,
-        bad=queries.required("bad", _query, 'sum(failed_total{release="$release"})'),
-        total=queries.required("total", _query, 'sum(requests_total{release="$release"})'),
-    )
 
 
 def _query(value: object, path: str) -> str:
