@@ -203,13 +203,15 @@ def test_agent_status_says_whether_the_daemon_is_in_reach_and_whether_the_agent_
     enroll(founder, tmp_path / "edge")
     home, state = tmp_path / "edge", tmp_path / "edge/state"
     state.mkdir()
-    away = {"daemon": {"address": "10.0.0.1:7420", "connected": False}}
+    away = {"daemon": {"address": "10.0.0.1:7420", "connected": False}, "windows_lost": 7}
     (state / "status.json").write_text(json.dumps(NODE_STATUS | away))
     lock = status.hold(state)
     with pytest.raises(Conflict, match="another agent runs"):
         status.hold(state)
     assert main(["agent", "status", "--home", str(home)]) == 0
-    assert "10.0.0.1:7420 OUT OF REACH" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "10.0.0.1:7420 OUT OF REACH" in shown
+    assert "7 windows of counts were too old" in shown
     os.close(lock)
     assert main(["agent", "status", "--home", str(home)]) == 3
     assert f"DOES NOT RUN, and did this last; start it: hanse agent run --home {home}" in (

@@ -197,9 +197,11 @@ def off(model: str, reason: str | None, home: Path) -> None:
 def _doing(found: dict[str, Any]) -> str:
     daemon = found["daemon"]
     how = "connected" if daemon["connected"] else "OUT OF REACH: the node goes on with what it has"
+    lost = found.get("windows_lost")
     return (
         f"{found['node']} of {found['region']} answers on {found['listen']}; "
         f"daemon {daemon['address']} {how}"
+        + (f"; {lost} windows of counts were too old to wait for it" if lost else "")
     )
 
 

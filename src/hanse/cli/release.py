@@ -69,60 +69,38 @@ def show(name: dict[str, str], save: Path | None, home: Path, form: str) -> None
 @click.argument("name", metavar="MODEL@VERSION", callback=options.exact_release)
 @options.reason
 @options.yes
-@options.draft
-@options.key
-@options.home
-@options.output
-def kill(
-    name: dict[str, str],
-    reason: str | None,
-    yes: bool,
-    draft: Path | None,
-    key: Path | None,
-    home: Path,
-    form: str,
-) -> None:
+@options.signed
+def kill(name: dict[str, str], reason: str | None, yes: bool, signing: options.Signing) -> None:
     """Kill a release for ever, and every other one with the same model files.
 
     No region starts it, keeps it or goes back to it. Killing needs no fresh trust and no other
     daemon; it does need as many release managers as the trust file says.
     """
-    found: ReleaseShown = client.call(home, "release.show", **name)
+    found: ReleaseShown = client.call(signing.home, "release.show", **name)
     args = {"model": found["model"], "release": found["release"]}
     called = f"{found['model']}@{found['version']}"
     where = ", ".join(found["active"]) or "no region"
     args["reason"] = options.ask_reason(reason)
     options.confirm(yes, called, f"will kill {called} for ever; it is active in {where}")
-    options.ask(home, "release.kill", args, key, draft, form)
+    signing.ask("release.kill", args)
 
 
 @release.command()
 @click.argument("name", metavar="MODEL@VERSION", callback=options.exact_release)
 @options.reason
 @options.yes
-@options.draft
-@options.key
-@options.home
-@options.output
-def floor(
-    name: dict[str, str],
-    reason: str | None,
-    yes: bool,
-    draft: Path | None,
-    key: Path | None,
-    home: Path,
-    form: str,
-) -> None:
+@options.signed
+def floor(name: dict[str, str], reason: str | None, yes: bool, signing: options.Signing) -> None:
     """Bar every release of a model that is older than this one, also from rollbacks.
 
     Only the root keys lower it again: hanse trust floor --lower.
     """
-    found: ReleaseShown = client.call(home, "release.show", **name)
+    found: ReleaseShown = client.call(signing.home, "release.show", **name)
     args = {"model": found["model"], "counter": found["counter"]}
     called = f"{found['model']}@{found['version']}"
     said = options.ask_reason(reason)
     options.confirm(yes, called, f"will bar every release of {found['model']} before {called}")
-    options.ask(home, "release.floor", {**args, "reason": said}, key, draft, form)
+    signing.ask("release.floor", {**args, "reason": said})
 
 
 @release.command()
@@ -142,48 +120,27 @@ def uses(name: dict[str, str], home: Path, form: str) -> int:
 @release.command()
 @click.argument("name", metavar="MODEL@VERSION", callback=options.exact_release)
 @options.reason
-@options.draft
-@options.key
-@options.home
-@options.output
-def deprecate(
-    name: dict[str, str],
-    reason: str | None,
-    draft: Path | None,
-    key: Path | None,
-    home: Path,
-    form: str,
-) -> None:
+@options.signed
+def deprecate(name: dict[str, str], reason: str | None, signing: options.Signing) -> None:
     """Tell people that a release will be retired. It can still be started and gone back to."""
-    found: Uses = client.call(home, "release.uses", **name)
+    found: Uses = client.call(signing.home, "release.uses", **name)
     args = {"model": found["model"], "release": found["release"], "phase": "deprecated"}
     args["reason"] = options.ask_reason(reason)
-    options.ask(home, "release.retire", args, key, draft, form)
+    signing.ask("release.retire", args)
 
 
 @release.command()
 @click.argument("name", metavar="MODEL@VERSION", callback=options.exact_release)
 @options.reason
 @options.yes
-@options.draft
-@options.key
-@options.home
-@options.output
-def retire(
-    name: dict[str, str],
-    reason: str | None,
-    yes: bool,
-    draft: Path | None,
-    key: Path | None,
-    home: Path,
-    form: str,
-) -> None:
+@options.signed
+def retire(name: dict[str, str], reason: str | None, yes: bool, signing: options.Signing) -> None:
     """Retire a release for ever: nobody starts it or goes back to it any more.
 
     Refused while a region runs it, would go back to it, or rolls it out. Unlike a kill it takes
     nothing away: whoever runs it all the same goes on.
     """
-    found: Uses = client.call(home, "release.uses", **name)
+    found: Uses = client.call(signing.home, "release.uses", **name)
     called = f"{found['model']}@{found['version']}"
     if found["blocks"]:
         raise Conflict(
@@ -194,7 +151,7 @@ def retire(
     args["reason"] = options.ask_reason(reason)
     ready = sum(not node["runs"] for node in found["nodes"])
     options.confirm(yes, called, f"will retire {called} for ever; {ready} nodes keep it ready")
-    options.ask(home, "release.retire", args, key, draft, form)
+    signing.ask("release.retire", args)
 
 
 @release.command()

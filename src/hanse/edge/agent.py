@@ -288,6 +288,7 @@ class Agent:
                 "region": self._config.region,
                 "listen": self._config.listen,
                 "daemon": {"address": self._config.daemon, "connected": self._connected},
+                "windows_lost": self._outbox.lost_windows,
                 "certificate_until": self._own.until.isoformat(),
                 "sharing": self._sharing.describe(),
                 "fetching": [each.to_mapping() for each in self._staging.progress],
