@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -18,8 +18,7 @@ import bsdiff4
 from hanse.core.ids import Digest
 from hanse.parts.chunks import cuts
 from hanse.parts.payload import Base, decode, encode
-from hanse.parts.plan import Way, bases, least
-from hanse.parts.rebuild import rebuild
+from hanse.parts.plan import bases
 from hanse.parts.recipe import Part, Recipe, parse_recipe, split
 from measure.pairs import Pair, pairs
 from measure.table import markdown
@@ -95,12 +94,27 @@ def update(old: bytes, new: bytes) -> Update:
     }
     encoded = time.process_time()
     target = parse_recipe(decode(told.part, recipe, lambda digest: known))
-    fetched = least(target, have.keys(), {d: [Way(len(p))] for d, p in payloads.items()})
-    whole = b"".join(rebuild(target, have.get, payloads.get))
+    whole = _rebuilt(target, have, payloads)
     done = time.process_time()
     assert whole == new
-    sent = len(recipe) + sum(fetch.way.size for fetch in fetched)
+    sent = len(recipe) + sum(map(len, payloads.values()))
     return Update(sent, encoded - start, done - encoded)
+
+
+def _rebuilt(
+    recipe: Recipe, have: Mapping[Digest, Base], payloads: Mapping[Digest, bytes]
+) -> bytes:
+    """Every part and the file are hashed, as a node does."""
+    parts: list[bytes | memoryview] = []
+    for part in recipe.parts:
+        if held := have.get(part.digest):
+            assert Digest.of(held.data) == part.digest
+            parts.append(held.data)
+        else:
+            parts.append(decode(part, payloads[part.digest], have.get))
+    whole = b"".join(parts)
+    assert Digest.of(whole) == recipe.digest
+    return whole
 
 
 def _held(recipe: Recipe, data: bytes) -> dict[Digest, Base]:

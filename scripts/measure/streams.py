@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator
+from functools import reduce
 
 import numpy as np
 
 from hanse.core.evidence.drift import DriftProcess, Reference
-from hanse.core.evidence.federation import combined_log_e, discoveries, told
+from hanse.core.evidence.federation import discoveries, told
+from hanse.core.evidence.grid import add, log_mean
 from hanse.core.evidence.ratio import Arms, RatioProcess
 from hanse.core.evidence.sample_ratio import SampleRatio
 from hanse.core.testimony import ALPHA
@@ -119,7 +121,8 @@ def _combine(seed: int, bad: int) -> dict[str, int | None]:
         tests = [
             test.observe(Arms(int(bad_t[i]), int(bad_c[i]), 10, 90)) for i, test in enumerate(tests)
         ]
-        mean, total = combined_log_e([test.logw for test in tests])
+        mean = np.logaddexp.reduce([test.log_e() for test in tests]) - math.log(len(tests))
+        total = log_mean(reduce(add, [test.logw for test in tests]))
         said = {
             "own": tests[0].rejects(0.01),
             "mean": mean >= math.log(200),

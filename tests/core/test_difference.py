@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hanse.core.errors import Conflict, InvalidSpec, Rejected
+from hanse.core.errors import InvalidSpec, Rejected
 from hanse.core.evidence.difference import LEVELS, DifferenceProcess, level
 
 TICKS = st.lists(
@@ -34,7 +34,7 @@ def test_order_and_grouping_change_no_bit(ticks: list[dict[int, int]], rng: Rand
     shards = [DifferenceProcess(0.01), DifferenceProcess(0.01)]
     for i, tick in enumerate(shuffled):
         shards[i % 2] = shards[i % 2].observe(tick)
-    assert shards[0].merge(shards[1]) == straight
+    assert shards[0].gained(shards[1].logw) == straight
     assert DifferenceProcess(0.01).decoded(straight.encode()) == straight
 
 
@@ -86,8 +86,6 @@ def test_cells_that_do_not_exist_and_wild_margins_are_refused() -> None:
         DifferenceProcess(0.0).observe({0: -1})
     with pytest.raises(InvalidSpec):
         DifferenceProcess(1.0)
-    with pytest.raises(Conflict):
-        DifferenceProcess(0.0).merge(DifferenceProcess(0.1))
 
 
 def test_the_ends_of_the_range_have_cells() -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from functools import reduce
 from random import Random
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hanse.core.evidence.federation import combined_log_e, combined_rejects, discoveries
+from hanse.core.evidence.federation import discoveries, told
+from hanse.core.evidence.grid import add, log_mean
 from hanse.core.evidence.ratio import Arms, RatioProcess
 
 LOGS = st.dictionaries(st.integers(0, 200), st.floats(-5, 20), max_size=60)
@@ -24,21 +26,19 @@ def weights(rng: Random, rate: float, ticks: int) -> tuple[int, ...]:
 
 def test_what_is_bad_everywhere_shows_in_the_sum_before_it_shows_anywhere() -> None:
     regions = [weights(Random(seed), 0.03, 5) for seed in range(20)]
-    mean, total = combined_log_e(regions)
-    assert total > math.log(200) > mean
-    assert combined_rejects(regions, 0.01)
+    together, mean = told(None, regions, 0), max(map(log_mean, regions)) - math.log(2)
+    assert together > math.log(100) > mean
 
 
 def test_what_is_bad_in_one_region_shows_in_the_mean() -> None:
     regions = [weights(Random(seed), 0.01, 80) for seed in range(19)]
     regions.append(weights(Random(99), 0.05, 80))
-    mean, total = combined_log_e(regions)
-    assert mean > math.log(200) > total
+    total = log_mean(reduce(add, regions)) - math.log(2)
+    assert told(None, regions, 0) > math.log(100) > total
 
 
 def test_no_regions_are_no_evidence() -> None:
-    assert combined_log_e([]) == (0.0, 0.0)
-    assert not combined_rejects([], 0.5)
+    assert told(None, [], 0) == 0.0
 
 
 @given(LOGS, st.sampled_from([0.01, 0.05, 0.2]))

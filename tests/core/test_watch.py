@@ -11,10 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_rollout_machine import ERROR_RATE, Walk, document, good
 
-from hanse.core.errors import Conflict
-from hanse.core.evidence.cusum import Cusum
 from hanse.core.evidence.metrics import Metric
-from hanse.core.evidence.one_arm import OneArmProcess
 from hanse.core.evidence.verdict import Reason
 from hanse.core.evidence.watch import rate_at_most, watched
 from hanse.core.evidence.window import ArmCounts, Trial, Window
@@ -155,12 +152,6 @@ def test_a_plan_may_ask_for_no_watch() -> None:
     for _ in range(30):
         walk.tick(lately(300), TICK_S)
     assert walk.progress.state is State.HEALTHY
-
-
-def test_evidence_that_forgets_is_never_added() -> None:
-    one = Cusum(OneArmProcess(0.1))
-    with pytest.raises(Conflict):
-        one.merge(one)
 
 
 def test_a_plan_cannot_ask_for_the_tests_of_the_watch() -> None:

@@ -1,51 +1,18 @@
-"""Which parts have to travel, and in which of the ways that a peer has for each.
-
-The receiver knows the recipe and what it holds; the peer knows what it could send against what.
-Both sides of the question are sets, so the answer is the same wherever it is worked out.
-"""
+"""Which parts have to travel, and against which others: the same wherever it is worked out."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 
 from hanse.core.ids import Digest
 from hanse.parts.recipe import Part, Recipe
 
 
-@dataclass(frozen=True, slots=True)
-class Way:
-    """One payload that a peer has of a part: so many bytes, for those who hold the base."""
-
-    size: int
-    base: Digest | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Fetch:
-    part: Part
-    way: Way
-
-
-def least(
-    target: Recipe, held: Collection[Digest], ways: Mapping[Digest, Sequence[Way]]
-) -> tuple[Fetch, ...]:
-    """What to fetch, each part once, in the order of the file; of equal ways the one without a
-    base. A part without a way is fetched as it is."""
-    chosen: dict[Digest, Fetch] = {}
-    for part in target.parts:
-        if part.digest in held or part.digest in chosen:
-            continue
-        possible = [w for w in ways.get(part.digest, ()) if w.base is None or w.base in held]
-        best = min(possible, key=lambda w: (w.size, w.base.hex if w.base else ""), default=None)
-        chosen[part.digest] = Fetch(part, best or Way(part.size))
-    return tuple(chosen.values())
-
-
 def unlike(target: Recipe, held: Recipe) -> int:
     """Bytes that travel at most to whoever holds that file: of the parts that are not in it."""
-    return sum(each.way.size for each in least(target, {part.digest for part in held.parts}, {}))
+    here = {part.digest for part in held.parts}
+    return sum({p.digest: p.size for p in target.parts if p.digest not in here}.values())
 
 
 def bases(target: Recipe, ancestor: Recipe) -> dict[Digest, Part]:

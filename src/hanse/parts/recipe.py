@@ -115,7 +115,7 @@ def _ends(data: memoryview, found: tuple[Span, ...]) -> Iterator[tuple[int, Tens
 def parse_recipe(raw: bytes) -> Recipe:
     """Read a peer's recipe. Raises `Rejected` unless it is one that `encode` could have written.
 
-    Whether the parts make up the file is known only once they are there; see `rebuild`.
+    Whether the parts make up the file is known only once they are there.
     """
     value = parse_json(raw, "recipe", bytes_max=RECIPE_BYTES_MAX)
     with Reader(value, "recipe") as reader:

@@ -17,7 +17,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Protocol, Self
 
-from hanse.core.errors import Conflict
 from hanse.core.evidence.ratio import Arms
 from hanse.core.evidence.weighted import Weighted
 
@@ -40,6 +39,3 @@ class Cusum(Weighted):
     def observe(self, arms: Arms) -> Self:
         kept = tuple(max(weight, 0) for weight in self.logw)
         return replace(self, logw=kept).gained(self.test.gains(arms))
-
-    def merge(self, other: Weighted) -> Self:
-        raise Conflict("what forgets cannot be added: each region watches its own")

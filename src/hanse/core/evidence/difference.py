@@ -23,10 +23,7 @@ from functools import lru_cache
 from typing import Final, Self
 
 from hanse.core.errors import InvalidSpec, Rejected
-from hanse.core.evidence.grid import (
-    POINTS,
-    to_units,
-)
+from hanse.core.evidence.grid import POINTS, to_units
 from hanse.core.evidence.ratio import COUNT_MAX
 from hanse.core.evidence.weighted import Weighted
 

@@ -21,9 +21,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate
-from typing import Any, Final, Protocol, Self
+from typing import Final, Protocol, Self
 
-from hanse.core.errors import Conflict, InvalidSpec, Rejected
+from hanse.core.errors import InvalidSpec, Rejected
 from hanse.core.evidence.cusum import Cusum
 from hanse.core.evidence.grid import log_threshold
 from hanse.core.evidence.one_arm import OneArmProcess
@@ -70,7 +70,6 @@ class EdgeTest(Protocol):
     @property
     def logw(self) -> tuple[int, ...]: ...
     def observe(self, arms: Arms, /) -> Self: ...
-    def merge(self, other: Any, /) -> Self: ...
     def log_e(self) -> float: ...
     def decoded(self, state: object, /) -> Self: ...
 
@@ -88,7 +87,7 @@ class DriftProcess:
 
     @classmethod
     def lately(cls, reference: Reference) -> Self:
-        """One that forgets what it lost, for watching without an end; such do not merge."""
+        """One that forgets what it lost, for watching without an end."""
         return cls(reference, tuple(Cusum(test) for test in _fresh(reference)))
 
     def observe(self, counts: Sequence[int]) -> Self:
@@ -110,12 +109,6 @@ class DriftProcess:
             for test, side in zip(self.tests, _kept(self.reference, seen), strict=True)
         )
         return replace(self, tests=tests)
-
-    def merge(self, other: DriftProcess) -> Self:
-        if self.reference != other.reference:
-            raise Conflict("evidence of different hypotheses cannot be added")
-        pairs = zip(self.tests, other.tests, strict=True)
-        return replace(self, tests=tuple(a.merge(b) for a, b in pairs))
 
     def log_e(self) -> float:
         """An edge at which no drift is possible stays at e = 1: it counts, and cannot win."""

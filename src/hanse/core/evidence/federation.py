@@ -30,24 +30,6 @@ from hanse.core.evidence.grid import POINTS, ZERO, add, log_mean, log_threshold
 K = TypeVar("K")
 
 
-def combined_log_e(regions: Sequence[tuple[int, ...]]) -> tuple[float, float]:
-    """(mean, sum) in nats over the regions' weights; (0, 0) without any."""
-    if not regions:
-        return 0.0, 0.0
-    logs = [log_mean(weights) for weights in regions]
-    top = max(logs)
-    mean = top + math.log(math.fsum(math.exp(value - top) for value in logs) / len(logs))
-    total: tuple[int, ...] = ZERO
-    for weights in regions:
-        total = add(total, weights)
-    return mean, log_mean(total)
-
-
-def combined_rejects(regions: Sequence[tuple[int, ...]], alpha: float) -> bool:
-    """Whether the regions together reject at level alpha."""
-    return max(combined_log_e(regions)) >= log_threshold(alpha / 2)
-
-
 def told(own: tuple[int, ...] | None, others: Sequence[tuple[int, ...]], spare: int) -> float:
     """The log e-value of all regions together that no `spare` of the others can have made up.
 

@@ -46,25 +46,15 @@ def log_mean(logw: tuple[int, ...]) -> float:
     return top / UNITS_PER_NAT + math.log(spread / POINTS)
 
 
-def reaches(logw: tuple[int, ...], alpha: float) -> bool:
-    """Whether the null is rejected at level alpha. Raises `InvalidSpec` outside 0 < alpha < 1."""
-    return log_mean(logw) >= log_threshold(alpha)
-
-
 def log_threshold(alpha: float) -> float:
-    """The log e-value that rejects at level alpha: ln(1/alpha)."""
+    """The log e-value that rejects at level alpha: ln(1/alpha). Raises `InvalidSpec`."""
     if not 0 < alpha < 1:
         raise InvalidSpec(f"alpha is {alpha}", fix="choose a level between 0 and 1, such as 0.01")
     return -math.log(alpha)
 
 
-def encode_weights(logw: tuple[int, ...]) -> dict[str, object]:
-    """`{"logw": [12 integers]}`. The parameters of the test are in the signed spec, not here."""
-    return {"logw": list(logw)}
-
-
 def decode_weights(state: object) -> tuple[int, ...]:
-    """Read what `encode_weights` wrote. Raises `Rejected` for anything else."""
+    """Read `{"logw": [12 integers]}`. Raises `Rejected` for anything else."""
     weights = state.get("logw") if isinstance(state, Mapping) and len(state) == 1 else None
     if not isinstance(weights, list) or len(weights) != POINTS:
         raise Rejected(f"evidence state is not {{'logw': [{POINTS} integers]}}")

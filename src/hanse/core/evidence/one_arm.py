@@ -21,10 +21,7 @@ from functools import lru_cache
 from typing import Self
 
 from hanse.core.errors import InvalidSpec, Rejected
-from hanse.core.evidence.grid import (
-    GRID,
-    to_units,
-)
+from hanse.core.evidence.grid import GRID, to_units
 from hanse.core.evidence.ratio import Arms
 from hanse.core.evidence.weighted import Weighted
 

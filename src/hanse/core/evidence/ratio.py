@@ -30,12 +30,7 @@ from functools import lru_cache
 from typing import Self
 
 from hanse.core.errors import InvalidSpec, Rejected
-from hanse.core.evidence.grid import (
-    GRID,
-    LOG_GRID,
-    ZERO,
-    to_units,
-)
+from hanse.core.evidence.grid import GRID, LOG_GRID, ZERO, to_units
 from hanse.core.evidence.weighted import Weighted
 
 COUNT_MAX = 2**40

@@ -17,7 +17,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import Final, Self
 
-from hanse.core.errors import Conflict, InvalidSpec, Rejected
+from hanse.core.errors import InvalidSpec, Rejected
 from hanse.core.evidence.grid import log_threshold
 from hanse.core.evidence.ratio import COUNT_MAX, Arms
 
@@ -38,11 +38,6 @@ class SampleRatio:
 
     def observe(self, arms: Arms) -> Self:
         return replace(self, trial=self.trial + arms.n_t, total=self.total + arms.n_t + arms.n_c)
-
-    def merge(self, other: SampleRatio) -> Self:
-        if self.share != other.share:
-            raise Conflict("evidence of different hypotheses cannot be added")
-        return replace(self, trial=self.trial + other.trial, total=self.total + other.total)
 
     def log_e(self) -> float:
         x, y, p, q = self.trial, self.total - self.trial, self.share, 1 - self.share

@@ -5,15 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Self
 
-from hanse.core.errors import Conflict
-from hanse.core.evidence.grid import (
-    ZERO,
-    add,
-    decode_weights,
-    encode_weights,
-    log_mean,
-    reaches,
-)
+from hanse.core.evidence.grid import ZERO, add, decode_weights, log_mean, log_threshold
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,22 +18,18 @@ class Weighted:
     logw: tuple[int, ...] = field(default=ZERO, kw_only=True)
 
     def gained(self, gains: tuple[int, ...]) -> Self:
+        """With those of a tick, or of many: exact, in any order."""
         return replace(self, logw=add(self.logw, gains))
-
-    def merge(self, other: Weighted) -> Self:
-        """Join the evidence of two sets of ticks: exact, in any order."""
-        if replace(self, logw=ZERO) != replace(other, logw=ZERO):
-            raise Conflict("evidence of different hypotheses cannot be added")
-        return self.gained(other.logw)
 
     def log_e(self) -> float:
         return log_mean(self.logw)
 
     def rejects(self, alpha: float) -> bool:
-        return reaches(self.logw, alpha)
+        return self.log_e() >= log_threshold(alpha)
 
     def encode(self) -> dict[str, object]:
-        return encode_weights(self.logw)
+        """The parameters of the test are in the signed spec, not here."""
+        return {"logw": list(self.logw)}
 
     def decoded(self, state: object) -> Self:
         """This hypothesis with stored weights. Raises `Rejected` when they are malformed."""
