@@ -27,7 +27,7 @@ from hanse.core.transfer.wanted import (
 )
 from hanse.parts.recipe import Recipe, parse_recipe
 from hanse.rpc.pacing import Pace
-from hanse.rpc.status import error_of, reraise_if_ours
+from hanse.rpc.status import call_errors
 from hanse.v1 import blob_pb2, sync_pb2
 
 FETCH = "/hanse.v1.BlobService/Fetch"
@@ -211,27 +211,18 @@ async def probe(channel: grpc.aio.Channel) -> float:
     method = channel.unary_unary(PROBE, None, None)
     loop = asyncio.get_running_loop()
     begin_s = loop.time()
-    try:
+    with call_errors("probe"):
         await method(sync_pb2.ProbeRequest().SerializeToString(), timeout=PROBE_S)
-    except grpc.aio.AioRpcError as error:
-        raise error_of(error.code(), error.details(), "probe") from None
-    except asyncio.CancelledError:
-        reraise_if_ours()
-        raise Unavailable("the channel was closed") from None
     return loop.time() - begin_s
 
 
 async def _next(call: _Call) -> bytes | None:
     try:
-        async with asyncio.timeout(PIECE_S):
-            raw = cast(bytes, await call.read())
+        with call_errors("fetch"):
+            async with asyncio.timeout(PIECE_S):
+                raw = cast(bytes, await call.read())
     except TimeoutError:
         raise Unavailable(f"no piece of the blob came within {PIECE_S:g} s") from None
-    except grpc.aio.AioRpcError as error:
-        raise error_of(error.code(), error.details(), "fetch") from None
-    except asyncio.CancelledError:
-        reraise_if_ours()
-        raise Unavailable("the channel was closed") from None
     return raw or None  # grpc's end of file is falsy
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 from typing import Any, Protocol
 
 import grpc
@@ -21,6 +21,7 @@ from hanse.core.ids import Digest
 from hanse.core.transfer.wanted import ASKED_MAX, Elsewhere, File, Wanted
 from hanse.parts.recipe import Recipe
 from hanse.rpc import tls
+from hanse.rpc.methods import handler_of
 from hanse.rpc.pacing import Pace
 from hanse.rpc.payloads import Damaged, Known, Payloads, Piece, Place, read_ahead
 from hanse.rpc.status import Context, translated
@@ -176,7 +177,10 @@ class BlobService:
             )
         self._by_peer[peer.spki] += 1
         try:
-            if not self._allowed(peer, file, ticket):
+            allowed = False
+            with suppress(NotPermitted):
+                allowed = self._source.may_fetch(peer, file, ticket)
+            if not allowed:
                 raise _not_found(file.digest)
             yield peer
         except NotFound:  # dropped since the gate looked
@@ -189,12 +193,6 @@ class BlobService:
             if not self._by_peer[peer.spki]:
                 del self._by_peer[peer.spki]
 
-    def _allowed(self, peer: Peer, file: File, ticket: bytes = b"") -> bool:
-        try:
-            return self._source.may_fetch(peer, file, ticket)
-        except NotPermitted:
-            return False
-
     async def _write(self, context: Context, peer: Peer, message: bytes, count: int) -> None:
         await self._pace.take(peer.spki, count)
         self._counters["blob_bytes_sent"] += count  # before: who has it all hangs up meanwhile
@@ -205,15 +203,7 @@ class BlobService:
             raise Unavailable(f"the caller took no piece for {WRITE_S:g} s") from None
 
     def handler(self) -> grpc.GenericRpcHandler[Any, Any]:
-        methods = {
-            name: grpc.unary_stream_rpc_method_handler(method, request_deserializer=read)
-            for name, method, read in (
-                ("Fetch", self.fetch, pb.FetchRequest.FromString),
-                ("Recipe", self.recipe, pb.RecipeRequest.FromString),
-                ("Parts", self.parts, pb.PartsRequest.FromString),
-            )
-        }
-        return grpc.method_handlers_generic_handler(NAME, methods)
+        return handler_of(self, pb.DESCRIPTOR.services_by_name["BlobService"])
 
 
 def parse_wanted(request: pb.PartsRequest) -> Wanted:

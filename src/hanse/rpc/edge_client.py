@@ -5,13 +5,11 @@ gRPC's errors end here: no caller above sees a status code.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, Mapping
 
 import grpc
 
-from hanse.core.errors import Unavailable
-from hanse.rpc.status import error_of, reraise_if_ours
+from hanse.rpc.status import call_errors
 from hanse.v1 import edge_pb2, edge_pb2_grpc
 
 REPORT_S = 10.0
@@ -28,13 +26,9 @@ async def watch(
         edge_pb2.WatchRequest(node=node, facts=dict(facts))
     )
     try:
-        async for response in call:
-            yield response.assignment, response.signature
-    except grpc.aio.AioRpcError as error:
-        raise error_of(error.code(), error.details(), "watch") from None
-    except asyncio.CancelledError:
-        reraise_if_ours()
-        raise Unavailable("the channel was closed") from None
+        with call_errors("watch"):
+            async for response in call:
+                yield response.assignment, response.signature
     finally:
         call.cancel()
 
@@ -47,11 +41,6 @@ async def report(
     Raises `Unavailable` or `Rejected`; the same report may then be sent again.
     """
     request = edge_pb2.ReportRequest(node=node, boot_nonce=boot_nonce, seq=seq, report=raw)
-    try:
+    with call_errors("report"):
         response = await edge_pb2_grpc.EdgeServiceStub(channel).Report(request, timeout=REPORT_S)
-    except grpc.aio.AioRpcError as error:
-        raise error_of(error.code(), error.details(), "report") from None
-    except asyncio.CancelledError:
-        reraise_if_ours()
-        raise Unavailable("the channel was closed") from None
     return int(response.acknowledged_seq)

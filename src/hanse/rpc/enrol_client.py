@@ -5,18 +5,17 @@ gRPC's errors end here: no caller above sees a status code.
 
 from __future__ import annotations
 
-import asyncio
 import datetime
 from collections.abc import Awaitable
 from typing import TypeVar
 
 import grpc
 
-from hanse.core.errors import InvalidSpec, Unavailable
+from hanse.core.errors import InvalidSpec
 from hanse.core.gossip.trust_parts import PART_BYTES, PARTS_MAX
 from hanse.core.token import Token
 from hanse.rpc import certificates, tls
-from hanse.rpc.status import error_of, reraise_if_ours
+from hanse.rpc.status import call_errors
 from hanse.v1 import enrol_pb2, enrol_pb2_grpc
 
 CALL_S = 20.0
@@ -73,10 +72,5 @@ async def _trust_files(channel: grpc.aio.Channel) -> list[bytes]:
 
 
 async def _answer(call: Awaitable[T]) -> T:
-    try:
+    with call_errors("enrolment"):
         return await call
-    except grpc.aio.AioRpcError as error:
-        raise error_of(error.code(), error.details(), "enrolment") from None
-    except asyncio.CancelledError:
-        reraise_if_ours()
-        raise Unavailable("the channel was closed") from None

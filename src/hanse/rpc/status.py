@@ -7,8 +7,9 @@ The text of an error travels with its fix, so a person at the other end reads wh
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, NoReturn, TypeVar
 
 import grpc
@@ -60,6 +61,18 @@ def translated(
             await refuse(context, error)
 
     return answer
+
+
+@contextlib.contextmanager
+def call_errors(whom: str) -> Iterator[None]:
+    """Translate what gRPC raises for a call of ours that was refused, lost or ended."""
+    try:
+        yield
+    except grpc.aio.AioRpcError as error:
+        raise error_of(error.code(), error.details(), whom) from None
+    except asyncio.CancelledError:
+        reraise_if_ours()
+        raise Unavailable("the channel was closed") from None
 
 
 def reraise_if_ours() -> None:

@@ -8,9 +8,10 @@ change of weight. Only integers: windows can be added up and checked by anybody.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import zip_longest
+from operator import add
 from typing import TypeVar
 
 from hanse.core.errors import Rejected
@@ -30,7 +31,11 @@ def added_bins(left: Iterable[int], right: Iterable[int]) -> tuple[int, ...]:
     return tuple(a + b for a, b in zip_longest(left, right, fillvalue=0))
 
 
-def _check(*counts: int) -> None:
+def _counts(counted: ArmCounts | PairCounts) -> tuple[int, ...]:
+    return tuple(getattr(counted, each) for each in counted.__slots__)
+
+
+def _check(counts: tuple[int, ...]) -> None:
     if not all(type(count) is int and 0 <= count <= COUNT_MAX for count in counts):
         raise Rejected(f"counts are not integers from 0 to 2**40: {counts}")
 
@@ -51,19 +56,13 @@ class ArmCounts:
     wrong: int = 0
 
     def __post_init__(self) -> None:
-        _check(self.requests, self.errors, self.slow, self.labelled, self.wrong)
+        _check(_counts(self))
         if max(self.errors, self.slow) > self.requests or self.wrong > self.labelled:
             raise Rejected(f"more bad events than observations: {self}")
 
     def __add__(self, other: ArmCounts) -> ArmCounts:
         """Raises `Rejected` beyond what anybody can have counted."""
-        return ArmCounts(
-            self.requests + other.requests,
-            self.errors + other.errors,
-            self.slow + other.slow,
-            self.labelled + other.labelled,
-            self.wrong + other.wrong,
-        )
+        return ArmCounts(*map(add, _counts(self), _counts(other)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,18 +77,10 @@ class PairCounts:
     disagree: int = 0
 
     def __add__(self, other: PairCounts) -> PairCounts:
-        names = (each.name for each in fields(self))
-        return PairCounts(*(getattr(self, name) + getattr(other, name) for name in names))
+        return PairCounts(*map(add, _counts(self), _counts(other)))
 
     def __post_init__(self) -> None:
-        _check(
-            self.only_trial_wrong,
-            self.only_stable_wrong,
-            self.both_right,
-            self.both_wrong,
-            self.agree,
-            self.disagree,
-        )
+        _check(_counts(self))
 
     @property
     def labelled(self) -> int:
