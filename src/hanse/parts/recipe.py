@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 from hanse.core.errors import InvalidSpec, TooLarge
@@ -58,6 +59,10 @@ class Recipe:
     digest: Digest
     size: int
     parts: tuple[Part, ...]
+
+    def starts(self) -> tuple[int, ...]:
+        """Where in the file each part begins, and where the last one ends."""
+        return tuple(accumulate((part.size for part in self.parts), initial=0))
 
     def encode(self) -> bytes:
         parts = [row_of(part) for part in self.parts]

@@ -9,10 +9,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Callable, Hashable, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Hashable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from itertools import accumulate
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from hanse.core.errors import Unavailable
@@ -84,34 +83,18 @@ class Piece(NamedTuple):
 class Payloads:
     def __init__(self, source: Reads) -> None:
         self._source = source
-        self._recipes = _Newest[Digest, Known](RECIPES_PARTS_MAX)
+        self._recipes = _Made[Digest, Known](RECIPES_PARTS_MAX, lambda k: len(k.recipe.parts))
         self._bases = _Newest[tuple[Digest, Digest], dict[Digest, Place]](RECIPES_PARTS_MAX)
-        self._kept = _Newest[object, bytes](KEPT_BYTES_MAX)
+        self._made = _Made[object, bytes](KEPT_BYTES_MAX, lambda made: len(made) + _KEY_BYTES)
         self._right = _Newest[tuple[Digest, int], float](RECIPES_PARTS_MAX)  # when it was hashed
-        self._reading: dict[Digest, asyncio.Task[Known]] = {}
-        self._making: dict[object, asyncio.Task[bytes]] = {}
         self._makers = asyncio.Semaphore(MAKERS_MAX)
 
     async def recipe(self, file: File) -> Known:
-        """Made once, however many ask at the same time, as nodes do that were told together."""
-        found = self._recipes.get(file.digest)
-        if found is not None:
-            return found
-        if file.digest not in self._reading:
-            task = asyncio.create_task(asyncio.to_thread(self._known, file))
-            self._reading[file.digest] = task
-            task.add_done_callback(lambda done: self._recipe_made(file.digest, done))
-        return await asyncio.shield(self._reading[file.digest])
-
-    def _recipe_made(self, digest: Digest, done: asyncio.Task[Known]) -> None:
-        del self._reading[digest]
-        if not done.cancelled() and done.exception() is None:
-            self._recipes.put(digest, done.result(), len(done.result().recipe.parts))
+        return await self._recipes.of(file.digest, lambda: asyncio.to_thread(self._known, file))
 
     def _known(self, file: File) -> Known:
         recipe = self._source.recipe(file)
-        starts = tuple(accumulate((part.size for part in recipe.parts), initial=0))
-        return Known(recipe, Digest.of(recipe.encode()), starts)
+        return Known(recipe, Digest.of(recipe.encode()), recipe.starts())
 
     async def bases(self, target: Known, base: Known) -> dict[Digest, Place]:
         """For each part of the target, the part of the base that it may be against."""
@@ -124,7 +107,7 @@ class Payloads:
 
     def is_small(self, place: Place, base: Place | None) -> bool:
         """Whether its payload is at hand and so small that sending it is less than the detour."""
-        kept = (self._kept.get((place.part, base.part)) if base else None) or RAW
+        kept = (self._made.get((place.part, base.part)) if base else None) or RAW
         return kept != RAW and len(kept) * SMALL_SHARE <= place.part.size
 
     async def pieces(
@@ -133,14 +116,17 @@ class Payloads:
         """The payload of a part. Raises `Damaged` instead of the last piece if the stored bytes
         are not the part."""
         step = min(SLOW_PIECE_BYTES, bytes_max) if packed else bytes_max
-        made = await self._made(place, base) if packed or base else RAW
+        made = RAW
+        if packed or base:
+            key = (place.part, base and base.part)
+            made = await self._made.of(key, lambda: self._make(place, base))
         if made != RAW:
             for at in range(0, len(made), step):
                 yield Piece(b"", made[at : at + step], at + step >= len(made))
             return
         end, found = place.start + place.part.size, hashlib.sha256()
-        now_s, key = asyncio.get_running_loop().time(), (place.file, place.start)
-        right_s = self._right.get(key)
+        now_s, at_disk = asyncio.get_running_loop().time(), (place.file, place.start)
+        right_s = self._right.get(at_disk)
         hashed = right_s is None or now_s - right_s >= LATELY_S
 
         def read(start: int) -> Piece:
@@ -156,7 +142,7 @@ class Payloads:
             async for piece in pieces:
                 yield piece
         if hashed:
-            self._right.put(key, now_s, 1)
+            self._right.put(at_disk, now_s, 1)
 
     def _read_range(self, file: Digest, start: int, length: int) -> bytes:
         piece = self._source.read_range(file, start, length)
@@ -164,23 +150,8 @@ class Payloads:
             raise Damaged(file)
         return piece
 
-    async def _made(self, place: Place, base: Place | None) -> bytes:
-        """`RAW` alone stands for a payload that would be no smaller than the part."""
-        key = (place.part, base and base.part)
-        if (kept := self._kept.get(key)) is not None:
-            return kept
-        if key not in self._making:
-            task = asyncio.create_task(self._make(place, base))
-            self._making[key] = task
-            task.add_done_callback(lambda done: self._finished(key, done))
-        return await asyncio.shield(self._making[key])
-
-    def _finished(self, key: object, done: asyncio.Task[bytes]) -> None:
-        del self._making[key]
-        if not done.cancelled() and done.exception() is None:
-            self._kept.put(key, done.result(), len(done.result()) + _KEY_BYTES)
-
     async def _make(self, place: Place, base: Place | None) -> bytes:
+        """`RAW` alone stands for a payload that would be no smaller than the part."""
         async with self._makers:
             return await asyncio.to_thread(self._encoded, place, base)
 
@@ -248,3 +219,25 @@ class _Newest(Generic[K, V]):
         self._weight += weight
         while self._weight > self._weight_max and len(self._values) > 1:
             self._weight -= self._values.popitem(last=False)[1][1]
+
+
+class _Made(_Newest[K, V]):
+    """Made once, however many ask at the same time, as nodes do that were told together."""
+
+    def __init__(self, weight_max: int, weigh: Callable[[V], int]) -> None:
+        super().__init__(weight_max)
+        self._weigh = weigh
+        self._making: dict[K, asyncio.Task[V]] = {}
+
+    async def of(self, key: K, make: Callable[[], Coroutine[None, None, V]]) -> V:
+        if (kept := self.get(key)) is not None:
+            return kept
+        if key not in self._making:
+            task = self._making[key] = asyncio.create_task(make())
+            task.add_done_callback(lambda done: self._finished(key, done))
+        return await asyncio.shield(self._making[key])
+
+    def _finished(self, key: K, done: asyncio.Task[V]) -> None:
+        del self._making[key]
+        if not done.cancelled() and done.exception() is None:
+            self.put(key, done.result(), self._weigh(done.result()))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from itertools import accumulate
 
 from hanse.core.ids import Digest
 from hanse.parts import payload, plan
@@ -29,7 +28,7 @@ def fold_up(
     against = plan.bases(target, base)
     each: list[Place] = []
     kept = 0
-    for part, start in zip(target.parts, _offsets(target), strict=True):
+    for part, start in zip(target.parts, target.starts(), strict=False):
         same = held.get(part.digest)
         if same is not None:
             read_base(same, starts[same.digest])
@@ -49,9 +48,5 @@ def fold_up(
     return Places(target, tuple(each))
 
 
-def _offsets(recipe: Recipe) -> list[int]:
-    return [0, *accumulate(part.size for part in recipe.parts)][:-1]
-
-
 def _starts(recipe: Recipe) -> Mapping[Digest, int]:
-    return {p.digest: at for p, at in zip(recipe.parts, _offsets(recipe), strict=True)}
+    return {p.digest: at for p, at in zip(recipe.parts, recipe.starts(), strict=False)}

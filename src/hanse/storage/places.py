@@ -61,7 +61,7 @@ class Places:
     @cached_property
     def starts(self) -> tuple[int, ...]:
         """Where in the blob each part begins, and where it ends."""
-        return tuple(accumulate((part.size for part in self.recipe.parts), initial=0))
+        return self.recipe.starts()
 
     @cached_property
     def payloads(self) -> tuple[int, ...]:

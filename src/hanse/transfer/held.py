@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import accumulate
 
 from hanse.core.errors import NotFound, Unavailable
 from hanse.core.ids import Digest
@@ -95,6 +94,5 @@ class Held:
 
 
 def _places(recipe: Recipe, file: File) -> Iterator[_Place]:
-    starts = accumulate((part.size for part in recipe.parts), initial=0)
-    for part, start in zip(recipe.parts, starts, strict=False):
+    for part, start in zip(recipe.parts, recipe.starts(), strict=False):
         yield _Place(part, file, start)

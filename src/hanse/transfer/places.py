@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import accumulate
-
 from hanse.core.ids import Digest
 from hanse.parts.recipe import Recipe
 
@@ -14,7 +12,7 @@ class Places:
     def __init__(self, recipe: Recipe) -> None:
         self.parts = recipe.parts
         self.sizes = [part.size for part in recipe.parts]
-        starts = list(accumulate(self.sizes, initial=0))
+        starts = recipe.starts()
         first: dict[Digest, int] = {}
         self.same: list[int] = []  # for each part the first that is equal
         self._again: dict[int, list[int]] = {}

@@ -122,18 +122,15 @@ def _share_harm(_: Metric, setting: Setting) -> Process:
     return SampleRatio(setting.share) if 0 < setting.share < 1 else Silent()
 
 
-def _drift_harm(metric: Metric, setting: Setting) -> Process:
+def _drift_harm(
+    metric: Metric, setting: Setting, begin: Callable[[Reference], Process] = DriftProcess
+) -> Process:
     reference = setting.references.get(metric.event)
-    return DriftProcess(reference.within(metric.delta)) if reference else Silent()
+    return begin(reference.within(metric.delta)) if reference else Silent()
 
 
 def _watch_harm(metric: Metric, _: Setting) -> Process:
     return Cusum(OneArmProcess(metric.slo or 0))
-
-
-def _drift_watch_harm(metric: Metric, setting: Setting) -> Process:
-    reference = setting.references.get(metric.event)
-    return DriftProcess.lately(reference.within(metric.delta)) if reference else Silent()
 
 
 def _no_proof(_: float) -> Process:
@@ -160,7 +157,9 @@ TESTS: Final[Mapping[str, Comparison]] = {
     "drift": Comparison(_drift_harm, _no_proof, False, _series),
     # What `watch.watched` makes of them after a promotion; no plan names these.
     "watch": Comparison(_watch_harm, _no_proof, False, _arms),
-    "drift-watch": Comparison(_drift_watch_harm, _no_proof, False, _series),
+    "drift-watch": Comparison(
+        partial(_drift_harm, begin=DriftProcess.lately), _no_proof, False, _series
+    ),
 }
 _OF_SERIES: Final = ("drift", "drift-watch")
 

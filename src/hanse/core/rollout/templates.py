@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from itertools import chain
 from typing import Final
 
 from hanse.core.evidence.metrics import DECLARED, Metric
@@ -26,18 +27,6 @@ from hanse.core.rollout.fields import (
 from hanse.core.rollout.plan import Template
 
 _RATIO: Final = number(1, 100)
-_METRIC_FIELDS: Final = (
-    "name",
-    "test",
-    "event",
-    "prometheus",
-    "margin",
-    "provenBelow",
-    "slo",
-    "series",
-    "delta",
-    "onFail",
-)
 OF_TEST: Final = {
     "ratio": ("event", "prometheus", "margin", "provenBelow"),
     "paired": ("event", "margin", "provenBelow"),
@@ -47,6 +36,7 @@ OF_TEST: Final = {
     "drift": ("series", "delta"),
 }
 """The fields that each test takes, beside name, test and onFail."""
+_METRIC_FIELDS: Final = ("name", "test", *dict.fromkeys(chain(*OF_TEST.values())), "onFail")
 _SERIES_CHARS_MAX: Final = 128
 QUERY_CHARS_MAX: Final = 512
 OF_ARM: Final = ("release", "version", "role")
