@@ -19,7 +19,7 @@ from hanse.core.ids import Digest
 from hanse.core.transfer import download
 from hanse.core.transfer.wanted import Elsewhere, File, Neighbour, Wanted
 from hanse.parts.recipe import split
-from hanse.rpc import blob_service, channels
+from hanse.rpc import channels
 from hanse.rpc.blob_service import BlobService
 from hanse.rpc.certificates import Identity
 from hanse.rpc.channels import Channels
@@ -55,7 +55,7 @@ class Pointing(Shelf):
 class Hostile:
     """Says what it likes to whoever asks for parts."""
 
-    name = blob_service.NAME
+    name = "hanse.v1.BlobService"
 
     def __init__(self, say: Say) -> None:
         self.say, self.asked = say, 0

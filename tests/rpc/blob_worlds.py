@@ -11,7 +11,7 @@ import daemons
 import grpc
 
 from hanse.core.transfer.wanted import Wanted
-from hanse.rpc import blob_client, blob_service, tls
+from hanse.rpc import blob_client, tls
 from hanse.rpc.blob_client import Pointed
 from hanse.rpc.link import GrpcTransport
 from hanse.rpc.peer_service import PeerService
@@ -23,7 +23,7 @@ Answer = Callable[[bytes, Any], AsyncIterator[bytes]]
 class Scripted:
     """Says whatever it was told to, to whatever is asked."""
 
-    name = blob_service.NAME
+    name = "hanse.v1.BlobService"
 
     def __init__(self) -> None:
         self.answer: Answer

@@ -10,9 +10,7 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager, suppress
-from typing import Any, Protocol
-
-import grpc
+from typing import Protocol
 
 from hanse.core import limits
 from hanse.core.counters import Counters, zeros
@@ -21,14 +19,13 @@ from hanse.core.ids import Digest
 from hanse.core.transfer.wanted import ASKED_MAX, Elsewhere, File, Wanted
 from hanse.parts.recipe import Recipe
 from hanse.rpc import tls
-from hanse.rpc.methods import handler_of
+from hanse.rpc.methods import Described
 from hanse.rpc.pacing import Pace
 from hanse.rpc.payloads import Damaged, Known, Payloads, Piece, Place, read_ahead
 from hanse.rpc.status import Context, translated
 from hanse.rpc.tls import Peer
 from hanse.v1 import blob_pb2 as pb
 
-NAME = "hanse.v1.BlobService"
 FETCHES_MAX = 64
 FETCHES_PER_PEER_MAX = 8
 WRITE_S = 30.0
@@ -70,8 +67,8 @@ class BlobSource(Protocol):
         ...
 
 
-class BlobService:
-    name = NAME
+class BlobService(Described):
+    described = pb.DESCRIPTOR.services_by_name["BlobService"]
 
     def __init__(
         self,
@@ -201,9 +198,6 @@ class BlobService:
                 await context.write(message)
         except TimeoutError:
             raise Unavailable(f"the caller took no piece for {WRITE_S:g} s") from None
-
-    def handler(self) -> grpc.GenericRpcHandler[Any, Any]:
-        return handler_of(self, pb.DESCRIPTOR.services_by_name["BlobService"])
 
 
 def parse_wanted(request: pb.PartsRequest) -> Wanted:

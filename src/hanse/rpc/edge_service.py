@@ -9,10 +9,8 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Protocol
 from urllib.parse import unquote
-
-import grpc
 
 from hanse.core import limits
 from hanse.core.counters import Counters, zeros
@@ -21,12 +19,11 @@ from hanse.core.fleet import SHARE_FACT
 from hanse.core.ids import Segment, check_address, segment
 from hanse.rpc import tls
 from hanse.rpc.assignments import AssignmentFeed, Watcher
-from hanse.rpc.methods import handler_of
+from hanse.rpc.methods import Described
 from hanse.rpc.status import Context, refuse, translated
 from hanse.rpc.tls import Peer
 from hanse.v1 import edge_pb2 as pb
 
-NAME = "hanse.v1.EdgeService"
 NONCE_BYTES_MAX = 64
 
 
@@ -46,8 +43,8 @@ class EdgeHandler(Protocol):
         ...
 
 
-class EdgeService:
-    name = NAME
+class EdgeService(Described):
+    described = pb.DESCRIPTOR.services_by_name["EdgeService"]
 
     def __init__(
         self,
@@ -126,9 +123,6 @@ class EdgeService:
                 fix="point the node at its own region's daemon",
             )
         return peer, node
-
-    def handler(self) -> grpc.GenericRpcHandler[Any, Any]:
-        return handler_of(self, pb.DESCRIPTOR.services_by_name["EdgeService"])
 
 
 def _facts(claimed: Mapping[str, str], caller: str) -> dict[str, str]:

@@ -7,21 +7,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from typing import Any, Protocol
-
-import grpc
+from typing import Protocol
 
 from hanse.core import limits
 from hanse.core.errors import NotPermitted, TooLarge, Unavailable
 from hanse.core.gossip.budget import Budget
 from hanse.core.gossip.trust_parts import PART_BYTES
 from hanse.rpc import certificates, tls
-from hanse.rpc.methods import handler_of
+from hanse.rpc.methods import Described
 from hanse.rpc.status import Context, translated
 from hanse.rpc.tls import Peer
 from hanse.v1 import enrol_pb2 as pb
-
-NAME = "hanse.v1.EnrolService"
 
 
 class EnrolHandler(Protocol):
@@ -42,8 +38,8 @@ class EnrolHandler(Protocol):
         ...
 
 
-class EnrolService:
-    name = NAME
+class EnrolService(Described):
+    described = pb.DESCRIPTOR.services_by_name["EnrolService"]
 
     def __init__(self, handler: EnrolHandler) -> None:
         self._handler = handler
@@ -90,6 +86,3 @@ class EnrolService:
     def _take_turn(self) -> None:
         if not self._pace.take(1, asyncio.get_running_loop().time()):
             raise Unavailable("many machines enrol just now", fix="try again in a few seconds")
-
-    def handler(self) -> grpc.GenericRpcHandler[Any, Any]:
-        return handler_of(self, pb.DESCRIPTOR.services_by_name["EnrolService"])

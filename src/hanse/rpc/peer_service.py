@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import Any
-
-import grpc
 
 from hanse.core.ids import Segment
 from hanse.rpc.link import GrpcTransport
-from hanse.rpc.methods import handler_of
+from hanse.rpc.methods import Described
 from hanse.rpc.status import Context, translated
 from hanse.v1 import sync_pb2 as pb
 
-NAME = "hanse.v1.PeerService"
 
-
-class PeerService:
-    name = NAME
+class PeerService(Described):
+    described = pb.DESCRIPTOR.services_by_name["PeerService"]
 
     def __init__(self, transport: GrpcTransport, region: Segment) -> None:
         self._transport = transport
@@ -30,6 +25,3 @@ class PeerService:
     @translated
     async def probe(self, request: pb.ProbeRequest, context: Context) -> pb.ProbeResponse:
         return pb.ProbeResponse(region=self._region)
-
-    def handler(self) -> grpc.GenericRpcHandler[Any, Any]:
-        return handler_of(self, pb.DESCRIPTOR.services_by_name["PeerService"])
