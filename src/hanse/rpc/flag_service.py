@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import Protocol
 
-import grpc
-
 from hanse.core.audience import Context
 from hanse.core.errors import InvalidSpec
 from hanse.core.limits import TEXT_BYTES_MAX
 from hanse.core.serving import Choice
-from hanse.rpc.status import translated
-from hanse.v1 import edge_pb2, edge_pb2_grpc
+from hanse.rpc import status
+from hanse.rpc.methods import Described
+from hanse.v1 import edge_pb2
 
 
 class Choosing(Protocol):
@@ -20,15 +19,15 @@ class Choosing(Protocol):
         ...
 
 
-class FlagService(edge_pb2_grpc.FlagServiceServicer):  # type: ignore[misc]  # generated, untyped
+class FlagService(Described):
+    described = edge_pb2.DESCRIPTOR.services_by_name["FlagService"]
+
     def __init__(self, serving: Choosing) -> None:
         self._serving = serving
 
-    @translated
-    async def Choose(  # noqa: N802  # named by the protocol
-        self,
-        request: edge_pb2.ChooseRequest,
-        context: grpc.aio.ServicerContext[edge_pb2.ChooseRequest, edge_pb2.ChooseResponse],
+    @status.translated
+    async def choose(
+        self, request: edge_pb2.ChooseRequest, context: status.Context
     ) -> edge_pb2.ChooseResponse:
         if not 0 < len(request.unit.encode()) <= TEXT_BYTES_MAX:
             raise InvalidSpec(
@@ -44,9 +43,3 @@ class FlagService(edge_pb2_grpc.FlagServiceServicer):  # type: ignore[misc]  # g
             rollout=found.rollout,
             generation=found.generation,
         )
-
-
-def add_flag_service(server: grpc.aio.Server, serving: Choosing) -> str:
-    """Register it; returns its full name, for reflection."""
-    edge_pb2_grpc.add_FlagServiceServicer_to_server(FlagService(serving), server)
-    return edge_pb2.DESCRIPTOR.services_by_name["FlagService"].full_name

@@ -7,9 +7,9 @@ import grpc
 from hanse.core import limits
 from hanse.core.errors import Unavailable
 from hanse.rpc.certificates import Identity
-from hanse.rpc.flag_service import add_flag_service
+from hanse.rpc.flag_service import FlagService
 from hanse.rpc.inference_service import Serving, add_inference_service, server_options
-from hanse.rpc.label_service import Join, add_label_service
+from hanse.rpc.label_service import Join, LabelService
 
 
 class InferenceServer:
@@ -39,9 +39,9 @@ async def serve(
     server = grpc.aio.server(
         options=server_options(), maximum_concurrent_rpcs=limits.INFERENCES_AT_ONCE_MAX
     )
-    labels = add_label_service(server, join)
-    flags = add_flag_service(server, serving)
-    add_inference_service(server, serving, version, [labels, flags])
+    others = (LabelService(join), FlagService(serving))
+    server.add_generic_rpc_handlers([each.handler() for each in others])
+    add_inference_service(server, serving, version, [each.name for each in others])
     try:
         if shown is None:
             port = server.add_insecure_port(address)

@@ -190,7 +190,7 @@ class InferenceService:
 
 
 def add_inference_service(
-    server: grpc.aio.Server, serving: Serving, version: str, others: Sequence[str] = ()
+    server: grpc.aio.Server, serving: Serving, version: str, others: Sequence[str]
 ) -> None:
     """Register inference, health and reflection; `others` are further services to reflect."""
     service = InferenceService(serving, version)

@@ -7,23 +7,25 @@ from collections.abc import Callable, Sequence
 import grpc
 
 from hanse.core.limits import TEXT_BYTES_MAX
-from hanse.v1 import edge_pb2, edge_pb2_grpc
+from hanse.rpc.methods import Described
+from hanse.rpc.status import Context
+from hanse.v1 import edge_pb2
 
 LABELS_A_CALL_MAX = 10_000
 OUTCOME_BYTES_MAX = 64 * 1024
 Join = Callable[[str, Sequence[tuple[str, str]]], tuple[int, int]]
 
 
-class LabelService(edge_pb2_grpc.LabelServiceServicer):  # type: ignore[misc]  # generated, untyped
+class LabelService(Described):
     """`join(model, [(request id, outcome)])` returns how many were joined and how many unknown."""
+
+    described = edge_pb2.DESCRIPTOR.services_by_name["LabelService"]
 
     def __init__(self, join: Join) -> None:
         self._join = join
 
-    async def Record(  # noqa: N802  # named by the protocol
-        self,
-        request: edge_pb2.RecordRequest,
-        context: grpc.aio.ServicerContext[edge_pb2.RecordRequest, edge_pb2.RecordResponse],
+    async def record(
+        self, request: edge_pb2.RecordRequest, context: Context
     ) -> edge_pb2.RecordResponse:
         if len(request.labels) > LABELS_A_CALL_MAX or any(
             not label.request_id
@@ -39,9 +41,3 @@ class LabelService(edge_pb2_grpc.LabelServiceServicer):  # type: ignore[misc]  #
         labels = [(label.request_id, label.outcome) for label in request.labels]
         joined, unknown = self._join(request.model, labels)
         return edge_pb2.RecordResponse(joined=joined, unknown=unknown)
-
-
-def add_label_service(server: grpc.aio.Server, join: Join) -> str:
-    """Register it; returns its full name, for reflection."""
-    edge_pb2_grpc.add_LabelServiceServicer_to_server(LabelService(join), server)
-    return edge_pb2.DESCRIPTOR.services_by_name["LabelService"].full_name
