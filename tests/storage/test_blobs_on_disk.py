@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
@@ -315,7 +316,7 @@ def test_a_disk_that_fills_up_meanwhile_stops_a_fetch_and_keeps_what_came(
 def test_what_nobody_goes_on_with_is_swept_in_the_end(tmp_path: Path) -> None:
     store = BlobStore(tmp_path)
     for data in (b"old", b"new"):
-        with store.unfinished(3, Digest.of(data)) as coming:
+        with closing(store.unfinished(3, Digest.of(data))) as coming:
             coming.write(0, data)
     old = tmp_path / "blobs/unfinished" / Digest.of(b"old").hex
     os.utime(old, (0, old.stat().st_mtime - UNFINISHED_KEPT_S - 1))

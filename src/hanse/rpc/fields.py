@@ -93,22 +93,14 @@ def _origin(text: str) -> Origin:
     return Origin.parse(text)  # cached: a full head map names every member's log again
 
 
-def _optional_origin(text: str) -> str:
-    return str(_origin(text)) if text else ""
-
-
-def _optional_segment(text: str) -> str:
-    return segment(text) if text else ""
-
-
 def hash_bytes(raw: bytes) -> bytes:
     if len(raw) != 32:
         raise InvalidSpec(f"a hash has 32 bytes, not {len(raw)}")
     return raw
 
 
-def _optional_hash(raw: bytes) -> bytes:
-    return hash_bytes(raw) if raw else b""
+def _or_empty(read: Callable[[Wire], Value]) -> Field:
+    return Field(_same, lambda wire: read(wire) if wire else wire)
 
 
 def _text(text: str) -> str:
@@ -162,12 +154,12 @@ def nested(shape: Shape) -> Field:
 PLAIN = Field(_same, _same)  # numbers and flags, which protobuf has bounded already
 TEXT = Field(_same, _text)
 SEGMENT = Field(_same, segment)
-SEGMENT_OR_EMPTY = Field(_same, _optional_segment)
+SEGMENT_OR_EMPTY = _or_empty(segment)
 VERSION = Field(_same, version)
 ORIGIN = Field(str, _origin)
-ORIGIN_OR_EMPTY = Field(_same, _optional_origin)
+ORIGIN_OR_EMPTY = _or_empty(lambda text: str(_origin(text)))
 HASH = Field(_same, hash_bytes)
-HASH_OR_EMPTY = Field(_same, _optional_hash)
+HASH_OR_EMPTY = _or_empty(hash_bytes)
 EVENT_ID = Field(_raw, EventId)
 DIGEST = Field(_raw, Digest.from_bytes)
 DIGEST_OR_NONE = Field(

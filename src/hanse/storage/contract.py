@@ -13,6 +13,7 @@ larger than a chunk, so the end of the append that holds `start` is within reach
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import accumulate
 from typing import NamedTuple, Protocol
 
 from hanse.core.errors import Broken
@@ -87,6 +88,12 @@ class EventStore(Protocol):
 
     async def close(self) -> None:
         """Wait for the write that is under way, then let go of the folder."""
+
+
+def within(raws: Sequence[bytes], bytes_max: int) -> list[bytes]:
+    """The first of these that together have at most so many bytes."""
+    ends = accumulate(map(len, raws))
+    return [raw for raw, end in zip(raws, ends, strict=True) if end <= bytes_max]
 
 
 def check_writes(

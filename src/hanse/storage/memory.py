@@ -23,7 +23,7 @@ from hanse.core.step import (
     TruncateLog,
     Write,
 )
-from hanse.storage.contract import EMPTY, Tail, check_writes
+from hanse.storage.contract import EMPTY, Tail, check_writes, within
 
 
 @dataclass(slots=True)
@@ -103,13 +103,7 @@ class MemoryEventStore:
 
     async def events(self, origin: Origin, start: int, limit: int, bytes_max: int) -> list[bytes]:
         log = self._usable().logs.get(origin)
-        found: list[bytes] = []
-        for raw in log.events[start : start + max(limit, 0)] if log else ():
-            bytes_max -= len(raw)
-            if bytes_max < 0:
-                break
-            found.append(raw)
-        return found
+        return within(log.events[start : start + max(limit, 0)] if log else (), bytes_max)
 
     async def checkpoint_at_or_before(self, origin: Origin, start: int, end: int) -> bytes | None:
         log = self._usable().logs.get(origin)

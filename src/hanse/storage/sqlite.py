@@ -32,7 +32,7 @@ from hanse.storage.connections import (
     lock_folder,
     may_be_full,
 )
-from hanse.storage.contract import EMPTY, Tail, check_writes
+from hanse.storage.contract import EMPTY, Tail, check_writes, within
 from hanse.storage.migrations import migrate
 from hanse.storage.statements import DROP_VIEWS, Statement, statements
 
@@ -191,14 +191,7 @@ class SqliteEventStore:
         log = self._logs.get(origin)
         if log is None:
             return []
-        rows = await self._run(log, start, min(limit, log.tail.size - start))
-        found: list[bytes] = []
-        for raw in rows:
-            bytes_max -= len(raw)
-            if bytes_max < 0:
-                break
-            found.append(raw)
-        return found
+        return within(await self._run(log, start, min(limit, log.tail.size - start)), bytes_max)
 
     async def _run(self, log: _Log, start: int, count: int) -> list[bytes]:
         """Exactly `count` events from `start`; a missing row is a damaged database (F06)."""

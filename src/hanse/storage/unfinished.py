@@ -16,9 +16,8 @@ import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Self
 
-from hanse.core.errors import Broken, InvalidProof, TooLarge
+from hanse.core.errors import InvalidProof, TooLarge
 from hanse.core.ids import Digest
 from hanse.storage.incoming import disk_errors, lock_part, publish
 
@@ -28,7 +27,7 @@ _READ_BYTES = 1024**2
 
 
 class Unfinished:
-    """One for each digest. A context that keeps what has come.
+    """One for each digest; `close` keeps what has come.
 
     For one thread at a time, but that another may read, and `hash_on` over what is not written any
     more.
@@ -139,11 +138,3 @@ class Unfinished:
             os.close(self._fd)
             self._fd = -1
             self._release(self._owed)
-
-    def __enter__(self) -> Self:
-        if self._fd < 0:
-            raise Broken("the blob is closed")
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
