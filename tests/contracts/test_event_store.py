@@ -84,8 +84,16 @@ def kind(request: pytest.FixtureRequest, tmp_path: Path) -> Kind:
 
 
 @pytest.fixture
-def reopen(kind: Kind) -> Reopen:
-    return kind.reopen
+async def reopen(kind: Kind) -> AsyncIterator[Reopen]:
+    opened: list[EventStore] = []
+
+    async def noted(store: EventStore) -> EventStore:
+        opened.append(await kind.reopen(store))
+        return opened[-1]
+
+    yield noted
+    for store in opened:
+        await store.close()
 
 
 @pytest.fixture
