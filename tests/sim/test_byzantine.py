@@ -36,6 +36,7 @@ BROKEN_ONCE = (
     2000247,
     3000517,
     5000552,
+    20261588,
 )
 """Seeds of campaigns that found a fault, in what is tested or in the test."""
 REGIONS = 4  # the fewest of whom one may lie

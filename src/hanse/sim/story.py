@@ -16,6 +16,7 @@ from hanse.core.catalog.manifest import File, Manifest, Outcome, Parent, Tensor,
 from hanse.core.catalog.view import ModelView
 from hanse.core.events import Body, Kill, ReleaseRecord, RolloutIntent
 from hanse.core.ids import Digest, EventId, Segment, segment, version
+from hanse.core.node import Node
 from hanse.core.rollout.spec import canonical, parse_spec
 from hanse.core.rollout.table import State
 from hanse.core.trust import statements
@@ -142,12 +143,20 @@ def kill(world: World, region: Segment, release: Manifest) -> Story:
 
 
 def trust(world: World, region: Segment, number: int) -> Story:
-    """Bring the next trust version to one daemon; it is their business to tell the others."""
-    raw, process = next_trust(world), world.processes[region]
+    """Bring the next trust version to one daemon; it is their business to tell the others.
+
+    What nobody holds any more, because an old disk came back, is brought again.
+    """
+    next_trust(world)
+    process, files = world.processes[region], world.trust.files
     while (held := _trusted(process)) < number:
-        if held == number - 1:
-            process.do(lambda node, _: node.extend_trust(raw))
+        if held == number - 1 or 0 < held == max(map(_trusted, world.processes.values())):
+            process.do(_brings(files[held]))
         yield 1.0
+
+
+def _brings(raw: bytes) -> Callable[[Node, object], object]:
+    return lambda node, _: node.extend_trust(raw)
 
 
 def _trusted(process: Process) -> int:
