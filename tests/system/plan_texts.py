@@ -17,6 +17,25 @@ spec:
         - {name: error-rate, test: one-arm, event: error, slo: 0.05, provenBelow: 0.05}
 """
 
+HALF = """
+apiVersion: hanse.dev/v1alpha1
+kind: Rollout
+spec:
+  stages:
+    - name: pilot
+      regions: [eu-north]
+      steps:
+        - setWeight: 50
+        - pause: {duration: 1h}
+        - analysis: {templates: [sound], minSamples: 40}
+        - setWeight: 100
+  templates:
+    sound:
+      alpha: 0.05
+      metrics:
+        - {name: error-rate, test: ratio, event: error, margin: 1.25, provenBelow: none}
+"""
+
 EVERYWHERE = FIRST.replace("[eu-north]", "[eu-north, us-east, ap-south]")
 
 CAREFUL = """

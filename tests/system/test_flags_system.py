@@ -12,33 +12,18 @@ from digit_releases import holdout, paths
 from digit_users import Users, answers
 from openfeature import api
 from openfeature.evaluation_context import EvaluationContext
-from plan_texts import FIRST
+from plan_texts import FIRST, HALF
 from system_federation import MODEL, Federation, Node, done, hanse
 
 from hanse.openfeature import HanseProvider
 
 pytestmark = pytest.mark.system
 EU = "eu-north"
-DOCKS = """
-apiVersion: hanse.dev/v1alpha1
-kind: Rollout
-spec:
-  audience: {unit: customer, target: [{attribute: device, in: [dock]}]}
-  nodes: {failing: 60%}
-  stages:
-    - name: pilot
-      regions: [eu-north]
-      steps:
-        - setWeight: 50
-        - pause: {duration: 1h}
-        - analysis: {templates: [sound], minSamples: 40}
-        - setWeight: 100
-  templates:
-    sound:
-      alpha: 0.05
-      metrics:
-        - {name: error-rate, test: ratio, event: error, margin: 1.25, provenBelow: none}
-"""
+DOCKS = HALF.replace(
+    "spec:\n",
+    "spec:\n  audience: {unit: customer, target: [{attribute: device, in: [dock]}]}\n"
+    "  nodes: {failing: 60%}\n",
+)
 COUNTED = DOCKS.replace(
     "event: error", """prometheus: {bad: 'a{r="$role"}', total: 'b{r="$role"}'}"""
 )

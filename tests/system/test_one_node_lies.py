@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from digit_releases import holdout, paths
-from plan_texts import FIRST
+from plan_texts import FIRST, HALF
 from system_federation import MODEL, Federation, done, hanse
 
 from hanse.core.errors import HanseError
@@ -25,25 +25,7 @@ pytestmark = pytest.mark.system
 
 DOCKS = [f"dock-{n}" for n in range(1, 6)]
 ASK_S = 0.03
-CANARY = """
-apiVersion: hanse.dev/v1alpha1
-kind: Rollout
-spec:
-  stages:
-    - name: pilot
-      regions: [eu-north]
-      steps:
-        - setWeight: 50
-        - pause: {duration: 1h}
-        - analysis: {templates: [sound], minSamples: 40}
-        - setWeight: 100
-  templates:
-    sound:
-      alpha: 0.05
-      metrics:
-        - {name: error-rate, test: ratio, event: error, margin: 1.25, provenBelow: none}
-  background: {templates: [sound]}
-"""
+CANARY = HALF + "  background: {templates: [sound]}\n"
 
 
 def nothing_but_errors(window: Window) -> Window:

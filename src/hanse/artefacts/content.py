@@ -164,6 +164,7 @@ def _holds_code(
                 return not tensors or not only_tensors(stream)
             if tensors > 1 and head.startswith(b"PK\x03\x04"):
                 return not _check_zip(f"{name}/{entry.filename[:80]}", stream, tensors=1)
+    # As above, and `RuntimeError` for an entry that is encrypted.
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, RuntimeError):
         return True  # it is not what the directory says
     return head.startswith((*_PROGRAMS, b"PK\x03\x04"))

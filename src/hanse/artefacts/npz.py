@@ -134,7 +134,9 @@ def _exactly(stream: IO[bytes], size: int) -> bytes:
 
 @contextmanager
 def _errors(name: str) -> Iterator[None]:
-    """What the libraries below raise for bytes that are not what they say."""
+    """What the libraries below raise for bytes that are not what they say; `NotImplementedError` is
+    zipfile's word for a compression that it does not know, `RuntimeError` for one with a password.
+    """
     try:
         yield
     except (

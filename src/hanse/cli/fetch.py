@@ -13,8 +13,9 @@ import hashlib
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -56,10 +57,11 @@ def fetch(name: dict[str, str], folder: Path, home: Path, form: str) -> None:
         missing = [file for file in files if not _is_there(folder, file)]
         region = _brought(home, asked)
         with files_bar("writing") as told:
-            done = found["size"] - sum(file.size for file in missing)
+            left = sum(file.size for file in missing)
             for file in missing:
-                _write(home, asked, file, folder, lambda n, d=done: told(d + n, found["size"]))  # type: ignore[misc]  # binds the loop variable
-                done += file.size
+                here = found["size"] - left
+                _write(home, asked, file, folder, partial(_tell, told, here, found["size"]))
+                left -= file.size
     value = {
         "release": found["release"],
         "version": found["version"],
@@ -90,18 +92,23 @@ def _digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def _tell(told: Callable[[int, int], None], here: int, of: int, count: int) -> None:
+    told(here + count, of)
+
+
 def _brought(home: Path, asked: dict[str, str]) -> str:
     """Wait until the daemon has all of it; the daemon's region."""
-    answers, why = client.stream(home, "release.files", **asked), ""
+    why = ""
     with files_bar("fetching") as told:
-        while True:
-            try:
-                said = next(answers)
-            except StopIteration as end:
-                return str(end.value["region"])
+
+        def heard(said: dict[str, Any]) -> None:
+            nonlocal why
             told(said["bytes"], said["of"])
             if said["why"] != why:
                 note(why := said["why"])
+
+        found = client.result(client.stream(home, "release.files", **asked), heard)
+    return str(found["region"])
 
 
 def _write(

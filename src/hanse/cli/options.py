@@ -77,7 +77,10 @@ class Signing:
     form: str
 
     def ask(self, verb: str, args: Mapping[str, Any]) -> None:
-        ask(self.home, verb, args, self.key, self.draft, self.form)
+        """Have it signed and tell the daemon, see `statement.ask`. That is not light to import."""
+        from hanse.cli import statement
+
+        statement.ask(self.home, verb, args, self.key, self.draft, self.form)
 
 
 def signed(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -172,13 +175,6 @@ def operator() -> str:
         return pwd.getpwuid(os.getuid()).pw_name
     except KeyError:
         return f"uid {os.getuid()}"
-
-
-def ask(home_folder: Path, verb: str, args: Mapping[str, Any], *more: Any) -> None:
-    """Have it signed and tell the daemon, see `statement.ask`. Imported late: it is not light."""
-    from hanse.cli import statement
-
-    statement.ask(home_folder, verb, args, *more)
 
 
 def signing_key(home_folder: Path, chosen: Path | None) -> Any:

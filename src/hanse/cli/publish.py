@@ -66,19 +66,8 @@ FILE = "A .yaml, .toml or .json file that says what options do, and the order of
 )
 @click.option("--residency", multiple=True, help="Regions that may hold the files. Default: all.")
 @click.option("--dry-run", is_flag=True, help="Print the manifest; send nothing.")
-@options.draft
-@options.key
-@options.home
-@options.output
-def publish(
-    path: Path,
-    dry_run: bool,
-    draft: Path | None,
-    key: Path | None,
-    home: Path,
-    form: str,
-    **rest: Any,
-) -> None:
+@options.signed
+def publish(path: Path, dry_run: bool, signing: options.Signing, **rest: Any) -> None:
     """Publish a model file or folder as an immutable, signed release.
 
     Needs, signature and digests are read from the files. What only people know is said by options
@@ -91,20 +80,20 @@ def publish(
     model = rest["model"] or written.model
     if not model or not (rest["version"] or written.version):
         raise click.UsageError("which model and version? say --model and --version, or --from")
-    parents = _parents(home, model, rest, written)
+    parents = _parents(signing.home, model, rest, written)
     private = rest["private"] or written.private
     built, openings = _hidden(build(path, _said(model, parents, rest, written)), private)
     if dry_run:
-        _show(built, form)
+        _show(built, signing.form)
         return
-    if draft is None:
-        options.signing_key(home, key)  # before anything is sent
-    counter = client.call(home, "release.prepare", model=model)["counter"]
+    if signing.draft is None:
+        options.signing_key(signing.home, signing.key)  # before anything is sent
+    counter = client.call(signing.home, "release.prepare", model=model)["counter"]
     _hints(built, counter)
-    _upload(home, built)
+    _upload(signing.home, built)
     args = {"manifest": built.manifest.encode().decode(), "counter": counter}
     more = {"openings": openings} if openings else {}
-    options.ask(home, "release.publish", args | more, key, draft, form)
+    signing.ask("release.publish", args | more)
 
 
 def _outcome(text: str) -> Outcome:
