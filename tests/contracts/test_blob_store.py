@@ -391,6 +391,20 @@ def test_what_is_not_the_blob_is_never_named_and_can_be_put_right(store: Blobs) 
     assert store.has(DIGEST)
 
 
+def test_what_is_written_over_what_was_hashed_is_hashed_again(store: Blobs) -> None:
+    """Or wrong bytes would have the name of those that lay there before."""
+    coming = store.unfinished(len(BYTES), DIGEST)
+    coming.write(0, BYTES)
+    coming.hash_on(len(BYTES))
+    coming.write(5000, b"!")
+    with pytest.raises(InvalidProof):
+        coming.commit()
+    coming.write(5000, BYTES[5000:5001])
+    coming.hash_on(len(BYTES) // 2)
+    coming.commit()
+    assert store.has(DIGEST)
+
+
 def test_what_is_kept_is_hashed_on_the_way_but_never_believed(store: Blobs) -> None:
     coming = store.unfinished(len(BYTES), DIGEST)
     coming.write(0, BYTES[:-1] + b"!")

@@ -370,6 +370,28 @@ def test_what_answers_from_memory_answers_on_while_its_files_are_fetched_again()
     assert (node.answers, node.device.state(V2)) == ("v2", State.READY)
 
 
+def test_what_cannot_be_mended_answers_on_and_is_not_asked_for_again() -> None:
+    device = Device(ACME, EU)
+    device.assign(wish(1, active=V1), 0.0)
+    device.fetched(V1, 0.0)
+    device.loaded(V1, 0.0)
+    assert told(device.lost(V1, 0.0)) == ["fetch v1"]
+    assert told(device.fetch_failed(V1, "too large", 0.0, transient=False, jitter=0.5)) == []
+    assert (device.report()[0].running, device.state(V1)) == (V1, State.READY)
+
+
+@pytest.mark.parametrize("mending", [False, True])
+def test_what_is_unloaded_while_its_files_are_gone_is_loaded_from_new_ones(mending: bool) -> None:
+    node = on_v2_with_v1_warm()
+    device = node.device
+    device.lost(V1, 0.0)
+    if not mending:
+        device.fetch_failed(V1, "no source", 0.0, transient=True, jitter=0.5)
+    step = device.assign(wish(3, active=V3, last_good=(V2, V1)), 0.0)
+    assert "unload v1" in told(step)
+    assert device.state(V1) is (State.FETCHING if mending else State.ABSENT)
+
+
 def test_a_release_that_kills_the_node_is_found_by_counting_starts() -> None:
     node = on_v2_with_v1_warm()
     for _ in range(STARTS_MAX):

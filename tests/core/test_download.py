@@ -272,6 +272,12 @@ def test_scattered_parts_are_all_there_in_runs(found: list[int], chance: Random)
     assert jumps <= sum(found) // BATCH_BYTES_FIRST + 1
 
 
+def test_a_crowd_asks_for_different_parts_first() -> None:
+    sizes = [BATCH_BYTES_FIRST] * WINDOW_RUNS
+    first = {scattered(range(WINDOW_RUNS), sizes, Random(seed))[0] for seed in range(50)}
+    assert len(first) > WINDOW_RUNS // 2
+
+
 def test_a_source_is_believed_twice_that_others_have_a_part() -> None:
     """The second time it may name others, and whoever waited for the part may have it by then."""
     pointing = Peer(elsewhere=frozenset({0}), pace=50 * MB)

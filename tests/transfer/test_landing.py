@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from pathlib import Path
 from random import Random
 
@@ -15,13 +16,19 @@ from parts.models import safetensors
 
 from hanse.core.errors import InvalidProof
 from hanse.core.ids import Digest
+from hanse.core.transfer.download import Ask, Download
 from hanse.core.transfer.wanted import File
+from hanse.parts import payload
 from hanse.parts.recipe import split
+from hanse.rpc.blob_client import Arriving
 from hanse.storage.blobs import BlobStore
 from hanse.transfer import landing as landings
+from hanse.transfer.held import Held
 from hanse.transfer.job import Job
 from hanse.transfer.landing import Ground
+from hanse.transfer.parts import Parts
 from hanse.transfer.places import Places
+from hanse.transfer.underway import Coming
 from hanse.transfer.wish import Progress, Wish
 
 RNG = np.random.default_rng(5)
@@ -59,6 +66,14 @@ def test_whoever_is_first_lands_it_and_nobody_spoils_it(draw: st.DataObject) -> 
     store = MemoryBlobs()
     ground, job = ground_in(store)
     landed = set[int]()
+    write = job.coming.write
+
+    def written(start: int, data: bytes | memoryview) -> None:
+        right = {s for number in landed for s in PLACES.starts_of(number)}
+        assert start not in right, "what has landed is never written again"
+        write(start, data)
+
+    job.coming.write = written  # type: ignore[method-assign]  # only to look
     flying: dict[int, landings.Landing] = {}
     for _ in range(draw.draw(st.integers(0, 80))):
         number = draw.draw(st.sampled_from(PLACES.first))
@@ -127,3 +142,30 @@ async def test_what_has_no_hole_before_it_is_hashed_while_more_comes(
         assert bool(hashed) == (number == 0), "the beginning comes last"
     assert hashed[-1] == len(DATA)
     await asyncio.to_thread(job.commit)
+
+
+async def test_a_part_that_two_bring_at_once_counts_once(tmp_path: Path) -> None:
+    ground, job = ground_in(BlobStore(tmp_path))
+    download = Download(PLACES.sizes, PLACES.first)
+    for name in ("one", "two"):
+        download.join(name, 0.0)
+    batch, *_ = (each.batch for each in download.step(0.0) if isinstance(each, Ask))
+    held = Held(job.blobs, RECIPE, ())
+    parts = Parts(job, PLACES, RECIPE.digest, held, ground, Coming(RECIPE, job.coming))
+    parts._download = download
+
+    async def coming(*pieces: bytes) -> AsyncIterator[memoryview]:
+        for piece in pieces:
+            yield memoryview(piece)
+
+    whole = payload.RAW + PARTS[2]
+    async with parts._openers, parts._openers:
+        # One byte says not what it is: this one is gathered, and then waits to be opened.
+        gathered = asyncio.create_task(
+            parts._take(batch, Arriving(2, coming(whole[:1], whole[1:])))
+        )
+        await asyncio.sleep(0)
+        await parts._take(batch, Arriving(2, coming(whole)))
+        assert job.progress.done == PLACES.sizes[2]
+    await gathered
+    assert job.progress.done == PLACES.sizes[2]
