@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from lonely import chain, lonely
+from structlog.testing import capture_logs
 from test_architecture import imports
 
 from hanse.core.errors import NotPermitted
@@ -96,6 +97,20 @@ async def test_whoever_is_denied_cannot_find_out_what_is_here() -> None:
         unknown = gate.may_fetch(peer(FAR), File(Digest.of(b"nothing"), Digest.of(b"no release")))
         assert (held, gone, unknown) == (False, False, False)
         assert counted.looks == before
+
+
+async def test_a_denial_is_logged_counted_and_put_on_record() -> None:
+    async with lonely(HERE, chain()) as daemon:
+        release = await daemon.publish("1.0.0", FILE, residency=(HERE,))
+        gate, told = Gate(daemon.node, daemon.blobs), list[tuple[Peer, Digest]]()
+        gate.on_denied = lambda *denied: told.append(denied)
+        with capture_logs() as lines:
+            assert not gate.may_fetch(peer(FAR), File(BLOB, release))
+            assert gate.may_fetch(peer(HERE), File(BLOB, release))
+        (line,) = [each for each in lines if each["event"] == "fetch_denied"]
+        assert (line["peer"], line["region"]) == ("somebody", FAR)
+        assert told == [(peer(FAR), release)]
+        assert daemon.node.counters["fetches_denied"] == 1
 
 
 async def test_a_stranger_is_refused_before_any_release_is_looked_for(

@@ -19,6 +19,7 @@ import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import onnx
 import pytest
@@ -245,6 +246,27 @@ async def test_no_daemon_gives_it_away(world: World, region: str, kind: str) -> 
     daemon = world.daemon(region)
     said = await asked(world, daemon.address, kind, daemon.authority.cert_pem)
     assert all(each.startswith("NotFound") for each in said), said
+
+
+def test_who_was_denied_stands_in_the_log_that_auditors_verify(
+    world: World, tmp_path: Path
+) -> None:
+    """Signed by the daemon that judged, and told once however often it was asked."""
+    daemon, release = world.daemon(HERE), str(world.release())
+    root = daemon.home / "trust/00001.json"
+
+    def denied() -> list[dict[str, Any]]:
+        folder = tmp_path / f"audit-{len(list(tmp_path.iterdir()))}"
+        done("audit", "export", folder, home=daemon.home)
+        said = done("audit", "verify", folder, "--trust-root", root, "--events", "-o", "json")
+        found = [each for each in json.loads(said)["events"] if release in each["text"]]
+        return found if {"daemon", "edge"} <= {each["text"].split()[1] for each in found} else []
+
+    found = world.federation.until("denials are on record", denied)
+    assert {each["type"] for each in found} == {"Note"}
+    assert all(f" of {FAR} " in each["text"] and not each["void"] for each in found)
+    texts = [(each["log"], each["text"]) for each in found]
+    assert len(set(texts)) == len(texts)
 
 
 async def test_what_may_not_be_had_looks_like_what_is_not_there(world: World) -> None:

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 Shown = tuple[dict[str, Any], Table]
 
 
+EVENT_COLUMNS = ("EVENT", "LOG", "SEQ", "TYPE", "AT", "ROLE", "SIGNED BY", "VOID", "SAYS")
+
+
 def audit_table(audited: Audit, *, events: bool = False) -> Shown:
     """Which release ran where, when, approved by whom; with `events`, every single one."""
     from hanse.core.audit.history import runs
@@ -64,9 +67,8 @@ def _audit_table(value: Mapping[str, Any]) -> Table:
     ]
     foot = [f"void: {e['event']} {e['type']}: {e['void']}" for e in value["void"]]
     if "events" in value:
-        columns = ("EVENT", "LOG", "SEQ", "TYPE", "AT", "ROLE", "SIGNED BY", "VOID")
         rows = [_event_row(event) for event in value["events"]]
-        return Table(columns, rows, head, foot)
+        return Table(EVENT_COLUMNS, rows, head, foot)
     columns = ("MODEL", "REGION", "RELEASE", "FROM", "UNTIL", "BY", "PUBLISHED BY", "APPROVED BY")
     return Table(columns, [_run_row(run) for run in value["runs"]], head, foot)
 
@@ -133,6 +135,7 @@ def _event(event: Judged, log: Origin) -> dict[str, Any]:
         "role": event.role,
         "signed_by": list(event.signed_by),
         "void": event.void,
+        "text": event.text,
     }
 
 
@@ -146,6 +149,7 @@ def _event_row(event: Mapping[str, Any]) -> tuple[str, ...]:
         event["role"],
         ", ".join(event["signed_by"]),
         event["void"] or "-",
+        event["text"] or "-",
     )
 
 

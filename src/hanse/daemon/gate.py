@@ -26,6 +26,7 @@ class Gate:
         self._node, self._blobs, self._neighbours = node, blobs, neighbours
         self.size, self.read_range = blobs.size, blobs.read_range
         self.on_damage: Callable[[Digest], None] = lambda _: None
+        self.on_denied: Callable[[tls.Peer, Digest], None] = lambda *_: None
 
     def may_fetch(self, peer: tls.Peer, file: File, ticket: bytes = b"") -> bool:
         """Not permitted and not there look the same (T36)."""
@@ -39,6 +40,7 @@ class Gate:
                 "fetch_denied", peer=peer.name, region=peer.region, release=file.release.short
             )
             self._node.counters["fetches_denied"] += 1
+            self.on_denied(peer, file.release)
             return False
         return file.digest in {f.digest for f in found.manifest.files} and self._blobs.has(
             file.digest

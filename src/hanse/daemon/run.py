@@ -32,6 +32,7 @@ from hanse.daemon import control, disk_watch, enrol_verbs, healing_file, verbs
 from hanse.daemon.blob_place import blobs_of
 from hanse.daemon.bundles import Bundles
 from hanse.daemon.config import FIRST_START, Config, load
+from hanse.daemon.denied import on_record
 from hanse.daemon.doors import Doors, read_authority
 from hanse.daemon.driver import Driver, now
 from hanse.daemon.enrolment import Enroller
@@ -212,6 +213,7 @@ async def assemble(
     daemon.upkeep = upkeep = Upkeep(config, driver, blobs, daemon.fetch)
     node.damage = upkeep.scrubber.scrub.found
     gate = Gate(node, blobs, Neighbours(node, key))
+    gate.on_denied = on_record(driver)
     node.fetching = transfers.progress
     gate.on_damage = transfers.on_damage = upkeep.scrubber.suspect
     enroller = Enroller(config, driver, now=now)

@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
+from hanse.core import events
 from hanse.core.audit.paths import (
     TIMESTAMP,
     Index,
@@ -68,6 +69,8 @@ class Judged(NamedTuple):
     signed_by: tuple[str, ...]
     void: str
     """Why it has no effect; empty if it counts."""
+    text: str
+    """Of a note: what its daemon wants auditors to read."""
 
 
 @dataclass(slots=True)
@@ -248,9 +251,10 @@ def cosigners(note: bytes, keys: Iterable[VerifierKey]) -> frozenset[VerifierKey
 def judge_entry(entry: Entry, chain: Chain) -> Judged:
     """Who wrote this event, in which role, and whether it counts."""
     header, members = entry.event.header, chain.at(entry.event.header.trust_version)
-    role, signers = "daemon", frozenset({entry.origin.member})
+    role, signers, text = "daemon", frozenset({entry.origin.member}), ""
     try:
         kind = type(entry.event.body).__name__
+        text = entry.event.body.text if isinstance(entry.event.body, events.Note) else ""
         asked = demand(entry.event.body, entry.origin, members) if members else None
         if asked is not None and members is not None:
             role, signers = asked.role, signed_by(entry.event, entry.origin, members)
@@ -258,7 +262,7 @@ def judge_entry(entry: Entry, chain: Chain) -> Judged:
         kind = "unreadable"
     names = tuple(sorted(map(members.name_of, signers))) if members else ()
     place = (header.seq, kind, header.hlc_ms, header.trust_version)
-    return Judged(entry.id, *place, role, names, entry.void)
+    return Judged(entry.id, *place, role, names, entry.void, text)
 
 
 @contextmanager
